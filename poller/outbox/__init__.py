@@ -1,0 +1,1 @@
+"""The rows: tables, claim, record, recover, enqueue, operate. The only room that imports SQLAlchemy."""

@@ -1,0 +1,22 @@
+"""Where the outbox lies: the `[database]` section. Standard library only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from poller.units import SETTINGS, Seconds
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatabaseSettings:
+    """One database; the dialect is in the URL."""
+
+    __pydantic_config__: ClassVar = SETTINGS
+
+    url: str = field(default="sqlite:///outbox.db", repr=False)
+    """As SQLAlchemy writes it: `postgresql://user@host/name`, `mysql://…`, `sqlite:///file`."""
+    schema: str | None = None
+    """PostgreSQL only: the schema that holds the tables; default the first of the search path."""
+    lock_timeout: Seconds = 5.0
+    """How long a write waits for a row that someone else has locked, before it goes on with the others."""

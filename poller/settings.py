@@ -1,0 +1,36 @@
+"""How the service behaves in time: the `[poll]` and `[worker]` sections. Standard library only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from poller.units import SETTINGS, Count, Seconds, SecondsOrZero
+
+
+@dataclass(frozen=True, kw_only=True)
+class PollSettings:
+    """When to look, and how much to take."""
+
+    __pydantic_config__: ClassVar = SETTINGS
+
+    interval: Seconds = 5.0
+    batch_size: Count = 100
+    batch_pause: SecondsOrZero = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerSettings:
+    """Who this worker is, and when others may judge its rows."""
+
+    __pydantic_config__: ClassVar = SETTINGS
+
+    name: str | None = None
+    """Default the host's name. Each worker of an outbox needs its own."""
+    state_dir: str | None = None
+    """Default $STATE_DIRECTORY, else ~/.local/state/poller/NAME. One process at a time."""
+    heartbeat: Seconds = 10.0
+    takeover: Seconds = 900.0
+    """How long a worker is silent before another judges its rows. Longer than the longest transaction."""
+    stop_timeout: Seconds = 25.0
+    """How long a stop waits for the message in hand."""

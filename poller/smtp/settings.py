@@ -1,0 +1,41 @@
+"""How to reach one relay: the `[smtp]` section. Standard library only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+from poller.units import SETTINGS, Count, Port, Seconds, SecondsOrZero
+
+
+@dataclass(frozen=True, kw_only=True)
+class SmtpSettings:
+    """One relay. Timeouts are the minimums of RFC 5321 section 4.5.3.2 unless a key says otherwise."""
+
+    __pydantic_config__: ClassVar = SETTINGS
+
+    host: str = "localhost"
+    port: Port = 587
+    security: Literal["starttls", "tls", "none"] = "starttls"
+    ca_file: str | None = None
+    """PEM file of a private CA to trust beside the system's."""
+    username: str | None = None
+    password: str | None = field(default=None, repr=False)
+    ehlo_name: str | None = None
+    """What we call ourselves in EHLO; default this machine's full name."""
+    connect_timeout: Seconds = 30.0
+    reply_timeout: Seconds = 300.0
+    """For the greeting and every reply but the two below: 5 minutes."""
+    data_timeout: Seconds = 120.0
+    """For the 354 after DATA: 2 minutes."""
+    block_timeout: Seconds = 180.0
+    """For the relay to take a block of content: 3 minutes."""
+    end_timeout: Seconds = 600.0
+    """For the final reply: 10 minutes. A shorter one causes duplicates."""
+    idle_close: SecondsOrZero = 2.0
+    max_messages_per_connection: Count = 1000
+    max_connection_age: Seconds = 300.0
+    max_recipients_per_message: Count = 100
+    rest_first: Seconds = 1.0
+    rest_longest: Seconds = 300.0
+    """A relay in trouble rests from `rest_first`, doubling up to `rest_longest`."""
