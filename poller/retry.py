@@ -1,11 +1,32 @@
-"""Pure: what becomes of a row. (settings first; the rest follows)"""
+"""Pure: what becomes of a row.
+
+`next_step` takes a row's standing and the outcomes of its recipients, and says what to write down. Time and chance
+are passed in.
+
+Rule 1. The row's status is a fold over its recipients (`fold`), and nothing else.
+Rule 2. An accepted recipient is never sent to again; a held doubt does not stop the others.
+Rule 3. Trouble of the session costs no attempt. It delays the row only when it keeps happening to this very row, so
+        that a row that breaks every session cannot stand in everyone's way.
+Rule 4. Giving up is by the recipient's own attempts, or by the age since the first attempt; a retry that would lie
+        beyond `expires_at` is not scheduled.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar, Literal
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, ClassVar, Literal, assert_never
 
-from poller.units import SETTINGS, Count, CountOrZero, Factor, Seconds, Share
+from poller.outcome import Blame, Deferred, Expired, Failed, InDoubt, Sent, Suppressed
+from poller.units import SETTINGS, Count, CountOrZero, Factor, Seconds, Share, format_duration
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from poller.exchange import Reply
+    from poller.outcome import Outcome
+
+OnDoubt = Literal["resend", "hold"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,9 +43,292 @@ class RetrySettings:
     max_attempts: Count = 50
     give_up_after: Seconds = 5 * 86400.0
     """Counted from the first attempt."""
-    on_doubt: Literal["resend", "hold"] = "resend"
+    on_doubt: OnDoubt = "resend"
     max_doubts: CountOrZero = 3
     cohort: Count = 10
     """So many identical 5xx replies in a row over different rows are an incident of the relay, not bad addresses."""
     cohort_patience: Seconds = 3600.0
     """After so long since a row's first attempt such a refusal is believed all the same."""
+
+    def delay(self, attempt: int, chance: float) -> float:
+        """Seconds to wait after the `attempt`-th try (1 is the first); `chance` is from [0, 1)."""
+        steps = min(attempt - 1, 64)  # 2.0 ** 64 is beyond any `longest`, and float powers overflow
+        grown = min(self.first * self.factor**steps, self.longest)
+        return grown * (1 + self.jitter * (2 * chance - 1))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RecipientState:
+    """Where one recipient stands: "queued" is open, "in_doubt" held for a person, all else is settled."""
+
+    address: str
+    status: str = "queued"
+    attempts: int = 0
+    doubts: int = 0
+    reply: Reply | None = None
+    queue_id: str | None = None
+    error: str | None = None
+    sent_at: datetime | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Standing:
+    """A claimed row, as far as its future depends on it. Times are aware UTC, on the database's clock."""
+
+    row_id: int
+    claim_seq: int
+    message_id: str
+    attempts: int
+    doubts: int
+    first_attempt_at: datetime
+    expires_at: datetime | None
+    max_attempts: int | None
+    on_doubt: OnDoubt | None
+    recipients: tuple[RecipientState, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Note:
+    """A line of a row's history."""
+
+    outcome: str
+    recipient: str | None
+    blame: str | None
+    reply: Reply | None
+    queue_id: str | None
+    error: str | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Step:
+    """What to write down about one claimed row; its fence is `row_id`, `claim_seq` and `message_id`.
+
+    `due_at` None leaves the row's own. `attempts` and `doubts` are to be added. `recipients` is empty for a row with
+    a single one: then the row says it all. `sent_at` is set as soon as anyone accepted.
+    """
+
+    row_id: int
+    claim_seq: int
+    message_id: str
+    status: str
+    at: datetime
+    attempts: int = 0
+    doubts: int = 0
+    due_at: datetime | None = None
+    reply: Reply | None = None
+    queue_id: str | None = None
+    error: str | None = None
+    sent_at: datetime | None = None
+    recipients: tuple[RecipientState, ...] = ()
+    notes: tuple[Note, ...] = ()
+    phase: str | None = None
+
+
+# The first that occurs among recipients of whom none was accepted gives the row its terminal status.
+_TERMINAL_ORDER = ("failed", "expired", "suppressed")
+
+
+def fold(statuses: Iterable[str]) -> str:
+    """The row's status from its recipients' (Rule 1). Raises ValueError for none or an unknown one."""
+    present = set(statuses)
+    settled = {"sent", *_TERMINAL_ORDER}
+    if not present or present - settled - {"queued", "in_doubt"}:
+        raise ValueError(f"cannot fold {sorted(present)}")
+    if "queued" in present:
+        return "queued"
+    if "in_doubt" in present:
+        return "in_doubt"
+    if "sent" in present:
+        return "sent" if present == {"sent"} else "partial"
+    return next(status for status in _TERMINAL_ORDER if status in present)
+
+
+def next_step(
+    standing: Standing,
+    outcomes: Mapping[str, Outcome],
+    *,
+    now: datetime,
+    chance: float,
+    settings: RetrySettings,
+    phase: str | None = None,
+) -> Step:
+    """What becomes of the row. `outcomes` is by recipient address; open recipients it does not name stay open."""
+    before = {state.address: state for state in standing.recipients}
+    charged = any(_charges(outcome) for outcome in outcomes.values())
+    doubted = any(isinstance(outcome, InDoubt) for outcome in outcomes.values())
+    due_at = _due_at(standing, outcomes, now=now, chance=chance, settings=settings)
+    after = {
+        address: _recipient_after(
+            state, outcomes[address], standing=standing, due_at=due_at, now=now, settings=settings
+        )
+        if address in outcomes and state.status == "queued"
+        else state
+        for address, state in before.items()
+    }
+    status = fold(state.status for state in after.values())
+    touched = [after[address] for address in outcomes if address in after]
+    telling = _most_telling(touched)
+    several = len(after) > 1
+    return Step(
+        row_id=standing.row_id,
+        claim_seq=standing.claim_seq,
+        message_id=standing.message_id,
+        status=status,
+        at=now,
+        attempts=int(charged),
+        doubts=int(doubted),
+        due_at=due_at if status == "queued" else None,
+        reply=telling.reply if telling else None,
+        queue_id=next((s.queue_id for s in touched if s.queue_id), None),
+        error=_row_error(status, telling, several=several),
+        sent_at=max((s.sent_at for s in after.values() if s.sent_at), default=None),
+        recipients=tuple(after.values()) if several else (),
+        notes=_notes(standing, outcomes, after, several=several),
+        phase=phase,
+    )
+
+
+def refused(standing: Standing, reason: str, *, now: datetime, settings: RetrySettings) -> Step:
+    """The step of a row that can't be sent as it is: every open recipient fails with `reason`."""
+    failure = Failed(blame=Blame.MESSAGE, reason=reason)
+    return next_step(
+        standing, {s.address: failure for s in standing.recipients}, now=now, chance=0.5, settings=settings
+    )
+
+
+def _charges(outcome: Outcome) -> bool:
+    match outcome:
+        case Sent():
+            return True
+        case Failed(reply=reply) | Deferred(blame=Blame.MESSAGE | Blame.RECIPIENT, reply=reply):
+            return reply is not None
+        case Deferred() | InDoubt() | Suppressed() | Expired():
+            return False
+        case _:
+            assert_never(outcome)
+
+
+def _due_at(
+    standing: Standing, outcomes: Mapping[str, Outcome], *, now: datetime, chance: float, settings: RetrySettings
+) -> datetime | None:
+    """When the row is next due: the earliest that any of its open recipients asks for. None: as it was."""
+    if any(state.status == "queued" and state.address not in outcomes for state in standing.recipients):
+        return None  # some were not asked for yet: the next transaction is theirs
+    waits = [_wait(standing, outcome, chance, settings) for outcome in outcomes.values()]
+    asked = [wait for wait in waits if wait is not None]
+    if not asked or min(asked) <= 0:
+        return None
+    return now + timedelta(seconds=min(asked))
+
+
+def _wait(standing: Standing, outcome: Outcome, chance: float, settings: RetrySettings) -> float | None:
+    match outcome:
+        case Deferred(at_once=True):
+            return 0.0
+        case Deferred(blame=Blame.SESSION):
+            uncharged = standing.claim_seq - standing.attempts - standing.doubts
+            return settings.delay(uncharged - 1, chance) if uncharged > 1 else 0.0
+        case Deferred():
+            return settings.delay(standing.attempts + 1, chance)
+        case InDoubt():
+            return settings.delay(standing.doubts + 1, chance)
+        case _:
+            return None
+
+
+def _recipient_after(
+    state: RecipientState,
+    outcome: Outcome,
+    *,
+    standing: Standing,
+    due_at: datetime | None,
+    now: datetime,
+    settings: RetrySettings,
+) -> RecipientState:
+    reply = outcome.reply or state.reply
+    tried = replace(state, attempts=state.attempts + _charges(outcome), reply=reply)
+    match outcome:
+        case Sent(queue_id=queue_id):
+            return replace(tried, status="sent", queue_id=queue_id or None, error=None, sent_at=now)
+        case Failed(reason=reason):
+            return replace(tried, status="failed", error=reason)
+        case Suppressed(reason=reason):
+            return replace(tried, status="suppressed", error=reason)
+        case Expired(reason=reason):
+            return replace(tried, status="expired", error=reason)
+        case InDoubt(reason=reason):
+            return _doubted(replace(tried, doubts=state.doubts + 1, error=reason), standing, due_at, settings)
+        case Deferred(reason=reason):
+            charged = replace(tried, error=reason)
+            return _given_up(charged, standing, due_at, now, settings) if _charges(outcome) else charged
+        case _:
+            assert_never(outcome)
+
+
+def _doubted(
+    state: RecipientState, standing: Standing, due_at: datetime | None, settings: RetrySettings
+) -> RecipientState:
+    if (standing.on_doubt or settings.on_doubt) == "hold":
+        return replace(state, status="in_doubt")
+    if state.doubts > settings.max_doubts:
+        return replace(state, status="in_doubt", error=f"{state.error}; held after {state.doubts} doubts")
+    if standing.expires_at is not None and due_at is not None and due_at >= standing.expires_at:
+        return replace(state, status="in_doubt", error=f"{state.error}; held, as it expires before it would be resent")
+    return state
+
+
+def _given_up(
+    state: RecipientState, standing: Standing, due_at: datetime | None, now: datetime, settings: RetrySettings
+) -> RecipientState:
+    most = standing.max_attempts or settings.max_attempts
+    if state.attempts >= most:
+        return replace(state, status="failed", error=f"given up after {state.attempts} attempts: {state.error}")
+    age = (now - standing.first_attempt_at).total_seconds()
+    if age >= settings.give_up_after:
+        return replace(state, status="failed", error=f"given up after {format_duration(age)}: {state.error}")
+    if standing.expires_at is not None and (due_at or now) >= standing.expires_at:
+        return replace(state, status="expired", error=f"expires before the next attempt: {state.error}")
+    return state
+
+
+_TELLING_ORDER = ("failed", "in_doubt", "queued", "expired", "suppressed", "sent")
+
+
+def _most_telling(states: Iterable[RecipientState]) -> RecipientState | None:
+    return min(states, key=lambda state: _TELLING_ORDER.index(state.status), default=None)
+
+
+def _row_error(status: str, telling: RecipientState | None, *, several: bool) -> str | None:
+    if status == "sent" or telling is None or not telling.error:
+        return None
+    return f"{telling.address}: {telling.error}" if several else telling.error
+
+
+_WORD = {
+    Sent: "accepted",
+    Deferred: "deferred",
+    Failed: "failed",
+    InDoubt: "in_doubt",
+    Suppressed: "suppressed",
+    Expired: "expired",
+}
+
+
+def _notes(
+    standing: Standing, outcomes: Mapping[str, Outcome], after: Mapping[str, RecipientState], *, several: bool
+) -> tuple[Note, ...]:
+    """History: everything but a plain success at the first attempt."""
+    if all(isinstance(outcome, Sent) for outcome in outcomes.values()) and standing.claim_seq == 1:
+        return ()
+    return tuple(
+        Note(
+            outcome=_WORD[type(outcome)],
+            recipient=address if several else None,
+            blame=getattr(outcome, "blame", None),
+            reply=outcome.reply,
+            queue_id=after[address].queue_id,
+            error=after[address].error,
+        )
+        for address, outcome in outcomes.items()
+        if address in after
+    )

@@ -1,1 +1,29 @@
-"""Pure: a row becomes bytes. Addresses, templates, MIME. No clock, no socket, no database."""
+"""Pure: a row becomes bytes. Addresses, templates, MIME. No clock, no socket, no database.
+
+A `Composer` turns a `Draft` (the row) into its `Recipient`s and a `Composed` (finished bytes), or raises `Unsendable`.
+The same draft, templates and settings give the same bytes, so that a message can be made again after a crash.
+
+    composer     the order of things: what is read, checked, written
+    templates    Jinja2, with the reader's language
+    text         HTML to plain text
+    addresses    address lists; `domains` below them
+    characters   what may stand in a header, in a body
+    fields       header fields and folding; `headers` the column of extra ones; `words` encoded words
+    parts        MIME
+"""
+
+from poller.message.composer import Composer, valid_message_id
+from poller.message.draft import Attachment, Composed, Draft, Recipient, Unsendable
+from poller.message.settings import MessageSettings, TemplateSettings
+
+__all__ = [
+    "Attachment",
+    "Composed",
+    "Composer",
+    "Draft",
+    "MessageSettings",
+    "Recipient",
+    "TemplateSettings",
+    "Unsendable",
+    "valid_message_id",
+]

@@ -1,0 +1,68 @@
+"""Pure: telling an incident of the relay from a run of bad addresses.
+
+Rule 1. Permanent refusals that are identical, over different rows, one after another and with no success between, are
+        withheld instead of believed. When there are `limit` of them they are an incident: none of the rows is at fault.
+Rule 2. Anything else in between (an acceptance, another reply) shows that the relay makes a difference between
+        messages: then what was withheld is believed.
+Rule 3. A row that has been refused like that for `patience` seconds is believed at once, so that a list of really bad
+        addresses ends.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from poller.outcome import Failed, signature
+
+if TYPE_CHECKING:
+    from poller.outcome import Verdict
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Belief(Generic[T]):
+    """What is to be done now: `settle` these as they were judged, `give_back` those as not to blame."""
+
+    settle: tuple[T, ...] = ()
+    give_back: tuple[T, ...] = ()
+
+
+@dataclass(kw_only=True, slots=True)
+class Cohort(Generic[T]):
+    """The refusals withheld at present; `T` is whatever the caller knows a row's judgement by."""
+
+    limit: int
+    patience: float
+    signature: str = ""
+    withheld: list[T] = field(default_factory=list)
+
+    def weigh(self, item: T, verdict: Verdict, *, age: float) -> Belief[T]:
+        """What follows from one more verdict. `age` is in seconds since the row's first attempt."""
+        sign = _signature(verdict)
+        if sign and age >= self.patience:
+            return Belief(settle=(item,))
+        if not sign:
+            return Belief(settle=(*self.release(), item))
+        believed = () if sign == self.signature else self.release()
+        self.signature = sign
+        self.withheld.append(item)
+        if len(self.withheld) >= self.limit:
+            return Belief(settle=believed, give_back=self.release())
+        return Belief(settle=believed)
+
+    def release(self) -> tuple[T, ...]:
+        """All that was withheld; nothing is any more."""
+        released = tuple(self.withheld)
+        self.withheld.clear()
+        self.signature = ""
+        return released
+
+
+def _signature(verdict: Verdict) -> str:
+    """Of a message that was refused for all its recipients alike; "" for any other."""
+    pairs = zip(verdict.outcomes, verdict.message.recipients, strict=True)
+    signs = {signature(outcome, recipient) for outcome, recipient in pairs if isinstance(outcome, Failed)}
+    refused_all = all(isinstance(outcome, Failed) for outcome in verdict.outcomes)
+    return signs.pop() if refused_all and len(signs) == 1 else ""

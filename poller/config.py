@@ -1,0 +1,255 @@
+"""The configuration: read once, whole, and refused with every reason at once. The only pydantic.
+
+Rule 1. The rooms declare their settings as dataclasses; `Config` has one attribute for each section. No key is named
+        here unless something is said about it, so a key that a room adds is readable from that moment.
+Rule 2. Every problem is reported in one `ConfigError`, by place and key. No value is ever shown: it may be a secret.
+Rule 3. The environment overrides the file, key by key: `POLLER__SECTION__KEY`. For a secret it overrides the file's
+        `KEY`, `KEY_file` and `KEY_command` together. An empty variable clears a key that may be absent.
+Rule 4. A command for a secret comes only from a file that nobody but its user or root could have written.
+Rule 5. A relative path in the file starts from the file's directory; in the environment, or without a file, from the
+        working directory.
+
+`poller.sources` reads what was written; here it is given its meaning. Raises `ConfigError` and nothing else. Does not
+look at what the settings name (a host, a directory): `poller check` does. Only the entry points see a `Config`; a room
+receives its own section.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import math
+import re
+from contextlib import suppress
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, get_type_hints
+
+from pydantic import TypeAdapter, ValidationError
+
+from poller.log import LogSettings
+from poller.message.settings import MessageSettings, TemplateSettings
+from poller.outbox.settings import DatabaseSettings
+from poller.retry import RetrySettings
+from poller.settings import PollSettings, WorkerSettings
+from poller.smtp.settings import SmtpSettings
+from poller.sources import ConfigError, Known, Layer, Problem, Written, at_home, read
+from poller.units import format_duration
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+__all__ = ["Config", "ConfigError", "Problem", "load"]
+
+LONGEST_LOCAL_WORK_S: Final = 60.0  # what a transaction may take beside the wait for its final reply
+
+_PATH_NAME = re.compile(r"(?:^|_)(?:file|dir|directory)$")
+_SQLITE_FILE = re.compile(
+    r"(?P<scheme>sqlite(?:\+\w+)?:///)(?!/|:memory:|file:)(?P<path>[^?]+)(?P<query>\?.*)?", re.DOTALL
+)
+_URL = re.compile(  # the shape that SQLAlchemy reads; a password may hold a "/"
+    r"(?P<dialect>\w+)(?:\+\w+)?://(?:[^:/]*(?::[^@]*)?@)?(?:\[[^/?]+\]|[^/:?]*)(?::\d*)?(?:/(?P<rest>.*))?", re.DOTALL
+)
+_SUPPORTED = ("postgresql", "mysql", "mariadb", "sqlite")
+_UNSUPPORTED = {
+    "mssql": "SKIP LOCKED is silently dropped for it, and two workers would send the same mail",
+    "oracle": "claiming rows has neither been written nor tested for it",
+    "cockroachdb": "claiming rows has not been tested with it",
+    "postgres": "SQLAlchemy calls it postgresql; write postgresql://",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Every section, with defaults for what was left out."""
+
+    database: DatabaseSettings = field(default_factory=DatabaseSettings)
+    smtp: SmtpSettings = field(default_factory=SmtpSettings)
+    message: MessageSettings = field(default_factory=MessageSettings)
+    templates: TemplateSettings = field(default_factory=TemplateSettings)
+    poll: PollSettings = field(default_factory=PollSettings)
+    retry: RetrySettings = field(default_factory=RetrySettings)
+    worker: WorkerSettings = field(default_factory=WorkerSettings)
+    log: LogSettings = field(default_factory=LogSettings)
+    source: Path | None = field(default=None, compare=False)
+    """The file that was read."""
+    looked: tuple[Path, ...] = field(default=(), compare=False)
+    """Where a file was looked for, in order; the last is `source` if there is one."""
+
+
+_SECTIONS: dict[str, Any] = {name: kind for name, kind in get_type_hints(Config).items() if is_dataclass(kind)}
+
+
+def load(path: Path | None, environ: Mapping[str, str]) -> Config:
+    """Read `path`, else `$POLLER_CONFIG`, else `./config.toml`, else `/etc/poller/config.toml`, else the defaults.
+
+    `environ` overrides single keys. Raises ConfigError.
+    """
+    written = read(path, environ, Known(_SECTIONS))
+    problems = written.problems
+    sections = {name: _section(name, written, problems) for name in _SECTIONS}
+    config = Config(source=written.source, looked=written.looked, **sections)
+    problems += _disagreements(config, written.given, {problem.key for problem in problems})
+    if problems:
+        raise ConfigError(*sorted(problems, key=_in_order))
+    return config
+
+
+# ---- validation
+
+_SAYS = {
+    "string_type": "must be text in quotes",
+    "int_type": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "float_type": "must be a number",
+    "bool_type": "must be true or false",
+    "tuple_type": 'must be a list, such as ["a", "b"]',
+    "list_type": 'must be a list, such as ["a", "b"]',
+    "dict_type": "must be a table",
+    "dataclass_type": "must be a table",
+}
+"""pydantic's own texts may quote the input, so they are never used."""
+
+
+def _section(section: str, written: Written, problems: list[Problem]) -> Any:
+    """The settings of a section; a key with a problem keeps its default, so that the other checks can go on."""
+    values = {}
+    for (where, name), item in written.given.items():
+        if where == section and isinstance(item.value, float) and not math.isfinite(item.value):
+            problems.append(Problem(item.where, f"{section}.{name}", _SAYS["float_type"]))
+        elif where == section:
+            values[name] = item.value
+    return _anchored(_validated(section, values, written.given, problems), section, written)
+
+
+def _validated(section: str, values: dict[str, object], given: Layer, problems: list[Problem]) -> Any:
+    # as JSON, because a strict reading of JSON is what a file wants: a list is a tuple, "587" is not a number
+    text = json.dumps(values, default=lambda _date: {})
+    try:
+        return TypeAdapter(_SECTIONS[section]).validate_json(text, strict=True)
+    except ValidationError as error:
+        if not values:
+            raise  # the defaults are at fault: our bug, not the operator's
+        faults = error.errors(include_input=False, include_url=False)
+    wrong = {str(fault["loc"][0]) for fault in faults if fault["loc"]}
+    for fault in faults:
+        name = str(fault["loc"][0]) if fault["loc"] else next(iter(values))
+        key = f"{section}.{name}" if fault["loc"] else section
+        problems.append(Problem(given[section, name].where, key, _message(fault["type"], fault)))
+    kept = {name: value for name, value in values.items() if wrong and name not in wrong}
+    return _validated(section, kept, given, problems)
+
+
+def _message(kind: str, fault: Any) -> str:
+    context, item = fault.get("ctx", {}), fault["loc"][1:]
+    if kind == "value_error":
+        message = str(context["error"])  # written by the rooms, who know the rule
+    elif kind == "literal_error":
+        message = "must be one of " + context["expected"].replace("'", '"').replace(" or ", ", ")
+    else:
+        message = _SAYS.get(kind, "not valid here")
+    return f"item {item[0] + 1}: {message}" if item and isinstance(item[0], int) else message
+
+
+def _anchored(settings: Any, section: str, written: Written) -> Any:
+    """Rule 5, for paths and for the path in an SQLite URL."""
+    changes: dict[str, str] = {}
+    for name in (item.name for item in fields(settings) if isinstance(getattr(settings, item.name), str)):
+        key = (section, name)
+        start = written.given[key].base if key in written.given else written.base
+        value = getattr(settings, name)
+        sqlite = _SQLITE_FILE.fullmatch(value) if key == ("database", "url") else None
+        if sqlite:
+            changes[name] = f"{sqlite['scheme']}{start / sqlite['path']}{sqlite['query'] or ''}"
+        elif value and _PATH_NAME.search(name):
+            changes[name] = str(start / at_home(Path(value)))
+    return replace(settings, **changes)
+
+
+# ---- what only shows between keys
+
+
+def _url_trouble(config: Config) -> str:
+    url = _URL.fullmatch(config.database.url)
+    if not url:
+        return "not a database URL; write it like postgresql://user@host/name or sqlite:///outbox.db"
+    if url["dialect"] in _UNSUPPORTED:
+        return f"not supported: {url['dialect']}, because {_UNSUPPORTED[url['dialect']]}"
+    if url["dialect"] not in _SUPPORTED:
+        return "not supported: use one of " + ", ".join(_SUPPORTED)
+    if url["dialect"] == "sqlite" and (url["rest"] or "").partition("?")[0] in {"", ":memory:"}:
+        return "an outbox in memory ends with the process; name a file, as in sqlite:///outbox.db"
+    return ""
+
+
+def _schema_trouble(config: Config) -> str:
+    elsewhere = config.database.schema is not None and not config.database.url.startswith("postgresql")
+    return "only PostgreSQL has schemas; leave it out for the database in database.url" if elsewhere else ""
+
+
+def _password_missing(config: Config) -> str:
+    return "needs smtp.password beside it" if config.smtp.username and not config.smtp.password else ""
+
+
+def _username_missing(config: Config) -> str:
+    return "needs smtp.username beside it" if config.smtp.password and not config.smtp.username else ""
+
+
+def _clear_text(config: Config) -> str:
+    exposed = config.smtp.security == "none" and config.smtp.username and not _is_loopback(config.smtp.host)
+    return "would send the password in clear text; only a relay on this machine may do without TLS" if exposed else ""
+
+
+def _is_loopback(host: str) -> bool:
+    name = host.strip("[]").rstrip(".").lower()
+    with suppress(ValueError):
+        return ipaddress.ip_address(name).is_loopback
+    return name == "localhost" or name.endswith(".localhost")
+
+
+def _retry_backwards(config: Config) -> str:
+    backwards = config.retry.longest < config.retry.first
+    return "the waits would shrink; retry.longest must be at least retry.first" if backwards else ""
+
+
+def _takeover_early(config: Config) -> str:
+    least = config.smtp.end_timeout + LONGEST_LOCAL_WORK_S
+    early = config.worker.takeover < least
+    remedy = f"worker.takeover must be at least {format_duration(least)} (smtp.end_timeout and a minute)"
+    return f"a row could be taken over while it is being sent; {remedy}" if early else ""
+
+
+def _heartbeat_slow(config: Config) -> str:
+    slow = config.worker.heartbeat > config.worker.takeover / 3
+    remedy = "worker.heartbeat must be at most a third of worker.takeover"
+    return f"a worker would be given up after a lost beat or two; {remedy}" if slow else ""
+
+
+_CHECKS: tuple[tuple[tuple[str, ...], Callable[[Config], str]], ...] = (
+    (("database.url",), _url_trouble),
+    (("database.schema", "database.url"), _schema_trouble),
+    (("smtp.username", "smtp.password"), _password_missing),
+    (("smtp.password", "smtp.username"), _username_missing),
+    (("smtp.security", "smtp.username", "smtp.host"), _clear_text),
+    (("retry.longest", "retry.first"), _retry_backwards),
+    (("worker.takeover", "smtp.end_timeout"), _takeover_early),
+    (("worker.heartbeat", "worker.takeover"), _heartbeat_slow),
+)
+"""The keys that a check weighs against each other, the one to blame first."""
+
+
+def _disagreements(config: Config, given: Layer, wrong: set[str]) -> Iterator[Problem]:
+    """What the checks find; a check is skipped when one of its keys already has a problem of its own."""
+    for keys, check in _CHECKS:
+        if any(bad.startswith(keys) for bad in wrong):
+            continue
+        written = {".".join(key): item.where for key, item in given.items()}
+        key = next((key for key in keys if key in written), keys[0])
+        message = check(config)
+        if message:
+            yield Problem(written.get(key, "defaults"), key, message)
+
+
+def _in_order(problem: Problem) -> tuple[bool, int]:
+    line = problem.where.rpartition(":")[2]
+    return (not line.isdigit(), int(line) if line.isdigit() else 0)

@@ -1,0 +1,406 @@
+"""The arrow: row, message, wire, outcome, row.
+
+`Delivery.deliver` takes claimed rows and leaves each of them with an outcome in the ledger, or hands it back.
+
+Rule 1. A row is begun (composed, put on the wire) only while the lease holds, no outcome is overdue, and no stop was
+        asked for. What was not begun is handed back, at no cost to the row.
+Rule 2. Composing is pure: whatever it raises is the row's own fault, and the row fails with it.
+Rule 3. Trouble of the session goes to the relay's account (`poller.rest`), not to a row's.
+Rule 4. A session that delivered something is replaced at once when it breaks; one that did not gives the relay a rest.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from poller.cohort import Cohort
+from poller.exchange import Message, RelayTrouble
+from poller.log import shortened
+from poller.message import Attachment, Draft, Unsendable
+from poller.outbox.database import DatabaseUnavailable
+from poller.outcome import Blame, Deferred, Expired, Failed, InDoubt, Suppressed, Verdict, in_doubt_after_crash, judge
+from poller.retry import RecipientState, Standing, next_step, refused
+
+if TYPE_CHECKING:
+    import threading
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from datetime import datetime
+
+    from poller.exchange import Exchange
+    from poller.ledger import Ledger
+    from poller.log import Logger
+    from poller.message import Composed, Composer, Recipient
+    from poller.outbox.rows import ClaimedRow
+    from poller.outbox.store import Store
+    from poller.outcome import Outcome
+    from poller.rest import Rest
+    from poller.retry import RetrySettings, Step
+    from poller.smtp.courier import Courier
+
+FRUITLESS_SESSIONS = 2  # So many in a row without a delivery, though none blames the relay, and it rests all the same.
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Begun:
+    """A row on the wire: where it stands, and which of its recipients share each wire address."""
+
+    row: ClaimedRow
+    standing: Standing
+    wire: Mapping[str, tuple[str, ...]]
+
+
+@dataclass(kw_only=True, slots=True)
+class Delivery:
+    """Everything the arrow passes through. Belongs to one thread."""
+
+    store: Store
+    courier: Courier
+    composer: Composer
+    ledger: Ledger
+    rest: Rest
+    retry: RetrySettings
+    recipients_at_once: int
+    clock: Callable[[], float]
+    stop: threading.Event
+    may_begin: Callable[[], bool]
+    """Whether the lease lasts for one more transaction."""
+    progressed: Callable[[], None]
+    log: Logger
+    chance: Callable[[], float] = random.random
+    cohort: Cohort[tuple[Begun, Verdict]] = field(init=False)
+    _begun: dict[int, Begun] = field(default_factory=dict)
+    _now: datetime = field(init=False)
+    _now_at: float = field(init=False)
+    _delivered: bool = False
+    _fruitless: int = 0
+
+    def __post_init__(self) -> None:
+        self.cohort = Cohort(limit=self.retry.cohort, patience=self.retry.cohort_patience)
+
+    # --- the arrow ---
+
+    def deliver(self, rows: Iterable[ClaimedRow]) -> None:
+        """Send `rows` in order, over one session after another, until all are settled or the relay must rest."""
+        pending = deque(rows)
+        self._set_clock(pending)
+        suppressed = self._suppressed(pending)
+        try:
+            while pending and self._may_go_on():
+                self.courier.open()
+                self._one_session(self._messages(pending, suppressed))
+        except RelayTrouble as trouble:
+            self.troubled(trouble)
+        finally:
+            self._give_back(pending)
+
+    def settle_withheld(self) -> None:
+        """Nothing more is coming: believe the refusals that were withheld, and write everything down."""
+        for begun, verdict in self.cohort.release():
+            self._record(begun, verdict)
+        self.ledger.flush()
+
+    @property
+    def in_hand(self) -> set[int]:
+        """Ids of claimed rows that are not written down yet."""
+        return self.ledger.in_hand | {begun.row.id for begun, _ in self.cohort.withheld} | set(self._begun)
+
+    def troubled(self, trouble: RelayTrouble) -> None:
+        """The relay could not be used at all: let it rest."""
+        pause = self.rest.trouble(self.clock())
+        self.log.warning(
+            "relay.unavailable",
+            relay=self.courier.relay,
+            phase=trouble.phase.value,
+            reason=trouble.reason,
+            reply=str(trouble.reply) if trouble.reply else None,
+            rests=round(pause, 1),
+        )
+
+    def recover(self, orphans: Iterable[ClaimedRow], why: str) -> None:
+        """Judge rows whose worker is gone: nobody knows how far it came, so each is in doubt."""
+        for row in orphans:
+            self._now, self._now_at = self.store.now(), self.clock()
+            try:
+                standing = _standing(row, self.composer.recipients(_draft(row)))
+            except Unsendable:  # it was readable when it was sent; what is written down still stands
+                standing = _standing(row, ())
+            doubt = in_doubt_after_crash(why)
+            outcomes = {state.address: doubt for state in standing.recipients if state.status == "queued"}
+            self.store.record([self._next_step(standing, outcomes)], holder=row.holder)
+
+    # --- one session ---
+
+    def _one_session(self, messages: Iterator[Message]) -> None:
+        self._delivered = False
+        last: Verdict | None = None
+        for exchange in self.courier.carry(messages):
+            last = self._settle(exchange)
+            if last.blames_session:
+                break
+        ended = last is not None and (last.blames_session or not self.courier.is_open)
+        if last is not None and ended and not self.rest.remaining(self.clock()):
+            self._session_ended(last)
+
+    def _session_ended(self, last: Verdict) -> None:
+        """Rule 4: go on at once, or let the relay rest."""
+        self.courier.close()
+        self._fruitless = 0 if self._delivered else self._fruitless + 1
+        blamed = last.blames_session and not (self._delivered and not _refused_us(last))
+        if last.slow_down or blamed or self._fruitless >= FRUITLESS_SESSIONS:
+            pause = self.rest.trouble(self.clock())
+            reason = next((o.reason for o in last.outcomes if isinstance(o, Deferred | InDoubt)), "")
+            self.log.warning("relay.unavailable", relay=self.courier.relay, reason=reason, rests=round(pause, 1))
+
+    def _settle(self, exchange: Exchange) -> Verdict:
+        self.progressed()
+        begun = self._begun.pop(exchange.message.row_id)
+        verdict = judge(exchange)
+        if verdict.delivered:
+            self._delivered = True
+            if self.rest.troubles:
+                self.log.info("relay.available", relay=self.courier.relay)
+            self.rest.well()
+        age = (self._time() - begun.standing.first_attempt_at).total_seconds()
+        belief = self.cohort.weigh((begun, verdict), verdict, age=age)
+        for settled, judged in belief.settle:
+            self._record(settled, judged, seconds=exchange.seconds)
+        if belief.give_back:
+            self._incident(belief.give_back)
+        return verdict
+
+    def _incident(self, given_back: tuple[tuple[Begun, Verdict], ...]) -> None:
+        """The relay refuses everyone alike: nobody's row is at fault."""
+        said = next((o.reason for o in given_back[0][1].outcomes if isinstance(o, Failed)), "")
+        for begun, verdict in given_back:
+            reason = f"given back: the relay refused {len(given_back)} messages in a row alike: {said}"
+            excused = Deferred(blame=Blame.SESSION, reason=reason, reply=verdict.outcomes[0].reply)
+            outcomes = (excused,) * len(verdict.outcomes)
+            self._record(begun, Verdict(message=verdict.message, phase=verdict.phase, outcomes=outcomes))
+        pause = self.rest.trouble(self.clock())
+        self.courier.close()
+        self.log.error(
+            "relay.incident", relay=self.courier.relay, messages=len(given_back), reason=said, rests=round(pause, 1)
+        )
+
+    # --- from row to message ---
+
+    def _messages(self, pending: deque[ClaimedRow], suppressed: Mapping[str, str]) -> Iterator[Message]:
+        """The messages of `pending`, composed one by one as the wire asks for them."""
+        while pending and self._may_go_on() and self.ledger.flush_if_due():
+            self.progressed()
+            message = self._message(pending[0], suppressed)
+            pending.popleft()  # only now: a database that goes away meanwhile leaves the row to be handed back
+            if message is not None:
+                yield message
+
+    def _message(self, row: ClaimedRow, suppressed: Mapping[str, str]) -> Message | None:
+        """The row as a message for the recipients that are open; None when it was settled without one."""
+        try:
+            draft = _draft(row, self._attachments(row))
+            recipients = self.composer.recipients(draft)
+            standing = _standing(row, recipients)
+            settled = self._without_sending(row, recipients, standing, suppressed)
+            wire = self._wire(recipients, standing, settled)
+            composed = self._composed(draft) if wire else None
+        except Unsendable as reason:
+            self._refuse(row, str(reason))
+            return None
+        if composed is None:
+            self._add(row, self._next_step(standing, settled))
+            return None
+        self._begun[row.id] = Begun(row=row, standing=_with_settled(standing, settled), wire=wire)
+        return Message(
+            row_id=row.id,
+            claim_seq=row.claim_seq,
+            message_id=row.message_id,
+            mail_from=composed.mail_from,
+            recipients=tuple(wire),
+            content=composed.content,
+            smtputf8=composed.smtputf8,
+        )
+
+    def _composed(self, draft: Draft) -> Composed:
+        try:
+            return self.composer.compose(draft)
+        except Unsendable:
+            raise
+        except Exception as reason:  # Rule 2: composing is pure, so this is a property of the row
+            raise Unsendable("composing", f"failed with {type(reason).__name__}: {reason}") from reason
+
+    def _attachments(self, row: ClaimedRow) -> tuple[Attachment, ...]:
+        if not row.has_attachments:
+            return ()
+        return tuple(Attachment(**found) for found in self.store.attachments(row.id))
+
+    def _without_sending(
+        self, row: ClaimedRow, recipients: Iterable[Recipient], standing: Standing, suppressed: Mapping[str, str]
+    ) -> dict[str, Outcome]:
+        """Outcomes of the open recipients to whom nothing may be sent."""
+        if row.relay is not None:
+            raise Unsendable("relay", f"there is no relay {row.relay!r}; leave the column NULL, then: poller retry")
+        open_ones = {state.address for state in standing.recipients if state.status == "queued"}
+        if row.expires_at is not None and row.expires_at <= self._time():
+            return dict.fromkeys(open_ones, Expired(reason=f"expired at {row.expires_at:%Y-%m-%d %H:%M:%S} UTC"))
+        settled: dict[str, Outcome] = {}
+        for recipient in recipients:
+            reason = recipient.withheld or _suppression(recipient, suppressed)
+            if recipient.address in open_ones and reason:
+                settled[recipient.address] = Suppressed(reason=reason)
+        return settled
+
+    def _wire(
+        self, recipients: Iterable[Recipient], standing: Standing, settled: Mapping[str, Outcome]
+    ) -> dict[str, tuple[str, ...]]:
+        """The wire addresses of this transaction, each with the recipients behind it."""
+        open_ones = {state.address for state in standing.recipients if state.status == "queued"} - set(settled)
+        wire: dict[str, tuple[str, ...]] = {}
+        tried = {state.address: state.attempts for state in standing.recipients}
+        for recipient in sorted(recipients, key=lambda r: tried.get(r.address, 0)):
+            if recipient.address in open_ones:
+                if recipient.wire not in wire and len(wire) >= self.recipients_at_once:
+                    break  # the others stay open, and are due at once
+                wire[recipient.wire] = (*wire.get(recipient.wire, ()), recipient.address)
+        return wire
+
+    # --- from outcome to row ---
+
+    def _record(self, begun: Begun, verdict: Verdict, *, seconds: float = 0.0) -> None:
+        pairs = zip(verdict.message.recipients, verdict.outcomes, strict=True)
+        outcomes = {address: outcome for wire, outcome in pairs for address in begun.wire[wire]}
+        step = self._next_step(begun.standing, outcomes, phase=verdict.phase.value)
+        self._add(begun.row, step, seconds=seconds)
+
+    def _refuse(self, row: ClaimedRow, reason: str) -> None:
+        standing = _standing(row, ())
+        self._add(row, refused(standing, reason, now=self._time(), settings=self.retry))
+
+    def _next_step(self, standing: Standing, outcomes: Mapping[str, Outcome], phase: str | None = None) -> Step:
+        chance = self.chance()
+        return next_step(standing, outcomes, now=self._time(), chance=chance, settings=self.retry, phase=phase)
+
+    def _add(self, row: ClaimedRow, step: Step, *, seconds: float = 0.0) -> None:
+        self._say(row, step, seconds)
+        self.ledger.add(step)
+
+    def _say(self, row: ClaimedRow, step: Step, seconds: float) -> None:
+        """One canonical line for each attempt."""
+        event = _event(step)
+        level = self.log.info if event == "attempt.sent" else self.log.warning
+        addresses = [state.address for state in step.recipients] or [row.content.get("recipients") or ""]
+        level(
+            event,
+            id=row.id,
+            attempt=row.attempts + step.attempts,
+            to=shortened(addresses[0]),
+            recipients=max(1, len(step.recipients)),
+            reply=str(step.reply) if step.reply else None,
+            queue_id=step.queue_id,
+            message_id=row.message_id,
+            error=step.error,
+            due_at=step.due_at.isoformat(timespec="seconds") if step.due_at else None,
+            seconds=round(seconds, 4),
+            batch=row.batch,
+        )
+
+    # --- small ---
+
+    def _may_go_on(self) -> bool:
+        return not self.stop.is_set() and self.may_begin() and not self.rest.remaining(self.clock())
+
+    def _suppressed(self, rows: Iterable[ClaimedRow]) -> dict[str, str]:
+        """Of all addresses in `rows`, those on the suppression list: one question for the batch."""
+        addresses: set[str] = set()
+        for row in rows:
+            try:
+                addresses.update(recipient.address for recipient in self.composer.recipients(_draft(row)))
+            except Unsendable:
+                continue  # said when it is its turn
+        return self.store.suppressed(addresses)
+
+    def _give_back(self, pending: deque[ClaimedRow]) -> None:
+        if not pending:
+            return
+        try:
+            self.store.hand_back(pending)
+        except DatabaseUnavailable as why:
+            self.log.warning("database.unavailable", reason=str(why), waiting=len(pending))
+            return
+        self.log.info("rows.handed_back", rows=len(pending))
+
+    def _set_clock(self, rows: Iterable[ClaimedRow]) -> None:
+        """The database's clock, as of the claim; it goes on by our monotonic one."""
+        self._now = max((row.claimed_at for row in rows), default=None) or self.store.now()
+        self._now_at = self.clock()
+
+    def _time(self) -> datetime:
+        return self._now + timedelta(seconds=self.clock() - self._now_at)
+
+
+def _refused_us(verdict: Verdict) -> bool:
+    """The relay answered, and did not merely go away."""
+    return any(isinstance(o, Deferred) and o.blame is Blame.SESSION and o.reply for o in verdict.outcomes)
+
+
+def _draft(row: ClaimedRow, attachments: tuple[Attachment, ...] = ()) -> Draft:
+    date = row.first_attempt_at.replace(microsecond=0)
+    return Draft(id=row.id, message_id=row.message_id, date=date, attachments=attachments, **row.content)
+
+
+def _standing(row: ClaimedRow, recipients: Iterable[Recipient]) -> Standing:
+    """Where the row stands. Without `recipients` (its lists can't be read) what is written down of it."""
+    addresses = [recipient.address for recipient in recipients] or [*row.known]
+    if len(addresses) > 1:
+        fresh = [RecipientState(address=address) for address in addresses]
+    else:
+        alone = addresses[0] if addresses else row.content.get("recipients") or "?"
+        fresh = [RecipientState(address=alone, attempts=row.attempts, doubts=row.doubts)]
+    return Standing(
+        row_id=row.id,
+        claim_seq=row.claim_seq,
+        message_id=row.message_id,
+        attempts=row.attempts,
+        doubts=row.doubts,
+        first_attempt_at=row.first_attempt_at,
+        expires_at=row.expires_at,
+        max_attempts=row.max_attempts,
+        on_doubt=row.on_doubt,
+        recipients=tuple(row.known.get(state.address, state) for state in fresh),
+    )
+
+
+def _suppression(recipient: Recipient, suppressed: Mapping[str, str]) -> str:
+    if recipient.address not in suppressed:
+        return ""
+    reason = suppressed[recipient.address]
+    return f"on the suppression list: {reason}" if reason else "on the suppression list"
+
+
+def _with_settled(standing: Standing, settled: Mapping[str, Outcome]) -> Standing:
+    """The recipients to whom nothing may be sent are settled along with the others' outcome."""
+    states = tuple(
+        replace(state, status="suppressed", error=outcome.reason)
+        if isinstance(outcome := settled.get(state.address), Suppressed)
+        else state
+        for state in standing.recipients
+    )
+    return replace(standing, recipients=states)
+
+
+def _event(step: Step) -> str:
+    match step.status:
+        case "sent" | "partial":
+            return "attempt.sent"
+        case "queued":
+            return "attempt.deferred"
+        case "in_doubt":
+            return "attempt.in_doubt"
+        case "expired":
+            return "row.expired"
+        case "suppressed":
+            return "row.suppressed"
+        case _:
+            return "attempt.failed" if step.phase else "row.unsendable"

@@ -1,0 +1,148 @@
+"""The ledger: outcomes on their way into the database.
+
+Rule 1. Outcomes are written in groups, by size and by time; a single one at low load is written at once.
+Rule 2. The record is retried, never the send. While a group is overdue nothing more is begun.
+Rule 3. A row that can't be written (locked by someone, say) is set aside, holds up no other, and is tried again and
+        again; after STUBBORN_TRIES it is given up in words. Too many set aside stop the sending as well.
+
+Raises nothing for a database that is away: it waits, says so once, and goes on when the database does, or returns
+with the outcomes still in hand when `stop` is set.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from poller.log import OnChange
+from poller.outbox.database import DatabaseUnavailable
+from poller.outbox.rows import Late
+
+if TYPE_CHECKING:
+    import threading
+    from collections.abc import Callable
+
+    from poller.log import Logger
+    from poller.outbox.rows import Recorded
+    from poller.outbox.store import Store
+    from poller.retry import Step
+
+GROUP = 50  # outcomes; a commit for each message costs several times as much
+GROUP_AGE_S = 0.25  # the longest an outcome waits for company
+AWAY_FIRST_S, AWAY_LONGEST_S = 0.5, 15.0  # between tries to reach a database that is away
+STUBBORN_AFTER_S = 5.0  # between tries to write one locked row
+STUBBORN_TRIES = 2000  # about three hours
+STUBBORN_MOST = 100  # set aside; more, and nothing is begun until they are written
+
+_LATE_EVENT = {
+    Late.GONE: (logging.WARNING, "row.gone"),
+    Late.OVERTAKEN: (logging.WARNING, "row.gone"),
+    Late.ACCEPTED_TWICE: (logging.ERROR, "row.accepted_twice"),
+    Late.SETTLED: (logging.WARNING, "row.gone"),
+}
+
+
+class Ledger:
+    """Outcomes that are judged and not yet written. Belongs to the delivering thread."""
+
+    def __init__(self, store: Store, *, clock: Callable[[], float], stop: threading.Event, log: Logger) -> None:
+        self._store = store
+        self._clock = clock
+        self._stop = stop
+        self._log = log
+        self._say = OnChange(log)
+        self._pending: list[Step] = []
+        self._since = 0.0
+        self._stubborn: dict[int, tuple[Step, int]] = {}
+        self._stubborn_next = 0.0
+        self._away = False
+        self.written: Counter[str] = Counter()
+        """How many rows were written, by status."""
+
+    @property
+    def in_hand(self) -> set[int]:
+        """Ids of the rows whose outcome is known and not written."""
+        return {step.row_id for step in self._pending} | set(self._stubborn)
+
+    def add(self, step: Step) -> None:
+        """Take one outcome; write the group if it is full or has waited long enough."""
+        if not self._pending:
+            self._since = max(self._since, self._clock() - GROUP_AGE_S)
+        self._pending.append(step)
+        if len(self._pending) >= GROUP or self._clock() - self._since >= GROUP_AGE_S:
+            self.flush()
+
+    def flush(self) -> bool:
+        """Write everything down. False: the database is away and a stop was asked for, the rest is still in hand."""
+        self._retry_stubborn()
+        pause = AWAY_FIRST_S
+        while self._pending:
+            try:
+                self._note(self._store.record(self._pending), self._pending)
+            except DatabaseUnavailable as why:
+                self._say_away(str(why))
+                if self._stop.wait(pause):
+                    return False
+                pause = min(pause * 2, AWAY_LONGEST_S)
+                continue
+            self._pending = []
+            self._since = self._clock()
+            self._back()
+        while len(self._stubborn) > STUBBORN_MOST and not self._stop.wait(STUBBORN_AFTER_S):
+            self._retry_stubborn()
+        return True
+
+    def flush_if_due(self) -> bool:
+        """Write an overdue group. False as `flush` says it: then nothing more may be begun."""
+        if self._pending and self._clock() - self._since >= GROUP_AGE_S:
+            return self.flush()
+        self._retry_stubborn()
+        return True
+
+    def _say_away(self, reason: str) -> None:
+        waiting = len(self._pending)
+        self._say.say("error", "database.unavailable", about="database", reason=reason, waiting=waiting)
+        self._away = True
+
+    def _back(self) -> None:
+        if self._away:
+            self._say.say("info", "database.available", about="database")
+            self._away = False
+
+    def _retry_stubborn(self) -> None:
+        if not self._stubborn or self._clock() < self._stubborn_next:
+            return
+        for step, tries in list(self._stubborn.values()):
+            try:
+                recorded = self._store.record([step])
+            except DatabaseUnavailable:
+                return
+            del self._stubborn[step.row_id]
+            self._note(recorded, [step], tries=tries)
+
+    def _note(self, recorded: Recorded, steps: list[Step], *, tries: int = 0) -> None:
+        by_id = {step.row_id: step for step in steps}
+        for row_id in recorded.written:
+            self.written[by_id[row_id].status] += 1
+        for row_id, late in recorded.late.items():
+            self._note_late(by_id[row_id], late)
+        for step in recorded.stubborn:
+            self._set_aside(step, tries + 1, recorded.why)
+
+    def _note_late(self, step: Step, late: Late) -> None:
+        if late is Late.RECORDED:
+            self.written[step.status] += 1
+            return
+        level, event = _LATE_EVENT[late]
+        self._log.log(level, event, id=step.row_id, found=late.value, outcome=step.status)
+
+    def _set_aside(self, step: Step, tries: int, why: str) -> None:
+        if tries >= STUBBORN_TRIES:
+            said = str(step.reply) if step.reply else step.error
+            self._log.error("record.failed", id=step.row_id, outcome=step.status, reply=said, reason=why)
+            return
+        if tries == 1:
+            self._log.warning("record.stubborn", id=step.row_id, outcome=step.status, reason=why)
+        self._stubborn[step.row_id] = (step, tries)
+        self._stubborn_next = self._clock() + STUBBORN_AFTER_S

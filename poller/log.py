@@ -1,0 +1,225 @@
+"""The log: the only structlog set-up, and the closed list of event names.
+
+Rule 1. An event is `noun.verb` and stands in `EVENTS`; any other name raises ValueError where it is logged, so that a
+        misspelt one ends in a test and not in a graph without data.
+Rule 2. Nothing private gets out. A whole address is shortened wherever it turns up, in values, in tracebacks and in
+        what libraries log; so is what stands before the @ of a URL, and the value of a key named like a secret, a
+        subject or a body. `message_id` keeps its @: it names no person.
+Rule 3. A machine reads the same keys in the same order: timestamp (UTC), level, event, then the others by name.
+        Exceptions come without local variables.
+Rule 4. One line is one event: control characters are escaped, so that a relay's reply can't forge another line.
+
+`configure` is called once, by an entry point; until then events go where structlog sends them by default.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import logging
+import re
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING, ClassVar, Final, Literal, TextIO, cast
+
+import structlog
+
+from poller.units import SETTINGS
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable
+
+    from structlog.typing import EventDict, Processor, WrappedLogger
+
+EVENTS: Final[Mapping[str, str]] = MappingProxyType({
+    "worker.started": "the service runs, under this name and incarnation",
+    "worker.stopping": "a stop was asked for; the message in hand is finished first",
+    "worker.stopped": "the service has ended in order",
+    "worker.lease_lost": "another worker may have taken over; nothing more is sent until the lease is back",
+    "database.unavailable": "the database can't be reached or refuses us",
+    "database.available": "the database answers again",
+    "schema.outdated": "the tables are of another version than this program; `poller migrate` is due",
+    "relay.unavailable": "the relay can't be reached, refuses the login or rests",
+    "relay.available": "the relay takes mail again",
+    "relay.incident": "the relay refuses one row after another alike; the rows are kept, someone should look",
+    "session.opened": "connected, encrypted and logged in",
+    "session.closed": "the connection ended, and why",
+    "batch.claimed": "rows were claimed and are about to be sent",
+    "batch.recorded": "the outcomes of rows were written to the database",
+    "attempt.sent": "the relay has accepted the message",
+    "attempt.deferred": "the message will be tried again later",
+    "attempt.failed": "the message was refused for good or given up",
+    "attempt.in_doubt": "the line was lost after the end of data; the message may have been delivered",
+    "row.unsendable": "no message can be made of the row",
+    "row.suppressed": "the recipient is on the suppression list or outside `only_to`",
+    "row.expired": "the row's time was over before it was sent",
+    "row.gone": "the row was deleted or taken while its message was on its way",
+    "row.accepted_twice": "the relay has accepted a message that had been sent before",
+    "rows.handed_back": "claimed rows were released unsent, at no cost to them",
+    "rows.recovered": "rows that a dead worker had claimed were judged",
+    "outbox.paused": "an operator has switched the whole outbox off",
+    "outbox.resumed": "an operator has switched the outbox on again",
+    "tick.failed": "a tick ended in an error that nobody foresaw; the next one comes all the same",
+    "drain.finished": "nothing is due any more",
+    "record.stubborn": "an outcome can't be written yet and is tried again",
+    "record.failed": "an outcome can't be written at all; the journal keeps it",
+})  # fmt: skip
+"""Every event, and what it means to the person who reads it."""
+
+Logger = structlog.stdlib.BoundLogger
+"""For annotations."""
+
+_ADDRESS = re.compile(r"[^\s<>\"'(),;:@/\\=\[\]…]+@(?=[\w\[])")
+_CREDENTIALS = re.compile(r"(?<=://)[^\s/@]*:[^\s@]*@")
+_PRIVATE = re.compile(r"passw|secret|token|credential|subject|body|context|^url$")
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+_FIRST = ("timestamp", "level", "event")
+_QUIET = ("apscheduler.executors", "apscheduler.scheduler", "sqlalchemy")  # INFO lines for every tick and statement
+_OUTLET = "poller"  # the name by which a second `configure` finds the first one's outlet
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogSettings:
+    """What is logged, and for whom: the `[log]` section."""
+
+    __pydantic_config__: ClassVar = SETTINGS
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["auto", "console", "json"] = "auto"
+    """`console` for people, `json` for machines; `auto` is `console` on a terminal, else `json`."""
+
+
+def configure(settings: LogSettings, stream: TextIO | None = None) -> None:
+    """Send every event, and what libraries log, to `stream` (default stderr). A second call replaces the first."""
+    stream = stream or sys.stderr
+    is_console = settings.format == "console" or (settings.format == "auto" and stream.isatty())
+    shared: list[Processor] = [structlog.stdlib.add_log_level, structlog.processors.TimeStamper(fmt="iso", utc=True)]
+    structlog.configure(
+        processors=[
+            _listed,
+            structlog.stdlib.filter_by_level,
+            *shared,
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=False,
+    )
+    rendering = _for_people(is_terminal=stream.isatty()) if is_console else _for_machines()
+    last = structlog.stdlib.ProcessorFormatter.remove_processors_meta
+    formatter = structlog.stdlib.ProcessorFormatter(
+        foreign_pre_chain=[structlog.stdlib.add_logger_name, *shared], processors=[last, *rendering]
+    )
+    _route(logging.getLevelNamesMapping()[settings.level.upper()], formatter, stream)
+
+
+def _listed(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    if event.get("event") not in EVENTS:
+        raise ValueError(f"{event.get('event')!r} is not on the list of events; see poller.log.EVENTS")
+    return event
+
+
+def _for_machines() -> list[Processor]:
+    exceptions = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+    return [
+        structlog.processors.ExceptionRenderer(exceptions),
+        _discreet,
+        structlog.processors.JSONRenderer(ensure_ascii=False),
+    ]
+
+
+def _for_people(*, is_terminal: bool) -> list[Processor]:
+    # the traceback becomes text before the discreet step sees it; the renderer's own would escape it, locals and all
+    plain = structlog.dev.plain_traceback
+    return [
+        structlog.processors.format_exc_info,
+        _discreet,
+        structlog.dev.ConsoleRenderer(colors=is_terminal, exception_formatter=plain),
+    ]
+
+
+def _discreet(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Rules 2 to 4 for a whole event."""
+    first = [key for key in _FIRST if key in event]
+    others = sorted(event.keys() - set(first))
+    return {key: _traceback(event[key]) if key == "exception" else _public(key, event[key]) for key in first + others}
+
+
+def _traceback(value: object) -> object:
+    """A traceback as text keeps its own lines, and only those."""
+    if isinstance(value, str):
+        return "\n".join(_public_text("exception", line) for line in value.split("\n"))
+    return _public("exception", value)
+
+
+def _public(key: str, value: object) -> object:
+    match value:
+        case None | bool() | int() | float():
+            return value
+        case _ if _PRIVATE.search(key.lower()):
+            return "…"
+        case Mapping():
+            return {str(name): _public(str(name), item) for name, item in value.items()}
+        case list() | tuple() | set() | frozenset():
+            return [_public(key, item) for item in value]
+        case dt.datetime() | dt.date():
+            return value.isoformat()
+        case _:
+            return _public_text(key, value.decode("latin-1") if isinstance(value, bytes) else str(value))
+
+
+def _public_text(key: str, text: str) -> str:
+    text = _CREDENTIALS.sub("…@", text)
+    if key != "message_id":
+        text = _ADDRESS.sub(lambda found: shortened(found[0]), text)
+    return _CONTROLS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def _route(level: int, formatter: logging.Formatter, stream: TextIO) -> None:
+    root = logging.getLogger()
+    for old in [outlet for outlet in root.handlers if outlet.name == _OUTLET]:
+        root.removeHandler(old)
+    outlet = logging.StreamHandler(stream)
+    outlet.set_name(_OUTLET)
+    outlet.setFormatter(formatter)
+    root.addHandler(outlet)
+    root.setLevel(level)
+    for name in _QUIET:
+        logging.getLogger(name).setLevel(max(level, logging.WARNING))
+
+
+def get_logger(**bound: object) -> Logger:
+    """A logger whose events carry `bound`. May be had at import: it looks at the configuration when it is used."""
+    return cast("Logger", structlog.get_logger("poller", **bound))
+
+
+def shortened(address: str) -> str:
+    """An address as logs may have it: `jane@example.com` is `j…@example.com`."""
+    local, at, domain = address.rpartition("@")
+    if not at:
+        return domain[:1] + "…"
+    return local.lstrip('<"')[:1] + "…@" + domain.rstrip(">")
+
+
+class OnChange:
+    """Says a thing once, and again when it has changed: for a trouble that every tick would find anew.
+
+    The last word is kept per `about`, so that `relay.unavailable` and `relay.available` about the same relay
+    alternate, whatever their fingerprints.
+    """
+
+    def __init__(self, log: Logger) -> None:
+        self._log = log
+        self._last: dict[Hashable, tuple[str, Hashable]] = {}
+
+    def say(self, level: str, event: str, *, about: Hashable, fingerprint: Hashable = None, **fields: object) -> bool:
+        """Log `event` with `fields`, unless it was the last thing said `about` this with this `fingerprint`.
+
+        Returns whether it was said.
+        """
+        if self._last.get(about) == (event, fingerprint):
+            return False
+        self._last[about] = (event, fingerprint)
+        self._log.log(logging.getLevelNamesMapping()[level.upper()], event, **fields)
+        return True

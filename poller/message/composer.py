@@ -1,0 +1,262 @@
+"""A row becomes a message: the order of things.
+
+Rule 1. Composing is a pure function of the draft, the settings and the template files. The same ones give the same
+        bytes: after a crash the very same message is made again.
+Rule 2. What is wrong with a row is found here and raised as `Unsendable`, with the column to change and the remedy.
+Rule 3. `bcc` is read, and never written.
+Rule 4. Every line ends in CRLF, none is longer than 998 octets, every byte is seven-bit; but for an address whose local
+        part is not ASCII, which makes the message `smtputf8` (RFC 6532). Domains are written in ASCII always.
+
+It does not sign (DKIM), does not stuff dots, and does not judge whether an address exists.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from typing import TYPE_CHECKING, Literal
+
+from poller.message import addresses, characters, fields, parts
+from poller.message.draft import Composed, Draft, Recipient, Unsendable
+from poller.message.headers import extra_fields
+from poller.message.staging import Staging
+from poller.message.templates import Rendered, Templates
+from poller.message.text import text_from_html
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from poller.message.addresses import Mailbox
+    from poller.message.parts import Part
+    from poller.message.settings import MessageSettings, TemplateSettings
+
+_ATEXT = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+"
+_MESSAGE_ID = re.compile(rf"<{_ATEXT}(?:\.{_ATEXT})*@(?:{_ATEXT}(?:\.{_ATEXT})*|\[[!-Z^-~]+\])>")
+_MESSAGE_ID_MOST = 250  # characters: with its name it stays well within a line, and within an index of any database
+_LISTS: tuple[tuple[Literal["to", "cc", "bcc"], str], ...] = (("to", "recipients"), ("cc", "cc"), ("bcc", "bcc"))
+
+
+def valid_message_id(text: str) -> bool:
+    """Whether the text is `<left@right>` as RFC 5322 section 3.6.4 has it, in ASCII, 250 characters at most."""
+    return len(text) <= _MESSAGE_ID_MOST and _MESSAGE_ID.fullmatch(text) is not None and "=?" not in text
+
+
+class Composer:
+    """Makes messages; one for a worker's life. `host_name` stands in Message-IDs when nothing better is configured."""
+
+    def __init__(self, message: MessageSettings, templates: TemplateSettings, *, host_name: str = "localhost") -> None:
+        self._settings = message
+        self._host_name = host_name
+        self._staging = Staging(message)
+        self._templates = Templates(templates.directory, message.max_size) if templates.directory else None
+
+    @property
+    def message_id_domain(self) -> str:
+        """What stands after the @ of a Message-ID that the poller makes."""
+        if self._settings.message_id_domain:
+            return self._settings.message_id_domain
+        try:
+            return _one_address("sender", self._settings.sender or "").domain
+        except Unsendable:
+            return self._host_name
+
+    def check(self) -> list[str]:
+        """What is wrong with the configuration, in words with the remedy; empty when all is well."""
+        problems = list(self._staging.problems)
+        if self._settings.sender is not None:
+            try:
+                _one_address("sender", self._settings.sender)
+            except Unsendable as error:
+                problems.append(f"[message] sender: {error.reason}")
+        if not valid_message_id(f"<1@{self.message_id_domain}>"):
+            problems.append("[message] message_id_domain: not a domain in ASCII; write it like example.com")
+        if self._templates:
+            problems.extend(self._templates.check())
+        return problems
+
+    def recipients(self, draft: Draft) -> tuple[Recipient, ...]:
+        """Every mailbox of the three lists once, the first list winning; where it goes, and whether it may.
+
+        Raises Unsendable for a list that cannot be read, and when there is no recipient at all.
+        """
+        self._staging.must_be_readable()
+        return tuple(
+            Recipient(
+                kind=kind,
+                name=mailbox.name,
+                address=mailbox.address,
+                wire=self._staging.wire(mailbox.wire),
+                withheld=self._staging.withheld(self._staging.wire(mailbox.wire)),
+            )
+            for kind, mailboxes in _mailboxes(draft).items()
+            for mailbox in mailboxes
+        )
+
+    def compose(self, draft: Draft) -> Composed:
+        """The complete message, or Unsendable."""
+        self._staging.must_be_readable()
+        message_id = _message_id(draft)
+        sender = _one_address("sender", draft.sender or self._settings.sender or "")
+        lists = _mailboxes(draft)
+        reply_to = _address_list("reply_to", draft.reply_to)
+        content = self._content(draft)
+        body = _body(draft, content, self._settings.max_size)
+        lines = [
+            fields.date_field(draft.date),
+            fields.address_field("From", [sender]),
+            *_address_fields(lists, reply_to),
+            *([] if content.subject is None else [fields.text_field("Subject", content.subject)]),
+            f"Message-ID: {message_id}",
+            *extra_fields(draft.headers),
+            *(self._redirected(lists) if self._staging.redirect_to else ()),
+            "MIME-Version: 1.0",
+            body.header,
+        ]
+        mail_from = _reverse_path(draft, sender)
+        # One join: the only copy of a large attachment's text.
+        whole = b"".join([("\r\n".join(lines) + "\r\n\r\n").encode(), *body.body])
+        if len(whole) > self._settings.max_size:
+            raise _too_large(draft, len(whole), self._settings.max_size)
+        wires = (self._staging.wire(mailbox.wire) for found in lists.values() for mailbox in found)
+        smtputf8 = not (whole.isascii() and mail_from.isascii() and all(map(str.isascii, wires)))
+        return Composed(mail_from=mail_from, content=whole, smtputf8=smtputf8)
+
+    def _content(self, draft: Draft) -> Rendered:
+        """Subject and bodies, from the columns or from the template, checked."""
+        if draft.template is None:
+            if draft.body_text is None and draft.body_html is None:
+                raise Unsendable("body_text", "neither body_text nor body_html nor template is given; give one")
+            subject = None if draft.subject is None else characters.header_text("subject", draft.subject)
+            return Rendered(subject=subject, text=draft.body_text, html=draft.body_html)
+        if draft.body_text is not None or draft.body_html is not None:
+            column = "body_text" if draft.body_text is not None else "body_html"
+            raise Unsendable("template", f"{column} is given too; leave one of them out")
+        if self._templates is None:
+            raise Unsendable("template", "no [templates] directory is configured; configure it, or give body_text")
+        made = self._templates.render(draft.template, draft.context, draft.locale, subject=draft.subject is None)
+        subject = _rendered_subject(draft, made.subject)
+        return Rendered(subject=subject, text=made.text, html=made.html)
+
+    def _redirected(self, lists: dict[Literal["to", "cc", "bcc"], list[Mailbox]]) -> Iterable[str]:
+        """Who would have got the message; of `bcc` only how many (Rule 3)."""
+        named = [mailbox for kind in ("to", "cc") for mailbox in lists[kind]]
+        if named:
+            yield fields.address_field("X-Poller-Redirected-From", named)
+        if lists["bcc"]:
+            yield f"X-Poller-Redirected-Bcc: {len(lists['bcc'])}"
+
+
+def _rendered_subject(draft: Draft, made: str | None) -> str:
+    if draft.subject is not None or made is None:
+        return characters.header_text("subject", draft.subject or "")
+    try:
+        return characters.header_text("context", made.strip(" \t\r\n"))
+    except Unsendable as error:
+        raise Unsendable("context", f"in the subject that template {draft.template} makes: {error.reason}") from None
+
+
+def _address_list(column: str, text: str | None) -> list[Mailbox]:
+    if not text:
+        return []
+    try:
+        found = addresses.parse_list(characters.header_text(column, text))
+    except ValueError as error:
+        raise Unsendable(column, str(error)) from None
+    for mailbox in found:
+        if "=?" in mailbox.name:  # an encoded word inside an encoded word
+            characters.header_text(column, mailbox.name)
+    return found
+
+
+@lru_cache(maxsize=256)
+def _one_address(column: str, text: str) -> Mailbox:
+    if not text.strip():
+        remedy = "fill the column, or set [message] sender" if column == "sender" else "write one address"
+        raise Unsendable(column, f"there is none; {remedy}")
+    found = _address_list(column, text)
+    if len(found) != 1:
+        raise Unsendable(column, f"{characters.shown(text)} holds {len(found)} addresses; write exactly one")
+    return found[0]
+
+
+def _mailboxes(draft: Draft) -> dict[Literal["to", "cc", "bcc"], list[Mailbox]]:
+    """The three lists, each mailbox once."""
+    seen: set[str] = set()
+    lists: dict[Literal["to", "cc", "bcc"], list[Mailbox]] = {}
+    for kind, column in _LISTS:
+        lists[kind] = []
+        for mailbox in _address_list(column, getattr(draft, column)):
+            if mailbox.wire not in seen:
+                seen.add(mailbox.wire)
+                lists[kind].append(mailbox)
+    if not seen:
+        raise Unsendable("recipients", "no address in recipients, cc or bcc; write at least one")
+    return lists
+
+
+def _address_fields(lists: dict[Literal["to", "cc", "bcc"], list[Mailbox]], reply_to: list[Mailbox]) -> Iterable[str]:
+    if lists["to"]:
+        yield fields.address_field("To", lists["to"])
+    elif not lists["cc"]:
+        yield "To: undisclosed-recipients:;"
+    if lists["cc"]:
+        yield fields.address_field("Cc", lists["cc"])
+    if reply_to:
+        yield fields.address_field("Reply-To", reply_to)
+
+
+def _reverse_path(draft: Draft, sender: Mailbox) -> str:
+    if draft.envelope_from is None:
+        return sender.wire
+    if draft.envelope_from.strip() in ("", "<>"):
+        return ""
+    return _one_address("envelope_from", draft.envelope_from).wire
+
+
+def _message_id(draft: Draft) -> str:
+    if not valid_message_id(draft.message_id):
+        reason = f"{characters.shown(draft.message_id)} is not <left@right> in ASCII, {_MESSAGE_ID_MOST} at most"
+        raise Unsendable("message_id", f"{reason}; correct it, or leave it out and one is made")
+    return draft.message_id
+
+
+def _body(draft: Draft, content: Rendered, most: int) -> Part:
+    """The text alone, or as much of mixed(alternative(text, related(html, images)), files) as there is."""
+    if (size := sum(len(attachment.content) for attachment in draft.attachments)) > most:
+        raise _too_large(draft, size, most)
+    leaves = _text_parts(draft, content)
+    images: list[Part] = []
+    others: list[Part] = []
+    for attachment in draft.attachments:
+        inline = content.html is not None and attachment.content_id is not None
+        (images if inline else others).append(parts.attachment_part(attachment))
+    parts.refuse_repeated_ids(draft.attachments)
+    seed = parts.boundary_seed(draft.message_id, [*leaves, *images, *others])
+    if images:
+        leaves[-1] = parts.multipart("related", f"=_r{seed}", [leaves[-1], *images])
+    body = leaves[0] if len(leaves) == 1 else parts.multipart("alternative", f"=_a{seed}", leaves)
+    return parts.multipart("mixed", f"=_m{seed}", [body, *others]) if others else body
+
+
+def _text_parts(draft: Draft, content: Rendered) -> list[Part]:
+    """Text, then HTML; without a text one is made from the HTML."""
+    columns = ("body_text", "body_html") if draft.template is None else ("context", "context")
+    if content.html is None:
+        return [parts.text_part("plain", columns[0], characters.body_text(columns[0], content.text or ""))]
+    html = characters.body_text(columns[1], content.html)
+    rich = parts.text_part("html", columns[1], html)
+    made = text_from_html(html) if content.text is None else content.text
+    return [parts.text_part("plain", columns[0], characters.body_text(columns[0], made)), rich]
+
+
+def _too_large(draft: Draft, size: int, most: int) -> Unsendable:
+    """Blames the largest column."""
+    sizes = {
+        "attachments": sum(len(attachment.content) for attachment in draft.attachments),
+        "body_html": len(draft.body_html or ""),
+        "body_text": len(draft.body_text or ""),
+        "template": 1 if draft.template else 0,
+    }
+    column = max(sizes, key=lambda name: sizes[name])
+    remedy = "send less, or raise [message] max_size if the relay takes more"
+    return Unsendable(column, f"the message has {size:,} bytes, more than the {most:,} allowed; {remedy}")

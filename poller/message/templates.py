@@ -1,0 +1,242 @@
+"""Templates: Jinja2 files in one directory, in the reader's language where there is one.
+
+A template NAME is up to three files; a NAME may begin with folders (`shop/welcome`), and holds no dots:
+
+    NAME.subject.txt    the subject, unless the row gives one
+    NAME.txt            the text part      } at least
+    NAME.html           the HTML part      } one of them
+
+and the same with a language before the rest: `NAME.de.subject.txt`, `NAME.de.txt`, `NAME.de_AT.html` (or `de-AT`).
+
+Rule 1. One message, one language. For `de_AT` the files for `de_AT` are taken, each that is missing from `de`. Only
+        when neither has a text or an HTML part is the row in the default language, with *all* its files from there:
+        an English subject never stands over a German body.
+Rule 2. Variables are escaped for HTML in every file but a `.txt`: an included part with any other ending is safe in
+        HTML. An unknown variable is an error, never an empty place.
+Rule 3. Templates are sandboxed, and their output is bounded. They can include and extend files of the directory, and
+        nothing outside it. The same variables give the same text: `random` and `lipsum` are taken away.
+Rule 4. A file that is edited takes effect with the next row; nothing needs to be restarted. Asking costs a `stat`.
+
+Raises `Unsendable` with column `template`, `context` or `locale`, naming file and line where there is one.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import jinja2
+from jinja2.exceptions import SecurityError
+from jinja2.sandbox import SandboxedEnvironment
+
+from poller.message.characters import shown
+from poller.message.draft import Unsendable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_NAME = re.compile(r"(?:[A-Za-z0-9_-]{1,100}/){0,8}[A-Za-z0-9_-]{1,100}")
+_LOCALE = re.compile(r"[A-Za-z]{2,8}(?:[-_][A-Za-z0-9]{1,8}){0,3}")
+_SUFFIXES = {"subject": ".subject.txt", "text": ".txt", "html": ".html"}
+_REPEAT_MOST = 1_000_000  # characters or items that `*` may make; larger ones are accidents or attacks
+_POWER_MOST = 10_000  # for `**`: beyond it numbers take seconds
+_QUOTED = 200  # characters of an error that are shown
+_CACHED = 400  # compiled templates, and choices of files
+# What code in a template can raise. Not Exception: a fault of ours should not look like one of the template's.
+_FAULTS = (
+    jinja2.TemplateError,
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    MemoryError,
+    OSError,
+    RuntimeError,  # among them RecursionError: a template that includes itself
+    TypeError,
+    ValueError,
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rendered:
+    """What a template gave; `subject` is None when it has no subject file or none was wanted."""
+
+    subject: str | None
+    text: str | None
+    html: str | None
+
+
+class Templates:
+    """The templates of one directory; `most` bounds the characters that one part may have."""
+
+    def __init__(self, directory: str, most: int) -> None:
+        self.directory = Path(directory)
+        self.most = most
+        self._environment = _environment(directory)
+        self._choices: dict[tuple[str, str], tuple[int, dict[str, str]]] = {}
+
+    def render(self, name: str, context: object, locale: str | None, *, subject: bool) -> Rendered:
+        """All parts of a template in the best language; the subject only if it is wanted."""
+        variables = {} if context is None else context
+        if not isinstance(variables, dict):
+            raise Unsendable("context", 'not a JSON object; write it like {"name": "Anna"}')
+        files = self._files(name, locale)
+        if subject and "subject" not in files:
+            remedy = f"add it, or give the row a subject of its own ({', '.join(files.values())} exists)"
+            raise Unsendable("template", f"{name} has no file for the subject in that language; {remedy}")
+        made = {part: self._part(file, variables) for part, file in files.items() if subject or part != "subject"}
+        return Rendered(subject=made.get("subject"), text=made.get("text"), html=made.get("html"))
+
+    def check(self) -> Iterator[str]:
+        """What is wrong with the directory and with each file in it, in words."""
+        if not self.directory.is_dir():
+            yield f"[templates] directory: {self.directory} is not a directory; create it or correct the path"
+            return
+        for file in self._environment.list_templates(extensions=["txt", "html"]):
+            try:
+                self._environment.get_template(file)
+            except _FAULTS as error:
+                yield f"template {_place(error, file)}: {_words(error)}"
+
+    def _part(self, file: str, variables: dict[str, Any]) -> str:
+        pieces, length = [], 0
+        try:
+            template = self._environment.get_template(file)
+            if not isinstance(template.globals, dict):
+                template.globals = dict(template.globals)  # each rendering copies them: from a ChainMap in 15 µs
+            for piece in template.generate(variables):
+                pieces.append(piece)
+                length += len(piece)
+                if length > self.most:
+                    break
+        except _FAULTS as error:
+            _refuse(error, file)
+        if length > self.most:
+            raise Unsendable("template", f"{file} renders more than {self.most} characters; is a loop too long?")
+        return "".join(pieces)
+
+    def _files(self, name: str, locale: str | None) -> dict[str, str]:
+        """The file of each part; remembered until a folder changes."""
+        if not _NAME.fullmatch(name):
+            reason = "ASCII letters, digits, - and _ make a name, with / between folders"
+            raise Unsendable("template", f"{shown(name)} is no template's name; {reason}, and no file extension")
+        if locale and not _LOCALE.fullmatch(locale):
+            raise Unsendable("locale", f'{shown(locale)} is no locale; write it like "de" or "de_AT"')
+        key = (name, locale or "")
+        changed = _changed((self.directory / name).parent)
+        known = self._choices.get(key)
+        if known is None or changed == 0 or known[0] != changed:
+            if len(self._choices) >= _CACHED:
+                self._choices.clear()
+            known = self._choices[key] = (changed, self._chosen(name, locale or ""))
+        return known[1]
+
+    def _chosen(self, name: str, locale: str) -> dict[str, str]:
+        """Rule 1."""
+        levels = [self._present(name, spellings) for spellings in _spellings(locale)]
+        spoken: dict[str, str] = {}
+        for level in levels:
+            spoken = level | spoken
+        for files in (spoken, self._present(name, ("",))):
+            if "text" in files or "html" in files:
+                return files
+        reason = f"no file {name}.txt or {name}.html" + (f", nor one for the language {locale}" if locale else "")
+        raise Unsendable("template", f"{reason} in {self.directory}; create one, or correct the name")
+
+    def _present(self, name: str, spellings: tuple[str, ...]) -> dict[str, str]:
+        """The files of one level, by part; the first spelling wins."""
+        found = {}
+        for part, suffix in _SUFFIXES.items():
+            for spelling in spellings:
+                file = f"{name}.{spelling}{suffix}" if spelling else f"{name}{suffix}"
+                if part not in found and _changed(self.directory / file):
+                    found[part] = file
+        return found
+
+
+class _Sandbox(SandboxedEnvironment):
+    """Jinja2's sandbox, with a bound on the two operators that make much out of little."""
+
+    intercepted_binops = frozenset(("*", "**"))
+
+    def call_binop(self, context: jinja2.runtime.Context, operator: str, left: Any, right: Any) -> Any:
+        if operator == "**" and (not _small(left, _POWER_MOST) or not _small(right, _POWER_MOST)):
+            raise SecurityError(f"numbers beyond {_POWER_MOST} may not be raised to a power")
+        for many, times in ((left, right), (right, left)):
+            if hasattr(many, "__len__") and isinstance(times, int) and len(many) * times > _REPEAT_MOST:
+                raise SecurityError(f"a repetition longer than {_REPEAT_MOST}")
+        return super().call_binop(context, operator, left, right)
+
+
+def _environment(directory: str) -> SandboxedEnvironment:
+    environment = _Sandbox(
+        loader=jinja2.FileSystemLoader(directory),
+        undefined=jinja2.StrictUndefined,
+        autoescape=_escaped,
+        trim_blocks=True,  # a line that holds a tag only leaves no blank line in the text
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        cache_size=_CACHED,
+    )
+    del environment.filters["random"]
+    del environment.globals["lipsum"]
+    return environment
+
+
+def _changed(path: Path) -> int:
+    """When the file or folder was last changed, in nanoseconds; 0 when it cannot be reached."""
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return 0
+
+
+def _escaped(file: str | None) -> bool:
+    return file is None or not file.endswith(".txt")
+
+
+def _small(value: object, most: int) -> bool:
+    return isinstance(value, int | float) and abs(value) <= most
+
+
+def _spellings(locale: str) -> Iterator[tuple[str, ...]]:
+    """The levels of a locale from the most specific: de_AT and de-AT, then de."""
+    parts = re.split("[-_]", locale) if locale else []
+    while parts:
+        language, *rest = parts
+        usual = [language.lower(), *(part.upper() if len(part) == len("AT") else part.title() for part in rest)]
+        yield tuple(dict.fromkeys(("_".join(usual), "-".join(usual), "_".join(parts), "-".join(parts))))
+        parts.pop()
+
+
+def _refuse(error: BaseException, file: str) -> NoReturn:
+    place = _place(error, file)
+    if isinstance(error, jinja2.UndefinedError):
+        remedy = "add it to the context, or give it a default in the template: {{ name | default('') }}"
+        raise Unsendable("context", f"template {place}: {_words(error)}; {remedy}") from None
+    raise Unsendable("template", f"{place}: {_words(error)}; correct the template") from None
+
+
+def _place(error: BaseException, file: str) -> str:
+    """File and line: of a syntax error, or the innermost template that was being rendered."""
+    if isinstance(error, jinja2.TemplateSyntaxError):
+        return f"{error.name or file}, line {error.lineno}"
+    place, trace = file, error.__traceback__
+    while trace is not None:
+        # Jinja2 rewrites its tracebacks so that templates stand in them as if they were Python files.
+        if "__jinja_exception__" in trace.tb_frame.f_globals:
+            place = f"{Path(trace.tb_frame.f_code.co_filename).name}, line {trace.tb_lineno}"
+        trace = trace.tb_next
+    return place
+
+
+def _words(error: BaseException) -> str:
+    """The error in printable words, cut short: it may quote the row's own variables."""
+    if isinstance(error, jinja2.TemplateNotFound):
+        return f"there is no file {shown(str(error))}"
+    if isinstance(error, RecursionError):
+        return "it includes or calls itself without end"
+    text = str(error.message) if isinstance(error, jinja2.TemplateError) else f"{type(error).__name__}: {error}"
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text[:_QUOTED])

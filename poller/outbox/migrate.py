@@ -1,0 +1,170 @@
+"""Bring the schema up to date: numbered, plain SQL files, the very ones a DBA can read and run.
+
+Rule 1. A file is applied once. Its name and SHA-256 are kept in `outbox_meta`; a file that changed after it was
+        applied is an error, not a surprise.
+Rule 2. Two at once wait for each other (an advisory lock, or SQLite's own).
+Rule 3. A table `outbox` that is not ours is left alone.
+Rule 4. On PostgreSQL and SQLite a file is applied whole or not at all. MariaDB commits each statement: there the
+        files can be repeated, and a file counts only when its last statement is through.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import sqlite3
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+
+from poller.outbox.database import quoted, require_supported, transaction
+from poller.outbox.tables import meta
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sqlalchemy.engine import Connection, Engine
+
+_FILE = re.compile(r"(\d{4})_\w+\.sql")
+_LOCK = "poller migrate"
+LOCK_WAIT_S = 60  # A migration on a large table takes its time; a second one waits this long for it.
+
+
+class SchemaTrouble(Exception):  # noqa: N818 - named by who is to blame
+    """The schema is not ours, was changed behind our back, or is not up to date. The text names the remedy."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Migration:
+    """One numbered file: `name` is "0001_outbox", `sql` its text."""
+
+    name: str
+    sql: str
+
+    @property
+    def checksum(self) -> str:
+        """SHA-256 of the text, in hex."""
+        return hashlib.sha256(self.sql.encode()).hexdigest()
+
+
+def sql_directory(dialect: str) -> Path:
+    """Where the files of a dialect lie: in the installed package, or beside it in a checkout."""
+    folder = "mysql" if dialect in {"mysql", "mariadb"} else dialect
+    package = Path(__file__).resolve().parent.parent
+    installed = package / "sql" / folder
+    return installed if installed.is_dir() else package.parent / "sql" / folder
+
+
+def migrations(dialect: str) -> list[Migration]:
+    """All files of a dialect, in order."""
+    files = sorted(path for path in sql_directory(dialect).iterdir() if _FILE.fullmatch(path.name))
+    return [Migration(name=path.stem, sql=path.read_text(encoding="utf-8")) for path in files]
+
+
+def pending(engine: Engine) -> list[Migration]:
+    """What `apply` would run. Raises SchemaTrouble, DatabaseRefused, DatabaseUnavailable."""
+    return transaction(engine, _pending, reading=True)
+
+
+def require_current(engine: Engine) -> None:
+    """Raise SchemaTrouble unless every migration is applied."""
+    missing = pending(engine)
+    if missing:
+        raise SchemaTrouble(f"the schema lacks {', '.join(m.name for m in missing)}; run: poller migrate")
+
+
+def apply(engine: Engine, schema: str | None = None) -> list[str]:
+    """Apply what is pending and return the names. Raises like `pending`."""
+    if schema and engine.dialect.name == "postgresql":
+        transaction(engine, lambda c: c.exec_driver_sql(f"CREATE SCHEMA IF NOT EXISTS {quoted(engine, schema)}"))
+    if engine.dialect.name in {"postgresql", "sqlite"}:
+        return transaction(engine, _apply_whole)
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection, _locked(connection):
+        return _apply_pending(connection)
+
+
+def _pending(connection: Connection) -> list[Migration]:
+    require_supported(connection)
+    have = set(sa.inspect(connection).get_table_names())
+    known = migrations(connection.dialect.name)
+    if meta.name not in have:
+        if "outbox" in have:
+            raise SchemaTrouble(
+                "there is a table `outbox` that poller did not make; rename it, or give poller another database"
+                " (on PostgreSQL: another [database] schema)"
+            )
+        return known
+    rows = connection.execute(sa.select(meta.c.name, meta.c.value).where(meta.c.name.like("migration %")))
+    applied = {name.removeprefix("migration "): checksum for name, checksum in rows}
+    _require_known(applied, known)
+    return [m for m in known if m.name not in applied]
+
+
+def _require_known(applied: dict[str, str], known: list[Migration]) -> None:
+    ours = {m.name: m.checksum for m in known}
+    for name, checksum in sorted(applied.items()):
+        if name not in ours:
+            raise SchemaTrouble(f"the schema has {name}, which this version does not know; upgrade poller")
+        if ours[name] != checksum:
+            raise SchemaTrouble(
+                f"{name} was applied with other contents than this version ships; reinstall the version"
+            )
+
+
+def _apply_whole(connection: Connection) -> list[str]:
+    if connection.dialect.name == "postgresql":  # SQLite's transaction began with the write lock
+        connection.execute(sa.text("SELECT pg_advisory_xact_lock(hashtext(:name))"), {"name": _LOCK})
+    return _apply_pending(connection)
+
+
+def _apply_pending(connection: Connection) -> list[str]:
+    todo = _pending(connection)
+    for migration in todo:
+        _run(connection, statements(migration.sql, connection.dialect.name))
+        connection.execute(sa.insert(meta).values(name=f"migration {migration.name}", value=migration.checksum))
+    return [m.name for m in todo]
+
+
+def _run(connection: Connection, texts: list[str]) -> None:
+    """Raw, without parameters: a `%` or `:x` in a comment must mean nothing."""
+    dbapi: Any = connection.connection.driver_connection
+    cursor = dbapi.cursor()
+    try:
+        for text in texts:
+            cursor.execute(text)
+    finally:
+        cursor.close()
+
+
+def statements(sql: str, dialect: str) -> list[str]:
+    """A file cut into statements, as the dialect's own client would cut it."""
+    if dialect == "postgresql":
+        return [sql]
+    found: list[str] = []
+    piece = ""
+    for line in sql.splitlines(keepends=True):
+        piece += line
+        ended = sqlite3.complete_statement(piece) if dialect == "sqlite" else line.rstrip().endswith(";")
+        if ended:
+            found.append(piece)
+            piece = ""
+    return [*found, piece] if _has_code(piece) else found
+
+
+def _has_code(text: str) -> bool:
+    return any(line.strip() and not line.lstrip().startswith("--") for line in text.splitlines())
+
+
+@contextmanager
+def _locked(connection: Connection) -> Iterator[None]:
+    name = {"name": f" {_LOCK}", "wait": LOCK_WAIT_S}
+    got = connection.execute(sa.text("SELECT GET_LOCK(CONCAT(DATABASE(), :name), :wait)"), name)
+    if got.scalar() != 1:
+        raise SchemaTrouble(f"another `poller migrate` has been running for {LOCK_WAIT_S} s; try again when it is done")
+    try:
+        yield
+    finally:
+        connection.execute(sa.text("SELECT RELEASE_LOCK(CONCAT(DATABASE(), :name))"), {"name": name["name"]})

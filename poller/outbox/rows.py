@@ -1,0 +1,86 @@
+"""What the store hands out: claimed rows, orphans, and what became of a record. Plain facts, no connection inside."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import datetime
+
+    from poller.retry import OnDoubt, RecipientState, Step
+
+DRAFT_COLUMNS = (
+    "recipients",
+    "cc",
+    "bcc",
+    "sender",
+    "reply_to",
+    "envelope_from",
+    "subject",
+    "body_text",
+    "body_html",
+    "template",
+    "context",
+    "locale",
+    "headers",
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ClaimedRow:
+    """A row in a worker's hands. Times are aware UTC on the database's clock.
+
+    `content` holds the application's columns that make the message; `known` the recipients of whom something is
+    written down already, by address.
+    """
+
+    id: int
+    claim_seq: int
+    message_id: str
+    holder: str
+    status: str
+    attempts: int
+    doubts: int
+    first_attempt_at: datetime
+    claimed_at: datetime
+    expires_at: datetime | None
+    max_attempts: int | None
+    on_doubt: OnDoubt | None
+    relay: str | None
+    batch: str | None
+    domain: str | None
+    content: Mapping[str, Any] = field(repr=False)
+    known: Mapping[str, RecipientState] = field(default_factory=dict)
+    has_attachments: bool = False
+
+
+class Late(enum.StrEnum):
+    """What was found where a row should have been waiting for its outcome."""
+
+    RECORDED = "recorded"
+    """It was written down before: only the reply to COMMIT had been lost."""
+    SETTLED = "settled"
+    """Somebody had judged it meanwhile; the accepted message settles it all the same."""
+    OVERTAKEN = "overtaken"
+    """Somebody had judged it meanwhile, and what we know adds nothing."""
+    ACCEPTED_TWICE = "accepted_twice"
+    """It was claimed again meanwhile, and our message was accepted too: kept as history."""
+    GONE = "gone"
+    """The row was deleted while it was being sent."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Recorded:
+    """What `Store.record` did: rows written, rows found in another state, and rows that could not be written now."""
+
+    written: frozenset[int]
+    late: Mapping[int, Late] = field(default_factory=dict)
+    stubborn: tuple[Step, ...] = ()
+    why: str = ""
+
+
+class NameTaken(Exception):  # noqa: N818 - named by who is to blame
+    """Another living worker has our name. The text says who, and the remedy."""

@@ -1,0 +1,382 @@
+"""The service: ticks, the lease, signals, shutdown. It wires the rooms together and decides nothing about a row.
+
+Rule 1. A tick drains: it claims and delivers until nothing is due, the relay must rest, or a stop is asked for.
+Rule 2. The heartbeat renews the lease only while the delivering thread progresses; without a lease nothing is begun,
+        and when it ends in mid-transaction the line is cut.
+Rule 3. A database or relay that is away is waited for, said once, and said again when it changes.
+Rule 4. What nobody foresaw ends the process (exit 1): the next start judges what it held. It is never swallowed.
+Rule 5. SIGTERM and SIGINT: the message in hand finishes within `stop_timeout`, the rest is handed back. A second one
+        cuts the line.
+
+The scheduler lives on the wall clock; the main thread watches the monotonic one.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import signal
+import socket
+import threading
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from apscheduler.events import EVENT_JOB_ERROR, JobExecutionEvent
+from apscheduler.executors.pool import ThreadPoolExecutor
+from apscheduler.schedulers.background import BackgroundScheduler
+
+from poller import __version__
+from poller.delivery import Delivery
+from poller.exchange import RelayTrouble
+from poller.ledger import Ledger
+from poller.log import OnChange, get_logger
+from poller.message import Composer
+from poller.outbox import report
+from poller.outbox.database import DatabaseUnavailable, connect
+from poller.outbox.migrate import SchemaTrouble, require_current
+from poller.outbox.rows import NameTaken
+from poller.outbox.store import ORPHANS_AT_ONCE, Store
+from poller.rest import Rest
+from poller.smtp.courier import Courier
+from poller.state import StateDirectory, default_directory
+
+if TYPE_CHECKING:
+    from collections import Counter
+    from collections.abc import Callable
+
+    from poller.config import Config
+    from poller.log import Logger
+
+Mode = Literal["forever", "once", "drain"]
+
+TRANSACTION_SPARE_S = 60.0  # beyond the final reply's timeout: what a transaction needs besides
+WATCH_S = 0.5  # how often the main thread looks at the monotonic clock
+CUT_GRACE_S = 5.0  # after the line was cut, for the delivering thread to write down what it knows
+ORPHAN_CHECK_S = 30.0
+UNFINISHED = frozenset({"failed", "partial", "in_doubt"})
+"""Row statuses that make `--once` and `--drain` exit 1."""
+
+
+class Lease:
+    """How long we may still act, on our own monotonic clock."""
+
+    def __init__(self, clock: Callable[[], float], length: float, spare: float) -> None:
+        self._clock = clock
+        self.length = length
+        self._spare = min(spare, length / 2)
+        self._until = 0.0
+
+    def renewed(self, asked_at: float) -> None:
+        """It was renewed by a statement that we sent at `asked_at`."""
+        self._until = asked_at + self.length
+
+    @property
+    def allows_another(self) -> bool:
+        """There is time for one more transaction."""
+        return self._clock() < self._until - self._spare
+
+    @property
+    def ended(self) -> bool:
+        """Others may judge our rows now."""
+        return self._clock() >= self._until
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Finished:
+    """How a run ended: rows written by status, whether work is left, and the exit code that follows."""
+
+    written: Counter[str]
+    left: int
+    crashed: bool = False
+
+    @property
+    def exit_code(self) -> int:
+        """0 if nothing ended failed or in doubt and nothing is left to do, else 1."""
+        return int(self.crashed or self.left > 0 or any(self.written[status] for status in UNFINISHED))
+
+
+class Service:
+    """One worker. `run` returns when it has stopped; `stop` may be called from a signal handler or another thread."""
+
+    def __init__(self, config: Config, *, mode: Mode = "forever", limit: float | None = None) -> None:
+        self.config = config
+        self.mode = mode
+        self._limit = limit
+        self._clock = time.monotonic
+        self._log: Logger = get_logger()
+        self._say = OnChange(self._log)
+        self._stop = threading.Event()
+        self._wishes: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._idle = threading.Event()
+        self._idle.set()
+        self._name = config.worker.name or socket.gethostname()
+        where = config.worker.state_dir
+        self._state = StateDirectory(Path(where) if where else default_directory(self._name, os.environ))
+        self._engine = connect(config.database)
+        self._incarnation: int | None = None
+        self._lease = Lease(self._clock, config.worker.takeover, spare=config.smtp.end_timeout + TRANSACTION_SPARE_S)
+        self._progress_at = self._clock()
+        self._orphans_at = 0.0
+        self._left = 0
+        self._wire_up()
+
+    def _wire_up(self) -> None:
+        config = self.config
+        composer = Composer(config.message, config.templates, host_name=socket.getfqdn())
+        self.store = Store(self._engine, worker=self._name, message_id_domain=composer.message_id_domain)
+        self.courier = Courier(config.smtp, session_events=self._session_event)
+        self.ledger = Ledger(self.store, clock=self._clock, stop=self._stop, log=self._log)
+        self.delivery = Delivery(
+            store=self.store,
+            courier=self.courier,
+            composer=composer,
+            ledger=self.ledger,
+            rest=Rest(first=config.smtp.rest_first, longest=config.smtp.rest_longest),
+            retry=config.retry,
+            recipients_at_once=config.smtp.max_recipients_per_message,
+            clock=self._clock,
+            stop=self._stop,
+            may_begin=lambda: self._lease.allows_another,
+            progressed=self._progressed,
+            log=self._log,
+        )
+
+    # --- the main thread ---
+
+    def run(self, *, signals: bool = True) -> Finished:
+        """Work until stopped, or until the mode's end. Raises NameTaken, SchemaTrouble before anything was begun."""
+        if signals:
+            self._listen_to_signals()
+        scheduler = self._scheduler()
+        scheduler.start()
+        try:
+            crashed = self._watch()
+        finally:
+            self._shut_down(scheduler)
+        return Finished(written=self.ledger.written, left=self._left, crashed=crashed)
+
+    def stop(self) -> None:
+        """Ask for an orderly end; a second time: cut the line. Safe in a signal handler."""
+        self._wishes.put("stop")
+
+    def _listen_to_signals(self) -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: self._wishes.put("stop"))
+
+    def _scheduler(self) -> BackgroundScheduler:
+        """Two threads: one delivers, one keeps us alive."""
+        scheduler = BackgroundScheduler(
+            timezone=UTC,
+            executors={"deliver": ThreadPoolExecutor(1), "heartbeat": ThreadPoolExecutor(1)},
+            job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},
+        )
+        scheduler.add_listener(self._crashed, EVENT_JOB_ERROR)
+        now = datetime.now(UTC)
+        poll, beat = self.config.poll.interval, self.config.worker.heartbeat
+        scheduler.add_job(self._tick, "interval", seconds=poll, id="tick", executor="deliver", next_run_time=now)
+        scheduler.add_job(self._beat, "interval", seconds=beat, id="heartbeat", executor="heartbeat")
+        scheduler.add_job(self._close_idle, "interval", seconds=1, id="close idle", executor="deliver")
+        return scheduler
+
+    def _crashed(self, event: JobExecutionEvent) -> None:
+        if isinstance(event.exception, NameTaken | SchemaTrouble):
+            self._log.error(
+                "schema.outdated" if isinstance(event.exception, SchemaTrouble) else "worker.stopping",
+                reason=str(event.exception),
+            )
+        else:
+            self._log.error("tick.failed", job=event.job_id, reason=repr(event.exception), traceback=event.traceback)
+        self._wishes.put("crashed")
+
+    def _watch(self) -> bool:
+        """Wait for a wish; look at the clock meanwhile. Returns whether the service crashed."""
+        deadline = self._clock() + self._limit if self._limit else None
+        while True:
+            try:
+                wish = self._wishes.get(timeout=WATCH_S)
+            except queue.Empty:
+                if deadline is not None and self._clock() >= deadline:
+                    return False
+                self._cut_if_the_lease_ended()
+                continue
+            return wish == "crashed"
+
+    def _cut_if_the_lease_ended(self) -> None:
+        if self._incarnation is None or not self._lease.ended:
+            return
+        if not self._idle.is_set():
+            self.courier.interrupt()
+        self._say.say("error", "worker.lease_lost", about="lease")
+
+    def _shut_down(self, scheduler: BackgroundScheduler) -> None:
+        self._log.info("worker.stopping", worker=self._name)
+        self._stop.set()
+        scheduler.pause()
+        if not self._wait_until_idle(self.config.worker.stop_timeout):
+            self.courier.interrupt()
+            self._wait_until_idle(CUT_GRACE_S)
+        scheduler.shutdown(wait=self._idle.is_set())
+        self.courier.close()
+        self._sign_off()
+        self._engine.dispose()
+        self._state.release()
+        self._log.info("worker.stopped", worker=self._name, **dict(self.ledger.written))
+
+    def _wait_until_idle(self, seconds: float) -> bool:
+        deadline = self._clock() + seconds
+        while not self._idle.is_set() and self._clock() < deadline:
+            try:
+                self._wishes.get(timeout=0.05)
+            except queue.Empty:
+                continue
+            return False
+        return self._idle.is_set()
+
+    def _sign_off(self) -> None:
+        if self._incarnation is None or self.delivery.in_hand:
+            return  # rows whose outcome could not be written are still ours: the lease must not end early
+        try:
+            self.store.sign_off(incarnation=self._incarnation)
+        except DatabaseUnavailable as why:
+            self._log.warning("database.unavailable", reason=str(why))
+
+    # --- the delivering thread ---
+
+    def _tick(self) -> None:
+        self._idle.clear()
+        try:
+            if not self._stop.is_set():
+                self._drain()
+        except DatabaseUnavailable as why:
+            self._say.say("error", "database.unavailable", about="database", fingerprint=str(why), reason=str(why))
+        finally:
+            self._idle.set()
+
+    def _drain(self) -> None:
+        self._begin()
+        self._say_database_is_back()
+        self._recover()
+        try:
+            while not self._stop.is_set() and self._batch():
+                self._stop.wait(self.config.poll.batch_pause)
+        finally:
+            self.delivery.settle_withheld()
+        self._end_if_done()
+
+    def _begin(self) -> None:
+        """The first tick that reaches the database: enter ourselves, and judge what we held before."""
+        if self._incarnation is not None:
+            return
+        require_current(self._engine)
+        asked_at = self._clock()
+        incarnation = self.store.register(
+            identity=self._state.identity,
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            version=__version__,
+            lease=self.config.worker.takeover,
+        )
+        self._lease.renewed(asked_at)
+        while orphans := self.store.orphans(takeover=self.config.worker.takeover, own=True):
+            self.delivery.recover(orphans, "this worker was killed while the row was in its hands")
+            self._log.warning("rows.recovered", rows=len(orphans), of=self._name)
+        self._incarnation = incarnation
+        self._log.info("worker.started", worker=self._name, incarnation=incarnation, version=__version__)
+
+    def _recover(self) -> None:
+        """Judge the rows of workers whose lease has ended."""
+        if self._clock() < self._orphans_at:
+            return
+        self._orphans_at = self._clock() + min(ORPHAN_CHECK_S, self.config.worker.takeover / 4)
+        while orphans := self.store.orphans(takeover=self.config.worker.takeover, own=False):
+            self.delivery.recover(orphans, "its worker fell silent while the row was in its hands")
+            self._log.warning("rows.recovered", rows=len(orphans), of=sorted({row.holder for row in orphans}))
+            if len(orphans) < ORPHANS_AT_ONCE:
+                break
+
+    def _batch(self) -> bool:
+        """One batch. False: nothing to do now."""
+        self._progressed()
+        if not self._lease.allows_another or self._is_paused() or not self._rested():
+            return False
+        try:
+            if not self.courier.is_open and not self.store.anything_due():
+                return False
+            self.courier.open()
+        except RelayTrouble as trouble:
+            self.delivery.troubled(trouble)
+            return self.mode != "once"
+        rows = self.store.claim(self.config.poll.batch_size, in_hand=self.delivery.in_hand)
+        if not rows:
+            return False
+        self._log.debug("batch.claimed", rows=len(rows))
+        self.delivery.deliver(rows)
+        return True
+
+    def _rested(self) -> bool:
+        """Wait until the relay may be used again. False: a stop was asked for, or the mode does not wait."""
+        remaining = self.delivery.rest.remaining(self._clock())
+        if not remaining:
+            return True
+        self.delivery.settle_withheld()
+        self.courier.close()
+        while remaining := self.delivery.rest.remaining(self._clock()):
+            self._progressed()
+            if self._stop.wait(min(remaining, WATCH_S)):
+                return False
+        return True
+
+    def _is_paused(self) -> bool:
+        why = self.store.paused()
+        if why is not None:
+            self._say.say("warning", "outbox.paused", about="switch", fingerprint=why, reason=why)
+        elif self._was_paused:
+            self._say.say("info", "outbox.resumed", about="switch")
+        self._was_paused = why is not None
+        return self._was_paused
+
+    _was_paused = False
+
+    def _end_if_done(self) -> None:
+        if self.mode == "forever" or self._stop.is_set():
+            return
+        self._left = report.open_rows(self._engine, retries=self.mode == "drain")
+        if self.mode == "once" or not self._left:
+            self._log.info("drain.finished", left=self._left, **dict(self.ledger.written))
+            self._wishes.put("done")
+
+    def _close_idle(self) -> None:
+        self.courier.close_if_idle()
+
+    def _say_database_is_back(self) -> None:
+        if self._incarnation is not None:
+            self._say.say("info", "database.available", about="database")
+
+    def _progressed(self) -> None:
+        self._progress_at = self._clock()
+
+    # --- the heartbeat's thread ---
+
+    def _beat(self) -> None:
+        if self._incarnation is None:
+            return
+        if not self._idle.is_set() and self._clock() - self._progress_at > self.config.worker.takeover:
+            return  # Rule 2: alive is not enough
+        asked_at = self._clock()
+        try:
+            renewed = self.store.heartbeat(
+                identity=self._state.identity, incarnation=self._incarnation, lease=self._lease.length
+            )
+        except DatabaseUnavailable:
+            return  # the delivering thread finds out and says so
+        if renewed:
+            self._lease.renewed(asked_at)
+            return
+        self._log.error("worker.lease_lost", reason=f"another process works under the name {self._name!r}")
+        self._wishes.put("crashed")
+
+    def _session_event(self, event: str, facts: dict[str, Any]) -> None:
+        self._log.info(event, **facts)

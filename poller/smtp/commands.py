@@ -1,0 +1,68 @@
+r"""What is said in a mail transaction, as bytes: the envelope, the content with its end; and when to say none of it.
+
+Rule 1. No address becomes a command: one with a control character is never sent.
+Rule 2. Dots are doubled so that nothing within the content can end it, at a relay that takes a bare LF for a line end
+        neither (CVE-2023-51764).
+
+Pure; raises nothing. It does not check that content has only CRLF line ends: composing promises that.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from poller.exchange import Message
+    from poller.smtp.replies import Features
+
+_UNSPEAKABLE = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
+"""Would end the command line, or cannot be written as UTF-8. Composing lets no such address through; were one to come
+in all the same, it must not become a command."""
+
+
+def lacking(message: Message, features: Features) -> str:
+    """What the message needs and this relay does not offer, in words; "" when it can go."""
+    addresses = (message.mail_from, *message.recipients)
+    if any(_UNSPEAKABLE.search(address) for address in addresses):
+        return "an address without control characters"
+    if _needs_smtputf8(message) and not features.smtputf8:
+        return "SMTPUTF8: an address or header is not ASCII, and the relay takes only ASCII"
+    limit = features.size_limit
+    if limit and len(message.content) > limit:
+        return f"SIZE: the message has {len(message.content):,} bytes, the relay takes at most {limit:,}"
+    return ""
+
+
+def _needs_smtputf8(message: Message) -> bool:
+    if message.smtputf8:
+        return True
+    return not (message.mail_from.isascii() and all(recipient.isascii() for recipient in message.recipients))
+
+
+def envelope_commands(message: Message, features: Features) -> list[bytes]:
+    """MAIL, each RCPT and DATA, a line each (RFC 5321 section 4.1.1; RFC 1870, 6152 and 6531 for the parameters)."""
+    options = ""
+    if features.size:
+        options += f" SIZE={len(message.content)}"
+    smtputf8 = _needs_smtputf8(message)
+    if features.eight_bit_mime and (smtputf8 or not message.content.isascii()):
+        options += " BODY=8BITMIME"
+    if smtputf8:
+        options += " SMTPUTF8"
+    lines = [f"MAIL FROM:<{message.mail_from}>{options}\r\n".encode()]
+    lines += [f"RCPT TO:<{recipient}>\r\n".encode() for recipient in message.recipients]
+    lines.append(b"DATA\r\n")
+    return lines
+
+
+def stuffed(message_content: bytes) -> bytes:
+    """Content ready for DATA, with its end (RFC 5321 section 4.5.2).
+
+    A dot behind any LF is doubled, not only behind CRLF: should a bare LF ever slip in, a relay that takes LF for a
+    line end still finds no early end of data (CVE-2023-51764).
+    """
+    doubled = message_content.replace(b"\n.", b"\n..")
+    start = b"." if doubled.startswith(b".") else b""
+    end = b".\r\n" if not doubled or doubled.endswith(b"\r\n") else b"\r\n.\r\n"
+    return b"".join((start, doubled, end))

@@ -1,0 +1,274 @@
+"""The connection: it owns the socket, waits, and drives conversations.
+
+Rule 1. While it waits to write it also reads, so that two sides that both write can never block each other.
+Rule 2. `LineLost` at a write means that the kernel did not take all of it: the rest will never leave, as the line is
+        closed then. The last byte of the content is among the rest.
+Rule 3. Each wait ends: by its timeout (of `SmtpSettings`, by phase), by the line's end, or by the bell.
+
+Raises `LineLost` and RelayTrouble, each in words that name the relay's side of it. It does not reconnect, and knows
+nothing of messages. One thread uses it; only the bell is for others.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import select
+import ssl
+import time
+from typing import TYPE_CHECKING, TypeVar
+
+from poller.exchange import Loss, Message, Phase, RelayTrouble
+from poller.smtp.conversation import Await, Committing, LineLost, Send, StartTls
+from poller.smtp.dial import STOPPING, dial
+from poller.smtp.replies import NotSmtp, RawReply, ReplyReader
+from poller.smtp.tls import client_context, in_words
+from poller.units import format_duration
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable
+
+    from poller.smtp.conversation import Action, Talk
+    from poller.smtp.settings import SmtpSettings
+    from poller.smtp.wake import Bell
+
+T = TypeVar("T")
+
+READ_SIZE = 64 * 1024
+"""Bytes per read: more than any group of replies but those to thousands of recipients."""
+QUIT_TIMEOUT_S = 2.0
+"""For the farewell's reply. RFC 5321 wants it awaited; nothing depends on it, so not for long."""
+
+_READABLE = select.POLLIN | select.POLLHUP | select.POLLERR
+
+
+class Connection:
+    """One line to one relay, in plain text or TLS."""
+
+    def __init__(self, settings: SmtpSettings, bell: Bell) -> None:
+        """Connect, with TLS from the first byte if so set. Raises RelayTrouble."""
+        self._settings = settings
+        self._bell = bell
+        self._reader = ReplyReader()
+        self._poll = select.poll()
+        self._poll.register(bell.fd, select.POLLIN)
+        self._timeouts = _timeouts(settings)
+        self.tls = ""
+        context = client_context(settings.ca_file) if settings.security == "tls" else None
+        self._sock: socket.socket
+        self._sock, self.peer, self.our_address = dial(settings.host, settings.port, settings.connect_timeout, bell)
+        self._poll.register(self._sock, select.POLLIN)
+        if context is not None:
+            try:
+                self._begin_tls(context, Phase.CONNECT)
+            except LineLost as lost:
+                raise RelayTrouble(lost.loss.phase, f"{settings.host}:{settings.port}: {lost.loss.reason}") from lost
+
+    @property
+    def is_loopback(self) -> bool:
+        """The other end is on this machine."""
+        address = ipaddress.ip_address(self.peer.partition("%")[0])
+        mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+        return (mapped or address).is_loopback
+
+    def drive(self, talk: Talk[T], committing: Callable[[Message], None]) -> T:
+        """Hold a conversation to its end. What `committing` raises comes out as it is, with the line closed."""
+        try:
+            action = next(talk)
+            while True:
+                try:
+                    answer = self._perform(action, committing)
+                except LineLost as lost:
+                    self.abort()
+                    action = talk.throw(lost)
+                else:
+                    action = talk.send(answer)
+        except StopIteration as end:
+            result: T = end.value
+            return result
+        except BaseException:
+            self.abort()
+            raise
+
+    def _perform(self, action: Action, committing: Callable[[Message], None]) -> RawReply | str | None:
+        match action:
+            case Send():
+                self._write(action.data, action.phase)
+            case Await():
+                return self._read_reply(action.phase)
+            case Committing():
+                committing(action.message)
+            case StartTls():
+                return self._upgrade()
+        return None
+
+    # Reading and writing ----------------------------------------------------------------------------------------------
+
+    def _read_reply(self, phase: Phase) -> RawReply:
+        deadline = time.monotonic() + self._timeouts[phase]
+        while True:
+            try:
+                reply = self._reader.take()
+            except NotSmtp as error:
+                raise self._lost(phase, str(error)) from error
+            if reply is not None:
+                return reply
+            if not self._has_pending():
+                self._wait(select.POLLIN, deadline, phase)
+            if not self._receive(phase):
+                raise self._lost(phase, "the relay closed the connection")
+
+    def _write(self, data: bytes | memoryview, phase: Phase) -> None:
+        rest = memoryview(data)
+        while rest:
+            try:
+                rest = rest[self._sock.send(rest) :]
+            except (BlockingIOError, ssl.SSLWantWriteError):
+                self._wait_to_write(select.POLLOUT | select.POLLIN, phase)
+            except ssl.SSLWantReadError:
+                self._wait_to_write(select.POLLIN, phase)
+            except OSError as error:
+                raise self._broken(phase, error) from error
+
+    def _wait_to_write(self, events: int, phase: Phase) -> None:
+        """Until there is room; each block has the whole of `block_timeout`, and what comes in meanwhile is kept."""
+        ready = self._wait(events, time.monotonic() + self._settings.block_timeout, phase)
+        if ready & _READABLE and not self._receive(phase):
+            raise self._lost(phase, "the relay closed the connection")
+
+    def _receive(self, phase: Phase) -> bool:
+        """Read what is there; False at the end of the line."""
+        try:
+            data = self._sock.recv(READ_SIZE)
+        except (BlockingIOError, ssl.SSLWantReadError):
+            return True
+        except ssl.SSLWantWriteError:
+            self._wait(select.POLLOUT, time.monotonic() + self._settings.block_timeout, phase)
+            return True
+        except ssl.SSLEOFError:
+            return False
+        except OSError as error:
+            raise self._lost(phase, _in_words(error)) from error
+        try:
+            self._reader.feed(data)
+        except NotSmtp as error:
+            raise self._lost(phase, str(error)) from error
+        return bool(data)
+
+    def _has_pending(self) -> bool:
+        """TLS may have decrypted more than was read; the socket shows no sign of it."""
+        return isinstance(self._sock, ssl.SSLSocket) and self._sock.pending() > 0
+
+    def _wait(self, events: int, deadline: float, phase: Phase) -> int:
+        """What the socket is ready for. Raises LineLost at the deadline and when the bell rings."""
+        self._poll.modify(self._sock, events)
+        left = max(0.0, deadline - time.monotonic())
+        ready = dict(self._poll.poll(left * 1000))
+        if self._bell.fd in ready:
+            raise self._lost(phase, STOPPING)
+        if not ready:
+            raise self._lost(phase, f"the relay was silent for {format_duration(self._patience(phase))}")
+        return ready[self._sock.fileno()]
+
+    def _patience(self, phase: Phase) -> float:
+        return self._timeouts.get(phase, self._settings.block_timeout)
+
+    def _broken(self, phase: Phase, error: OSError) -> LineLost:
+        """A write failed. A relay that hangs up usually said why; those words may still be in the socket."""
+        with contextlib.suppress(LineLost):
+            self._receive(phase)
+        return self._lost(phase, _in_words(error))
+
+    def _lost(self, phase: Phase, reason: str) -> LineLost:
+        said = None
+        with contextlib.suppress(NotSmtp):
+            said = self._reader.take()
+        words = f"{reason}, after saying: {said.reply}" if said is not None else reason
+        return LineLost(Loss(phase=phase, reason=words), said)
+
+    # TLS --------------------------------------------------------------------------------------------------------------
+
+    def _upgrade(self) -> str:
+        """After the 220 to STARTTLS. Plain text behind it would be taken for the relay's own words under TLS."""
+        if not self._reader.is_empty:
+            reason = "plain text was waiting behind the reply to STARTTLS: somebody may be tampering with the line"
+            raise LineLost(Loss(phase=Phase.STARTTLS, reason=reason))
+        self._begin_tls(client_context(self._settings.ca_file), Phase.STARTTLS)
+        return self.tls
+
+    def _begin_tls(self, context: ssl.SSLContext, phase: Phase) -> None:
+        self._poll.unregister(self._sock)
+        self._sock = secure = context.wrap_socket(
+            self._sock, server_hostname=self._settings.host, do_handshake_on_connect=False
+        )
+        self._poll.register(secure, select.POLLIN)
+        try:
+            self._shake_hands(secure, phase)
+        except (OSError, LineLost) as error:
+            self.abort()
+            if isinstance(error, LineLost):
+                raise
+            words = in_words(error, self._settings.host) if isinstance(error, ssl.SSLError) else _in_words(error)
+            raise LineLost(Loss(phase=phase, reason=words)) from error
+        self.tls = f"{secure.version()} {(secure.cipher() or ('',))[0]}"
+
+    def _shake_hands(self, secure: ssl.SSLSocket, phase: Phase) -> None:
+        deadline = time.monotonic() + self._settings.connect_timeout
+        while True:
+            try:
+                secure.do_handshake()
+            except ssl.SSLWantReadError:
+                self._wait(select.POLLIN, deadline, phase)
+            except ssl.SSLWantWriteError:
+                self._wait(select.POLLOUT, deadline, phase)
+            else:
+                return
+
+    # The end ----------------------------------------------------------------------------------------------------------
+
+    def unasked(self) -> str:
+        """What the relay did since nobody asked it anything: "" for nothing, else words. Does not wait."""
+        if not self._reader.is_empty:
+            return "the relay spoke out of turn"
+        self._poll.modify(self._sock, select.POLLIN)
+        ready = self._poll.poll(0)
+        if self._bell.rung:
+            return STOPPING
+        if not ready:
+            return ""
+        try:
+            alive = self._receive(Phase.MAIL)
+        except LineLost as lost:
+            return lost.loss.reason
+        if alive and self._reader.is_empty:
+            return ""  # TLS had something to say to itself, such as a session ticket
+        return self._lost(Phase.MAIL, "the relay closed the connection").loss.reason
+
+    def close(self) -> None:
+        """Close after a farewell. Never raises, never waits."""
+        if isinstance(self._sock, ssl.SSLSocket):
+            with contextlib.suppress(OSError, ValueError):
+                self._sock.unwrap()  # sends our close_notify; does not wait for theirs
+        self.abort()
+
+    def abort(self) -> None:
+        """Close at once; what the kernel has not taken is gone. Never raises; twice is fine."""
+        if self._sock.fileno() >= 0:
+            self._poll.unregister(self._sock)
+        self._sock.close()
+
+
+def _timeouts(settings: SmtpSettings) -> dict[Phase, float]:
+    """How long to wait for a reply in each phase."""
+    return dict.fromkeys(Phase, settings.reply_timeout) | {
+        Phase.DATA: settings.data_timeout,
+        Phase.END: settings.end_timeout,
+        Phase.CONTENT: settings.block_timeout,
+        Phase.CONNECT: settings.connect_timeout,
+        Phase.QUIT: QUIT_TIMEOUT_S,
+    }
+
+
+def _in_words(error: OSError) -> str:
+    return f"the connection broke: {(error.strerror or str(error)).lower()}"

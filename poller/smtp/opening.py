@@ -1,0 +1,165 @@
+"""The opening of a session, without I/O: greeting, EHLO, STARTTLS, login (RFC 5321 3.1, 3207, 4954).
+
+Rule 1. No login in clear text to another machine: with `security = "none"` only to the loopback.
+Rule 2. What was offered before TLS is forgotten: anyone on the way could have said it.
+Rule 3. TLS that was asked for is had, or there is no session: a relay that does not offer STARTTLS is refused.
+
+Raises RelayTrouble, with the remedy, whenever a session cannot be had. It keeps no secret and names none.
+"""
+
+from __future__ import annotations
+
+import re
+from base64 import b64encode
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from poller.exchange import Phase, RelayTrouble
+from poller.smtp.conversation import Await, LineLost, Send, StartTls
+from poller.smtp.replies import DONE, GO_ON, Features
+
+if TYPE_CHECKING:
+    from poller.smtp.conversation import Talk
+    from poller.smtp.replies import RawReply
+    from poller.smtp.settings import SmtpSettings
+
+LONGEST_COMMAND = 512
+"""Bytes with CRLF (RFC 5321 section 4.5.3.1.4); a longer AUTH sends its response by itself (RFC 4954 section 4)."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Line:
+    """What the connection knows of itself before a word is said."""
+
+    relay: str
+    """`host:port`."""
+    our_name: str
+    """For EHLO: a full host name, or an address literal."""
+    is_loopback: bool
+    tls: str = ""
+    """Version and cipher, "" for plain text."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Handshake:
+    """How a session came about: for `poller check` and the log."""
+
+    banner: str
+    features: Features
+    tls: str
+    authenticated: bool
+
+
+def open_session(settings: SmtpSettings, line: Line) -> Talk[Handshake]:
+    """From the greeting to the point where MAIL may be said. Raises RelayTrouble."""
+    _guard(settings, line)
+    try:
+        greeting: RawReply = yield Await(Phase.GREETING)
+        _expect_done(Phase.GREETING, f"{line.relay} turned us away", greeting)
+        features = yield from _introduce(line)
+        tls = line.tls
+        if settings.security == "starttls":
+            tls = yield from _start_tls(line, features)
+            features = yield from _introduce(line)
+        if settings.username is not None:
+            yield from _log_in(settings, line, features)
+    except LineLost as lost:
+        reason = f"{line.relay}: {lost.loss.reason}"
+        raise RelayTrouble(lost.loss.phase, reason, lost.said.reply if lost.said else None) from lost
+    return Handshake(
+        banner=greeting.reply.text, features=features, tls=tls, authenticated=settings.username is not None
+    )
+
+
+def _guard(settings: SmtpSettings, line: Line) -> None:
+    if not re.fullmatch(r"[\x21-\x7e]+", line.our_name):
+        raise RelayTrouble(Phase.EHLO, "[smtp] ehlo_name is not a host name; write the full name of this machine")
+    if settings.username is None:
+        return
+    if settings.password is None:
+        raise RelayTrouble(Phase.AUTH, f"{line.relay}: [smtp] has a username and no password; set password")
+    if "\0" in settings.username + settings.password:
+        raise RelayTrouble(Phase.AUTH, f"{line.relay}: [smtp] username or password contains a NUL character")
+    if settings.security == "none" and not line.is_loopback:
+        reason = (
+            f'{line.relay}: no login in clear text to another machine; set [smtp] security = "starttls" or "tls", '
+            "or leave out username and password"
+        )
+        raise RelayTrouble(Phase.AUTH, reason)
+
+
+def _expect_done(phase: Phase, reason: str, raw: RawReply) -> None:
+    if raw.code // 100 != DONE:
+        raise RelayTrouble(phase, f"{reason}: {raw.reply}", raw.reply)
+
+
+def _introduce(line: Line) -> Talk[Features]:
+    """EHLO, or HELO to a relay that does not know EHLO (RFC 5321 section 3.2)."""
+    yield Send(Phase.EHLO, f"EHLO {line.our_name}\r\n".encode("ascii"))
+    answer: RawReply = yield Await(Phase.EHLO)
+    if answer.code // 100 == DONE:
+        return Features.read(answer)
+    if answer.code // 100 == 5:  # noqa: PLR2004 - the class that says no
+        yield Send(Phase.EHLO, f"HELO {line.our_name}\r\n".encode("ascii"))
+        answer = yield Await(Phase.EHLO)
+    _expect_done(Phase.EHLO, f"{line.relay} did not accept our EHLO; see [smtp] ehlo_name", answer)
+    return Features(name=answer.reply.text.partition(" ")[0])
+
+
+def _start_tls(line: Line, features: Features) -> Talk[str]:
+    if not features.starttls:
+        reason = (
+            f'{line.relay} does not offer STARTTLS; set [smtp] security = "tls" if the port expects TLS from the first '
+            'byte (465), or "none" for a relay on this machine'
+        )
+        raise RelayTrouble(Phase.STARTTLS, reason)
+    yield Send(Phase.STARTTLS, b"STARTTLS\r\n")
+    raw: RawReply = yield Await(Phase.STARTTLS)
+    _expect_done(Phase.STARTTLS, f"{line.relay} offers STARTTLS and refuses it", raw)
+    tls: str = yield StartTls()
+    return tls
+
+
+def _log_in(settings: SmtpSettings, line: Line, features: Features) -> Talk[None]:
+    # A secret from the environment may hold bytes that are no UTF-8: surrogateescape gives them back as they were.
+    username, password = (
+        (word or "").encode("utf-8", "surrogateescape") for word in (settings.username, settings.password)
+    )
+    if "PLAIN" in features.auth:
+        answer = yield from _plain(username, password)
+    elif "LOGIN" in features.auth:
+        answer = yield from _login(username, password)
+    else:
+        offered = "only " + " ".join(sorted(features.auth)) if features.auth else "no login"
+        reason = f"{line.relay} offers {offered}, not AUTH PLAIN or LOGIN; check [smtp] port, security and username"
+        raise RelayTrouble(Phase.AUTH, reason)
+    _expect_done(Phase.AUTH, f"{line.relay} refused our login; check [smtp] username and password", answer)
+
+
+def _plain(username: bytes, password: bytes) -> Talk[RawReply]:
+    """RFC 4616."""
+    response = b64encode(b"\0".join((b"", username, password)))
+    command = b"AUTH PLAIN " + response + b"\r\n"
+    if len(command) <= LONGEST_COMMAND:
+        return (yield from _ask(command))
+    return (yield from _respond((yield from _ask(b"AUTH PLAIN\r\n")), response))
+
+
+def _login(username: bytes, password: bytes) -> Talk[RawReply]:
+    """What Outlook's servers spoke before there was a standard: two questions."""
+    answer = yield from _ask(b"AUTH LOGIN\r\n")
+    answer = yield from _respond(answer, b64encode(username))
+    return (yield from _respond(answer, b64encode(password)))
+
+
+def _respond(question: RawReply, response: bytes) -> Talk[RawReply]:
+    """Only a 3xx asks for more; any other reply stands as the answer to the login."""
+    if question.code // 100 != GO_ON:
+        return question
+    return (yield from _ask(response + b"\r\n"))
+
+
+def _ask(command: bytes) -> Talk[RawReply]:
+    yield Send(Phase.AUTH, command)
+    answer: RawReply = yield Await(Phase.AUTH)
+    return answer

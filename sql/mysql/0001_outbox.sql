@@ -1,0 +1,243 @@
+-- What does an outbox on MariaDB (10.6 or newer) consist of?  MySQL 8.0.17 or newer takes the same statements, untested.
+--
+-- Apply with `poller migrate`, or by hand:  mariadb DATABASE < 0001_outbox.sql
+-- Text is compared byte by byte, trailing blanks included: the conditional comments name each server's collation for
+-- that. Times are UTC. Each statement ends with a semicolon at the end of a line, and may be repeated.
+
+CREATE TABLE IF NOT EXISTS outbox_meta (
+    name       VARCHAR(191) NOT NULL PRIMARY KEY
+        COMMENT '"migration NNNN_name" (value: SHA-256 of the file), "message_id_key" (made at the first start), "paused" (value: why; present while the whole outbox is off).',
+    value      LONGTEXT     NOT NULL,
+    updated_at DATETIME(6)  NOT NULL DEFAULT (UTC_TIMESTAMP(6))
+) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE /*M! utf8mb4_nopad_bin */ /*!80017 utf8mb4_0900_bin */
+  COMMENT 'Facts about the outbox as a whole: applied migrations, the secret behind Message-IDs, the main switch.';
+
+CREATE TABLE IF NOT EXISTS outbox (
+    id               BIGINT       NOT NULL AUTO_INCREMENT PRIMARY KEY,
+    status           VARCHAR(10)  NOT NULL DEFAULT 'queued' COMMENT
+'queued: waits for due_at -> sending | failed | expired | suppressed; by an operator: paused | cancelled
+sending: claimed, may be on the wire -> sent | partial | failed | expired | queued | in_doubt; by an operator: paused | cancelled
+sent: every recipient accepted by the relay. partial: some accepted, the others refused, expired or given up
+failed: refused for good, unsendable, out of attempts or time
+in_doubt: may have been delivered; a person decides (poller resolve)
+paused: held by an operator -> queued | cancelled. cancelled: by an operator
+expired: too late. suppressed: every recipient stands in outbox_suppression',
+    priority         SMALLINT     NOT NULL DEFAULT 5 COMMENT '0 first ... 9 last',
+    due_at           DATETIME(6)  NOT NULL DEFAULT (UTC_TIMESTAMP(6)) COMMENT 'UTC. Not before. The poller moves it only for this row''s own retries.',
+    expires_at       DATETIME(6)  NULL COMMENT 'UTC. Not after: judged at the claim and again just before the wire.',
+    recipients       LONGTEXT     NULL COMMENT 'To: comma-separated addresses, RFC 5322. One of recipients, cc, bcc is enough.',
+    cc               LONGTEXT     NULL,
+    bcc              LONGTEXT     NULL COMMENT 'Receives the message and is never named in it.',
+    sender           TEXT         NULL,
+    reply_to         TEXT         NULL,
+    envelope_from    TEXT         NULL COMMENT 'Bounce address; NULL: the sender''s, empty: the null reverse-path <>.',
+    subject          TEXT         NULL,
+    body_text        LONGTEXT     NULL,
+    body_html        LONGTEXT     NULL,
+    template         VARCHAR(255) NULL COMMENT 'Name of a template, instead of body_text and body_html; context holds its variables, locale the language to prefer.',
+    context          JSON         NULL,
+    locale           VARCHAR(64)  NULL,
+    headers          JSON         NULL COMMENT 'Extra header fields: {"Name": "value"} or {"Name": ["value", ...]}.',
+    message_id       VARCHAR(255) NULL COMMENT 'Fixed at the first claim, the same for every attempt.',
+    batch            VARCHAR(191) NULL COMMENT 'A label that groups rows: a campaign, a nightly run.',
+    dedupe_key       VARCHAR(255) NULL COMMENT 'Unique while the row exists, compared byte by byte.',
+    on_doubt         VARCHAR(6)   NULL COMMENT 'When the last reply was lost: resend or hold; NULL: as configured.',
+    max_attempts     INT          NULL,
+    relay            VARCHAR(64)  NULL,
+    created_at       DATETIME(6)  NOT NULL DEFAULT (UTC_TIMESTAMP(6)),
+    domain           VARCHAR(255) GENERATED ALWAYS AS (
+        IF(LOCATE('@', COALESCE(NULLIF(TRIM(recipients), ''), NULLIF(TRIM(cc), ''), bcc)) = 0, NULL,
+           LEFT(LOWER(TRIM(TRAILING '>' FROM TRIM(SUBSTRING_INDEX(
+               COALESCE(NULLIF(TRIM(recipients), ''), NULLIF(TRIM(cc), ''), bcc), '@', -1)))), 255))
+    ) STORED COMMENT 'Domain of the last address of the first list that has one.',
+    attempts         INT          NOT NULL DEFAULT 0 COMMENT 'Attempts that were this message''s own; trouble of the session or the relay costs none.',
+    doubts           INT          NOT NULL DEFAULT 0 COMMENT 'How often the final reply was lost.',
+    first_attempt_at DATETIME(6)  NULL COMMENT 'The Date header and the age that gives up count from here.',
+    claim_seq        BIGINT       NOT NULL DEFAULT 0 COMMENT 'With id and message_id the fence: only the claim that sent a message may write its outcome.',
+    claimed_by       VARCHAR(191) NULL COMMENT 'outbox_worker.name of the worker that holds or last held the row.',
+    claimed_at       DATETIME(6)  NULL,
+    reply_code       SMALLINT     NULL COMMENT 'Last SMTP reply: 250, 450, 550 ...; reply_status its enhanced code, reply_text its words.',
+    reply_status     VARCHAR(16)  NULL,
+    reply_text       TEXT         NULL,
+    queue_id         VARCHAR(191) NULL COMMENT 'The relay''s own queue id: search its log for it.',
+    error            TEXT         NULL COMMENT 'Why it is not simply sent, in words.',
+    sent_at          DATETIME(6)  NULL,
+    finished_at      DATETIME(6)  NULL,
+    updated_at       DATETIME(6)  NULL,
+
+    CONSTRAINT outbox_dedupe_key_is_unique UNIQUE (dedupe_key),
+    CONSTRAINT outbox_status_is_known CHECK (status IN
+        ('queued', 'sending', 'sent', 'partial', 'failed', 'in_doubt', 'paused', 'cancelled', 'expired', 'suppressed')),
+    CONSTRAINT outbox_priority_is_0_to_9 CHECK (priority BETWEEN 0 AND 9),
+    CONSTRAINT outbox_has_a_recipient CHECK
+        (TRIM(CONCAT(COALESCE(recipients, ''), COALESCE(cc, ''), COALESCE(bcc, ''))) <> ''),
+    CONSTRAINT outbox_has_a_body_or_template CHECK
+        (body_text IS NOT NULL OR body_html IS NOT NULL OR template IS NOT NULL
+         OR status IN ('sent', 'partial', 'failed', 'cancelled', 'expired', 'suppressed')),
+    CONSTRAINT outbox_body_or_template_not_both CHECK
+        (template IS NULL OR (body_text IS NULL AND body_html IS NULL)),
+    CONSTRAINT outbox_context_is_an_object CHECK (JSON_TYPE(context) = 'OBJECT'),
+    CONSTRAINT outbox_headers_is_an_object CHECK (JSON_TYPE(headers) = 'OBJECT'),
+    CONSTRAINT outbox_dedupe_key_is_not_empty CHECK (dedupe_key <> ''),
+    CONSTRAINT outbox_on_doubt_is_known CHECK (on_doubt IN ('resend', 'hold')),
+    CONSTRAINT outbox_max_attempts_is_positive CHECK (max_attempts > 0),
+    CONSTRAINT outbox_counts_are_not_negative CHECK (attempts >= 0 AND doubts >= 0 AND claim_seq >= 0),
+    CONSTRAINT outbox_sending_has_a_claim CHECK
+        (status <> 'sending' OR (claimed_by IS NOT NULL AND claimed_at IS NOT NULL AND message_id IS NOT NULL AND claim_seq > 0)),
+    CONSTRAINT outbox_sent_has_a_time CHECK (status NOT IN ('sent', 'partial') OR sent_at IS NOT NULL),
+    CONSTRAINT outbox_queued_is_unclaimed_and_unsent CHECK
+        (status <> 'queued' OR (claimed_by IS NULL AND claimed_at IS NULL AND sent_at IS NULL)),
+
+    INDEX outbox_due (status, priority, due_at, id),
+    INDEX outbox_held (status, claimed_by),
+    INDEX outbox_by_batch (batch, status),
+    INDEX outbox_by_finish (finished_at)
+) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE /*M! utf8mb4_nopad_bin */ /*!80017 utf8mb4_0900_bin */
+  COMMENT 'One row, one message. Applications INSERT; poller claims, sends and writes down what became of it.';
+
+CREATE TABLE IF NOT EXISTS outbox_recipient (
+    outbox_id    BIGINT       NOT NULL,
+    address      VARCHAR(512) NOT NULL,
+    status       VARCHAR(10)  NOT NULL,
+    attempts     INT          NOT NULL DEFAULT 0,
+    doubts       INT          NOT NULL DEFAULT 0,
+    reply_code   SMALLINT     NULL,
+    reply_status VARCHAR(16)  NULL,
+    reply_text   TEXT         NULL,
+    queue_id     VARCHAR(191) NULL,
+    error        TEXT         NULL,
+    sent_at      DATETIME(6)  NULL,
+    updated_at   DATETIME(6)  NOT NULL,
+    PRIMARY KEY (outbox_id, address),
+    CONSTRAINT outbox_recipient_of_row FOREIGN KEY (outbox_id) REFERENCES outbox (id) ON DELETE CASCADE,
+    CONSTRAINT outbox_recipient_status_is_known CHECK (status IN
+        ('queued', 'sent', 'failed', 'in_doubt', 'expired', 'suppressed')),
+    CONSTRAINT outbox_recipient_sent_has_a_time CHECK (status <> 'sent' OR sent_at IS NOT NULL)
+) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE /*M! utf8mb4_nopad_bin */ /*!80017 utf8mb4_0900_bin */
+  COMMENT 'Rows with several recipients: the state of each. An accepted one is never sent to again.';
+
+CREATE TABLE IF NOT EXISTS outbox_attachment (
+    id           BIGINT       NOT NULL AUTO_INCREMENT PRIMARY KEY,
+    outbox_id    BIGINT       NOT NULL,
+    name         TEXT         NOT NULL,
+    content_type VARCHAR(255) NOT NULL DEFAULT 'application/octet-stream',
+    content      LONGBLOB     NOT NULL,
+    content_id   VARCHAR(255) NULL COMMENT 'For an inline image: the HTML names it as <img src="cid:...">.',
+    CONSTRAINT outbox_attachment_content_id_is_not_empty CHECK (content_id <> ''),
+    CONSTRAINT outbox_attachment_of_row FOREIGN KEY (outbox_id) REFERENCES outbox (id) ON DELETE CASCADE,
+    INDEX outbox_attachment_by_row (outbox_id, id)
+) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE /*M! utf8mb4_nopad_bin */ /*!80017 utf8mb4_0900_bin */
+  COMMENT 'Files that travel with a message, in order of id. Insert them in the same transaction as the row.';
+
+CREATE TABLE IF NOT EXISTS outbox_attempt (
+    id           BIGINT       NOT NULL AUTO_INCREMENT PRIMARY KEY,
+    outbox_id    BIGINT       NOT NULL,
+    claim_seq    BIGINT       NOT NULL,
+    at           DATETIME(6)  NOT NULL,
+    worker       VARCHAR(191) NOT NULL,
+    recipient    VARCHAR(512) NULL COMMENT 'NULL: the whole message.',
+    outcome      VARCHAR(32)  NOT NULL COMMENT 'deferred, failed, in_doubt, handed_back, accepted (after earlier trouble), accepted_twice, or an operator''s word.',
+    blame        VARCHAR(16)  NULL COMMENT 'session: the connection or the relay; message; recipient; worker: a crash.',
+    phase        VARCHAR(16)  NULL,
+    reply_code   SMALLINT     NULL,
+    reply_status VARCHAR(16)  NULL,
+    reply_text   TEXT         NULL,
+    queue_id     VARCHAR(191) NULL,
+    error        TEXT         NULL,
+    INDEX outbox_attempt_by_row (outbox_id, id)
+) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE /*M! utf8mb4_nopad_bin */ /*!80017 utf8mb4_0900_bin */
+  COMMENT 'History of what did not simply succeed; append-only. Deleting a row of outbox leaves its history.';
+
+CREATE TABLE IF NOT EXISTS outbox_suppression (
+    address    VARCHAR(512) NOT NULL PRIMARY KEY,
+    reason     VARCHAR(1000) NOT NULL DEFAULT '',
+    created_at DATETIME(6)  NOT NULL DEFAULT (UTC_TIMESTAMP(6)),
+    CONSTRAINT outbox_suppression_address_is_lower_case CHECK (address = LOWER(address)),
+    CONSTRAINT outbox_suppression_has_an_at_sign CHECK (address LIKE '%@%')
+) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE /*M! utf8mb4_nopad_bin */ /*!80017 utf8mb4_0900_bin */
+  COMMENT 'Who is never sent to: lower-case addresses, or @domain for all of it.';
+
+CREATE TABLE IF NOT EXISTS outbox_worker (
+    name         VARCHAR(191) NOT NULL PRIMARY KEY,
+    identity     VARCHAR(64)  NOT NULL COMMENT 'Of its state directory: the same name from another directory is another worker.',
+    incarnation  INT          NOT NULL COMMENT 'Grows at each start.',
+    host         VARCHAR(255) NOT NULL,
+    pid          INT          NOT NULL,
+    version      VARCHAR(64)  NOT NULL,
+    started_at   DATETIME(6)  NOT NULL,
+    heartbeat_at DATETIME(6)  NOT NULL,
+    lease_until  DATETIME(6)  NOT NULL COMMENT 'After this another worker judges the rows that this one holds.',
+    stopped_at   DATETIME(6)  NULL
+) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE /*M! utf8mb4_nopad_bin */ /*!80017 utf8mb4_0900_bin */
+  COMMENT 'Who works here.';
+
+-- How much is waiting, going, finished?
+CREATE OR REPLACE VIEW outbox_now AS
+SELECT status,
+       COUNT(*)                                                            AS messages,
+       CAST(SUM(status = 'queued' AND due_at <= UTC_TIMESTAMP(6)) AS SIGNED) AS due,
+       MIN(IF(status = 'queued', due_at, NULL))                            AS next_due_at,
+       MIN(created_at)                                                     AS oldest_created_at
+FROM outbox
+GROUP BY status;
+
+-- What does not move, and why?
+CREATE OR REPLACE VIEW outbox_stuck AS
+SELECT o.id, o.status, o.domain, o.batch, o.due_at, o.attempts, o.doubts, o.claimed_by, o.claimed_at, o.reply_code, o.error,
+       CASE
+           WHEN o.status = 'in_doubt' THEN 'may have been delivered; decide with: poller resolve'
+           WHEN o.status = 'paused' THEN 'held by an operator; poller resume'
+           WHEN o.status = 'sending' THEN 'its worker is silent; taken over when its lease ends'
+           ELSE 'due for more than 15 minutes; poller explain'
+       END AS why
+FROM outbox AS o
+LEFT JOIN outbox_worker AS w ON w.name = o.claimed_by
+WHERE o.status IN ('in_doubt', 'paused')
+   OR (o.status = 'sending' AND (w.name IS NULL OR w.lease_until < UTC_TIMESTAMP(6)))
+   OR (o.status = 'queued' AND o.due_at < UTC_TIMESTAMP(6) - INTERVAL 15 MINUTE);
+
+-- Who did not get it today (UTC), and why?
+CREATE OR REPLACE VIEW outbox_failed_today AS
+SELECT o.id, o.status, r.address, o.recipients, o.domain, o.batch, o.attempts,
+       COALESCE(r.reply_code, o.reply_code)     AS reply_code,
+       COALESCE(r.reply_status, o.reply_status) AS reply_status,
+       COALESCE(r.reply_text, o.reply_text)     AS reply_text,
+       COALESCE(r.error, o.error)               AS error,
+       o.finished_at
+FROM outbox AS o
+LEFT JOIN outbox_recipient AS r ON r.outbox_id = o.id AND r.status <> 'sent'
+WHERE o.status IN ('failed', 'partial', 'expired', 'suppressed')
+  AND o.finished_at >= UTC_DATE();
+
+-- How far is each batch?
+CREATE OR REPLACE VIEW outbox_batch_progress AS
+SELECT batch,
+       COUNT(*)                                                                                  AS messages,
+       CAST(SUM(status IN ('queued', 'sending')) AS SIGNED)                                      AS open,
+       CAST(SUM(status = 'sent') AS SIGNED)                                                      AS sent,
+       CAST(SUM(status IN ('failed', 'partial', 'expired', 'suppressed', 'cancelled')) AS SIGNED) AS not_sent,
+       CAST(SUM(status IN ('in_doubt', 'paused')) AS SIGNED)                                     AS held,
+       ROUND(100.0 * SUM(status NOT IN ('queued', 'sending', 'in_doubt', 'paused')) / COUNT(*), 1) AS percent_done,
+       MIN(first_attempt_at)                                                                     AS first_attempt_at,
+       MAX(finished_at)                                                                          AS last_finished_at
+FROM outbox
+WHERE batch IS NOT NULL
+GROUP BY batch;
+
+-- Which destinations have mail open, or trouble?
+CREATE OR REPLACE VIEW outbox_domains AS
+SELECT domain,
+       CAST(SUM(status = 'queued') AS SIGNED)                  AS queued,
+       CAST(SUM(status = 'queued' AND attempts > 0) AS SIGNED) AS retrying,
+       CAST(SUM(status = 'sending') AS SIGNED)                 AS sending,
+       CAST(SUM(status = 'sent') AS SIGNED)                    AS sent,
+       CAST(SUM(status IN ('failed', 'partial')) AS SIGNED)    AS failed,
+       CAST(SUM(status = 'in_doubt') AS SIGNED)                AS in_doubt
+FROM outbox
+GROUP BY domain;
+
+-- What may an application see of its rows? No bodies, no addresses.
+CREATE OR REPLACE VIEW outbox_state AS
+SELECT id, status, domain, batch, dedupe_key, priority, due_at, attempts, doubts, reply_code, reply_status, error,
+       created_at, sent_at, finished_at
+FROM outbox;

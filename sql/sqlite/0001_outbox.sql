@@ -1,0 +1,296 @@
+-- What does an outbox on SQLite (3.37 or newer) consist of?
+--
+-- Apply with `poller migrate`, or by hand:  sqlite3 -bail outbox.db < 0001_outbox.sql
+-- Times are UTC text such as 2026-11-22 09:30:00 or 2026-11-22 09:30:00.250000: with a blank, not a T, so that they sort.
+
+PRAGMA journal_mode = WAL;
+
+-- Facts about the outbox as a whole: applied migrations, the secret behind Message-IDs, the main switch.
+CREATE TABLE outbox_meta (
+    -- "migration NNNN_name" (value: SHA-256 of the file), "message_id_key" (made at the first start),
+    -- "paused" (value: why; present while the whole outbox is off).
+    name       TEXT NOT NULL PRIMARY KEY,
+    value      TEXT NOT NULL,
+    updated_at TEXT NOT NULL DEFAULT (strftime('%Y-%m-%d %H:%M:%f000', 'now'))
+) STRICT;
+
+-- One row, one message. Applications INSERT; poller claims, sends and writes down what became of it.
+CREATE TABLE outbox (
+    id               INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,
+    -- queued: waits for due_at -> sending | failed | expired | suppressed; by an operator: paused | cancelled
+    -- sending: claimed, may be on the wire -> sent | partial | failed | expired | queued | in_doubt;
+    --          by an operator: paused | cancelled
+    -- sent: every recipient accepted by the relay. partial: some accepted, the others refused, expired or given up
+    -- failed: refused for good, unsendable, out of attempts or time
+    -- in_doubt: may have been delivered; a person decides (poller resolve)
+    -- paused: held by an operator -> queued | cancelled. cancelled: by an operator
+    -- expired: too late. suppressed: every recipient stands in outbox_suppression
+    status           TEXT    NOT NULL DEFAULT 'queued',
+    -- 0 first ... 9 last
+    priority         INTEGER NOT NULL DEFAULT 5,
+    -- Not before. The poller moves it only for this row's own retries.
+    due_at           TEXT    NOT NULL DEFAULT (strftime('%Y-%m-%d %H:%M:%f000', 'now')),
+    -- Not after: judged at the claim and again just before the wire.
+    expires_at       TEXT,
+    -- To: comma-separated addresses, RFC 5322. One of recipients, cc, bcc is enough. bcc is never named in the message.
+    recipients       TEXT,
+    cc               TEXT,
+    bcc              TEXT,
+    sender           TEXT,
+    reply_to         TEXT,
+    -- Bounce address; NULL: the sender's, empty: the null reverse-path <>.
+    envelope_from    TEXT,
+    subject          TEXT,
+    body_text        TEXT,
+    body_html        TEXT,
+    -- Name of a template, instead of body_text and body_html; context holds its variables, locale the language to prefer.
+    template         TEXT,
+    context          TEXT,
+    locale           TEXT,
+    -- Extra header fields: {"Name": "value"} or {"Name": ["value", ...]}.
+    headers          TEXT,
+    -- Fixed at the first claim, the same for every attempt.
+    message_id       TEXT,
+    -- A label that groups rows: a campaign, a nightly run.
+    batch            TEXT,
+    -- Unique while the row exists, compared byte by byte.
+    dedupe_key       TEXT,
+    -- When the last reply was lost: resend or hold; NULL: as configured.
+    on_doubt         TEXT,
+    max_attempts     INTEGER,
+    relay            TEXT,
+    created_at       TEXT    NOT NULL DEFAULT (strftime('%Y-%m-%d %H:%M:%f000', 'now')),
+    -- Domain of the last address of the first list that has one.
+    domain           TEXT GENERATED ALWAYS AS (
+        CASE WHEN instr(coalesce(nullif(trim(recipients), ''), nullif(trim(cc), ''), bcc), '@') > 0 THEN
+            substr(lower(rtrim(
+                replace(coalesce(nullif(trim(recipients), ''), nullif(trim(cc), ''), bcc),
+                        rtrim(coalesce(nullif(trim(recipients), ''), nullif(trim(cc), ''), bcc),
+                              replace(coalesce(nullif(trim(recipients), ''), nullif(trim(cc), ''), bcc), '@', '')), ''), '> ')), 1, 255)
+        END
+    ) VIRTUAL,
+    -- Attempts that were this message's own; trouble of the session or the relay costs none.
+    attempts         INTEGER NOT NULL DEFAULT 0,
+    -- How often the final reply was lost.
+    doubts           INTEGER NOT NULL DEFAULT 0,
+    -- The Date header and the age that gives up count from here.
+    first_attempt_at TEXT,
+    -- With id and message_id the fence: only the claim that sent a message may write its outcome.
+    claim_seq        INTEGER NOT NULL DEFAULT 0,
+    -- outbox_worker.name of the worker that holds or last held the row.
+    claimed_by       TEXT,
+    claimed_at       TEXT,
+    -- Last SMTP reply: 250, 450, 550 ...; reply_status its enhanced code, reply_text its words.
+    reply_code       INTEGER,
+    reply_status     TEXT,
+    reply_text       TEXT,
+    -- The relay's own queue id: search its log for it.
+    queue_id         TEXT,
+    -- Why it is not simply sent, in words.
+    error            TEXT,
+    sent_at          TEXT,
+    finished_at      TEXT,
+    updated_at       TEXT,
+
+    CONSTRAINT outbox_dedupe_key_is_unique UNIQUE (dedupe_key),
+    CONSTRAINT outbox_status_is_known CHECK (status IN
+        ('queued', 'sending', 'sent', 'partial', 'failed', 'in_doubt', 'paused', 'cancelled', 'expired', 'suppressed')),
+    CONSTRAINT outbox_priority_is_0_to_9 CHECK (priority BETWEEN 0 AND 9),
+    CONSTRAINT outbox_has_a_recipient CHECK
+        (trim(coalesce(recipients, '') || coalesce(cc, '') || coalesce(bcc, '')) <> ''),
+    -- Retention may empty the bodies of finished rows.
+    CONSTRAINT outbox_has_a_body_or_template CHECK
+        (body_text IS NOT NULL OR body_html IS NOT NULL OR template IS NOT NULL
+         OR status IN ('sent', 'partial', 'failed', 'cancelled', 'expired', 'suppressed')),
+    CONSTRAINT outbox_body_or_template_not_both CHECK
+        (template IS NULL OR (body_text IS NULL AND body_html IS NULL)),
+    CONSTRAINT outbox_context_is_an_object CHECK (context IS NULL OR (json_valid(context) AND json_type(context) = 'object')),
+    CONSTRAINT outbox_headers_is_an_object CHECK (headers IS NULL OR (json_valid(headers) AND json_type(headers) = 'object')),
+    CONSTRAINT outbox_dedupe_key_is_not_empty CHECK (dedupe_key <> ''),
+    CONSTRAINT outbox_on_doubt_is_known CHECK (on_doubt IN ('resend', 'hold')),
+    CONSTRAINT outbox_max_attempts_is_positive CHECK (max_attempts > 0),
+    CONSTRAINT outbox_counts_are_not_negative CHECK (attempts >= 0 AND doubts >= 0 AND claim_seq >= 0),
+    CONSTRAINT outbox_due_at_is_a_time CHECK (due_at IS NULL OR (due_at GLOB '[0-9][0-9][0-9][0-9]-[0-1][0-9]-[0-3][0-9] [0-2][0-9]:[0-5][0-9]:[0-5][0-9]*'
+        AND ltrim(substr(due_at, 20), '.0123456789') = '' AND julianday(due_at) IS NOT NULL)),
+    CONSTRAINT outbox_expires_at_is_a_time CHECK (expires_at IS NULL OR (expires_at GLOB '[0-9][0-9][0-9][0-9]-[0-1][0-9]-[0-3][0-9] [0-2][0-9]:[0-5][0-9]:[0-5][0-9]*'
+        AND ltrim(substr(expires_at, 20), '.0123456789') = '' AND julianday(expires_at) IS NOT NULL)),
+    CONSTRAINT outbox_created_at_is_a_time CHECK (created_at IS NULL OR (created_at GLOB '[0-9][0-9][0-9][0-9]-[0-1][0-9]-[0-3][0-9] [0-2][0-9]:[0-5][0-9]:[0-5][0-9]*'
+        AND ltrim(substr(created_at, 20), '.0123456789') = '' AND julianday(created_at) IS NOT NULL)),
+    CONSTRAINT outbox_first_attempt_at_is_a_time CHECK (first_attempt_at IS NULL OR (first_attempt_at GLOB '[0-9][0-9][0-9][0-9]-[0-1][0-9]-[0-3][0-9] [0-2][0-9]:[0-5][0-9]:[0-5][0-9]*'
+        AND ltrim(substr(first_attempt_at, 20), '.0123456789') = '' AND julianday(first_attempt_at) IS NOT NULL)),
+    CONSTRAINT outbox_claimed_at_is_a_time CHECK (claimed_at IS NULL OR (claimed_at GLOB '[0-9][0-9][0-9][0-9]-[0-1][0-9]-[0-3][0-9] [0-2][0-9]:[0-5][0-9]:[0-5][0-9]*'
+        AND ltrim(substr(claimed_at, 20), '.0123456789') = '' AND julianday(claimed_at) IS NOT NULL)),
+    CONSTRAINT outbox_sent_at_is_a_time CHECK (sent_at IS NULL OR (sent_at GLOB '[0-9][0-9][0-9][0-9]-[0-1][0-9]-[0-3][0-9] [0-2][0-9]:[0-5][0-9]:[0-5][0-9]*'
+        AND ltrim(substr(sent_at, 20), '.0123456789') = '' AND julianday(sent_at) IS NOT NULL)),
+    CONSTRAINT outbox_finished_at_is_a_time CHECK (finished_at IS NULL OR (finished_at GLOB '[0-9][0-9][0-9][0-9]-[0-1][0-9]-[0-3][0-9] [0-2][0-9]:[0-5][0-9]:[0-5][0-9]*'
+        AND ltrim(substr(finished_at, 20), '.0123456789') = '' AND julianday(finished_at) IS NOT NULL)),
+    CONSTRAINT outbox_updated_at_is_a_time CHECK (updated_at IS NULL OR (updated_at GLOB '[0-9][0-9][0-9][0-9]-[0-1][0-9]-[0-3][0-9] [0-2][0-9]:[0-5][0-9]:[0-5][0-9]*'
+        AND ltrim(substr(updated_at, 20), '.0123456789') = '' AND julianday(updated_at) IS NOT NULL)),
+    CONSTRAINT outbox_sending_has_a_claim CHECK
+        (status <> 'sending' OR (claimed_by IS NOT NULL AND claimed_at IS NOT NULL AND message_id IS NOT NULL AND claim_seq > 0)),
+    CONSTRAINT outbox_sent_has_a_time CHECK (status NOT IN ('sent', 'partial') OR sent_at IS NOT NULL),
+    CONSTRAINT outbox_queued_is_unclaimed_and_unsent CHECK
+        (status <> 'queued' OR (claimed_by IS NULL AND claimed_at IS NULL AND sent_at IS NULL))
+) STRICT;
+
+-- The claim asks per priority: "due now, oldest first".
+CREATE INDEX outbox_due ON outbox (priority, due_at, id) WHERE status = 'queued';
+-- Which rows does a worker hold?
+CREATE INDEX outbox_held ON outbox (claimed_by) WHERE claimed_by IS NOT NULL AND status IN ('sending', 'paused', 'cancelled');
+CREATE INDEX outbox_by_batch ON outbox (batch, status) WHERE batch IS NOT NULL;
+CREATE INDEX outbox_by_finish ON outbox (finished_at) WHERE finished_at IS NOT NULL;
+-- What needs a person? Small by nature.
+CREATE INDEX outbox_needs_attention ON outbox (status, id) WHERE status IN ('in_doubt', 'paused');
+
+-- Rows with several recipients: the state of each. An accepted one is never sent to again.
+CREATE TABLE outbox_recipient (
+    outbox_id    INTEGER NOT NULL REFERENCES outbox (id) ON DELETE CASCADE,
+    address      TEXT    NOT NULL,
+    status       TEXT    NOT NULL,
+    attempts     INTEGER NOT NULL DEFAULT 0,
+    doubts       INTEGER NOT NULL DEFAULT 0,
+    reply_code   INTEGER,
+    reply_status TEXT,
+    reply_text   TEXT,
+    queue_id     TEXT,
+    error        TEXT,
+    sent_at      TEXT,
+    updated_at   TEXT    NOT NULL,
+    PRIMARY KEY (outbox_id, address),
+    CONSTRAINT outbox_recipient_status_is_known CHECK (status IN
+        ('queued', 'sent', 'failed', 'in_doubt', 'expired', 'suppressed')),
+    CONSTRAINT outbox_recipient_sent_has_a_time CHECK (status <> 'sent' OR sent_at IS NOT NULL)
+) STRICT;
+
+-- Files that travel with a message, in order of id. Insert them in the same transaction as the row.
+CREATE TABLE outbox_attachment (
+    id           INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,
+    outbox_id    INTEGER NOT NULL REFERENCES outbox (id) ON DELETE CASCADE,
+    name         TEXT    NOT NULL,
+    content_type TEXT    NOT NULL DEFAULT 'application/octet-stream',
+    content      BLOB    NOT NULL,
+    -- For an inline image: the HTML names it as <img src="cid:...">.
+    content_id   TEXT,
+    CONSTRAINT outbox_attachment_content_id_is_not_empty CHECK (content_id <> '')
+) STRICT;
+
+CREATE INDEX outbox_attachment_by_row ON outbox_attachment (outbox_id, id);
+
+-- History of what did not simply succeed; append-only. Deleting a row of outbox leaves its history.
+CREATE TABLE outbox_attempt (
+    id           INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,
+    outbox_id    INTEGER NOT NULL,
+    claim_seq    INTEGER NOT NULL,
+    at           TEXT    NOT NULL,
+    worker       TEXT    NOT NULL,
+    -- NULL: the whole message.
+    recipient    TEXT,
+    -- deferred, failed, in_doubt, handed_back, accepted (after earlier trouble), accepted_twice, or an operator's word.
+    outcome      TEXT    NOT NULL,
+    -- session: the connection or the relay; message; recipient; worker: a crash.
+    blame        TEXT,
+    phase        TEXT,
+    reply_code   INTEGER,
+    reply_status TEXT,
+    reply_text   TEXT,
+    queue_id     TEXT,
+    error        TEXT
+) STRICT;
+
+CREATE INDEX outbox_attempt_by_row ON outbox_attempt (outbox_id, id);
+
+-- Who is never sent to: lower-case addresses, or @domain for all of it.
+CREATE TABLE outbox_suppression (
+    address    TEXT NOT NULL PRIMARY KEY,
+    reason     TEXT NOT NULL DEFAULT '',
+    created_at TEXT NOT NULL DEFAULT (strftime('%Y-%m-%d %H:%M:%f000', 'now')),
+    CONSTRAINT outbox_suppression_address_is_lower_case CHECK (address = lower(address)),
+    CONSTRAINT outbox_suppression_has_an_at_sign CHECK (address LIKE '%@%')
+) STRICT;
+
+-- Who works here. After lease_until another worker judges the rows that this one holds.
+CREATE TABLE outbox_worker (
+    name         TEXT    NOT NULL PRIMARY KEY,
+    -- Of its state directory: the same name from another directory is another worker.
+    identity     TEXT    NOT NULL,
+    -- Grows at each start.
+    incarnation  INTEGER NOT NULL,
+    host         TEXT    NOT NULL,
+    pid          INTEGER NOT NULL,
+    version      TEXT    NOT NULL,
+    started_at   TEXT    NOT NULL,
+    heartbeat_at TEXT    NOT NULL,
+    lease_until  TEXT    NOT NULL,
+    stopped_at   TEXT
+) STRICT;
+
+-- How much is waiting, going, finished?
+CREATE VIEW outbox_now AS
+SELECT status,
+       count(*)                                                                                    AS messages,
+       count(*) FILTER (WHERE status = 'queued' AND due_at <= strftime('%Y-%m-%d %H:%M:%f000', 'now')) AS due,
+       min(due_at) FILTER (WHERE status = 'queued')                                                AS next_due_at,
+       min(created_at)                                                                             AS oldest_created_at
+FROM outbox
+GROUP BY status;
+
+-- What does not move, and why?
+CREATE VIEW outbox_stuck AS
+SELECT o.id, o.status, o.domain, o.batch, o.due_at, o.attempts, o.doubts, o.claimed_by, o.claimed_at, o.reply_code, o.error,
+       CASE
+           WHEN o.status = 'in_doubt' THEN 'may have been delivered; decide with: poller resolve'
+           WHEN o.status = 'paused' THEN 'held by an operator; poller resume'
+           WHEN o.status = 'sending' THEN 'its worker is silent; taken over when its lease ends'
+           ELSE 'due for more than 15 minutes; poller explain'
+       END AS why
+FROM outbox AS o
+LEFT JOIN outbox_worker AS w ON w.name = o.claimed_by
+WHERE o.status IN ('in_doubt', 'paused')
+   OR (o.status = 'sending' AND (w.name IS NULL OR w.lease_until < strftime('%Y-%m-%d %H:%M:%f000', 'now')))
+   OR (o.status = 'queued' AND o.due_at < strftime('%Y-%m-%d %H:%M:%f000', 'now', '-15 minutes'));
+
+-- Who did not get it today (UTC), and why?
+CREATE VIEW outbox_failed_today AS
+SELECT o.id, o.status, r.address, o.recipients, o.domain, o.batch, o.attempts,
+       coalesce(r.reply_code, o.reply_code)     AS reply_code,
+       coalesce(r.reply_status, o.reply_status) AS reply_status,
+       coalesce(r.reply_text, o.reply_text)     AS reply_text,
+       coalesce(r.error, o.error)               AS error,
+       o.finished_at
+FROM outbox AS o
+LEFT JOIN outbox_recipient AS r ON r.outbox_id = o.id AND r.status <> 'sent'
+WHERE o.status IN ('failed', 'partial', 'expired', 'suppressed')
+  AND o.finished_at >= date('now');
+
+-- How far is each batch?
+CREATE VIEW outbox_batch_progress AS
+SELECT batch,
+       count(*)                                                                                      AS messages,
+       count(*) FILTER (WHERE status IN ('queued', 'sending'))                                       AS open,
+       count(*) FILTER (WHERE status = 'sent')                                                       AS sent,
+       count(*) FILTER (WHERE status IN ('failed', 'partial', 'expired', 'suppressed', 'cancelled')) AS not_sent,
+       count(*) FILTER (WHERE status IN ('in_doubt', 'paused'))                                      AS held,
+       round(100.0 * count(*) FILTER (WHERE status NOT IN ('queued', 'sending', 'in_doubt', 'paused')) / count(*), 1) AS percent_done,
+       min(first_attempt_at)                                                                         AS first_attempt_at,
+       max(finished_at)                                                                              AS last_finished_at
+FROM outbox
+WHERE batch IS NOT NULL
+GROUP BY batch;
+
+-- Which destinations have mail open, or trouble?
+CREATE VIEW outbox_domains AS
+SELECT domain,
+       count(*) FILTER (WHERE status = 'queued')                  AS queued,
+       count(*) FILTER (WHERE status = 'queued' AND attempts > 0) AS retrying,
+       count(*) FILTER (WHERE status = 'sending')                 AS sending,
+       count(*) FILTER (WHERE status = 'sent')                    AS sent,
+       count(*) FILTER (WHERE status IN ('failed', 'partial'))    AS failed,
+       count(*) FILTER (WHERE status = 'in_doubt')                AS in_doubt
+FROM outbox
+GROUP BY domain;
+
+-- What may an application see of its rows? No bodies, no addresses.
+CREATE VIEW outbox_state AS
+SELECT id, status, domain, batch, dedupe_key, priority, due_at, attempts, doubts, reply_code, reply_status, error,
+       created_at, sent_at, finished_at
+FROM outbox;

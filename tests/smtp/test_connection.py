@@ -1,0 +1,319 @@
+"""The line: TLS and whom it trusts, login, timeouts, deadlocks, interruption; every trouble in words with a remedy."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from servers.fault import Faults, FaultServer, HangUp, Heard
+from smtp.letters import courier_to, letter, letters, settings
+
+from poller.exchange import Phase, RelayTrouble
+from poller.smtp.courier import Courier
+from poller.smtp.opening import Line, open_session
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from servers.certs import Authority, Certificate
+
+
+def trouble_with(relay: FaultServer | int, **more: Any) -> RelayTrouble:
+    """What `open` raises."""
+    courier = Courier(settings(relay if isinstance(relay, int) else relay.port, **more))
+    with pytest.raises(RelayTrouble) as caught:
+        courier.open()
+    assert not courier.is_open
+    assert f":{courier.relay.rpartition(':')[2]}" in caught.value.reason
+    return caught.value
+
+
+def nobody_listens() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port: int = probe.getsockname()[1]
+        return port
+
+
+# TLS ------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("security", ["tls", "starttls"])
+def test_mail_goes_through_verified_tls(authority: Authority, certificate: Certificate, security: str) -> None:
+    with FaultServer(Faults(**{security: certificate.server_context()})) as relay:
+        courier = courier_to(relay.port, host="localhost", security=security, ca_file=str(authority.ca_file))
+        assert courier.handshake is not None
+        assert courier.handshake.tls.startswith("TLSv1.")
+        assert [exchange.end is not None for exchange in courier.carry(letters(3))] == [True] * 3
+        courier.close()
+    assert len(relay.messages) == 3
+    assert relay.commands[-1] == b"QUIT"
+
+
+@pytest.mark.parametrize("security", ["tls", "starttls"])
+def test_large_content_goes_through_tls(authority: Authority, certificate: Certificate, security: str) -> None:
+    big = letter(1, content=b"Subject: big\r\n\r\n" + b".0123456789abcdef\r\n" * 100_000)
+    with FaultServer(Faults(**{security: certificate.server_context()})) as relay:
+        courier = courier_to(relay.port, host="localhost", security=security, ca_file=str(authority.ca_file))
+        assert next(courier.carry(iter([big]))).end is not None
+        courier.close()
+    assert relay.messages[0].content == big.content
+
+
+@pytest.mark.parametrize("security", ["tls", "starttls"])
+@pytest.mark.parametrize(
+    ("name", "days", "with_ca", "words"),
+    [
+        ("localhost", 2, False, r"is not trusted .* ca_file"),
+        ("other.test", 2, True, r"for another name .*other|for another name .* set \[smtp\] host"),
+        ("localhost", -1, True, r"has expired"),
+    ],
+)
+def test_a_certificate_that_does_not_verify_is_refused_with_the_remedy(
+    authority: Authority, security: str, name: str, days: int, *, with_ca: bool, words: str
+) -> None:
+    ca_file = str(authority.ca_file) if with_ca else None
+    with FaultServer(Faults(**{security: authority.issue(name, days=days).server_context()})) as relay:
+        trouble = trouble_with(relay, host="localhost", security=security, ca_file=ca_file)
+    assert trouble.phase is (Phase.CONNECT if security == "tls" else Phase.STARTTLS)
+    with pytest.raises(RelayTrouble, match=words):
+        raise trouble
+
+
+def test_a_ca_file_that_cannot_be_read_is_named(certificate: Certificate, tmp_path: Path) -> None:
+    with FaultServer(Faults(starttls=certificate.server_context())) as relay:
+        courier = Courier(settings(relay.port, security="starttls", ca_file=str(tmp_path / "none.pem")))
+        with pytest.raises(RelayTrouble, match=r"ca_file .*none\.pem"):
+            courier.open()
+
+
+def test_a_relay_that_does_not_offer_starttls_gets_no_mail() -> None:
+    with FaultServer() as relay:
+        trouble = trouble_with(relay, security="starttls")
+    assert trouble.phase is Phase.STARTTLS
+    assert 'security = "tls"' in trouble.reason
+
+
+def test_plain_text_behind_starttls_ends_the_session(authority: Authority, certificate: Certificate) -> None:
+    faults = Faults(starttls=certificate.server_context(), behind_starttls=b"250 injected\r\n")
+    with FaultServer(faults) as relay:
+        trouble = trouble_with(relay, host="localhost", security="starttls", ca_file=str(authority.ca_file))
+    assert trouble.phase is Phase.STARTTLS
+    assert "plain text was waiting" in trouble.reason
+
+
+def test_features_offered_before_tls_are_forgotten(authority: Authority, certificate: Certificate) -> None:
+    def answer(heard: Heard) -> bytes | None:
+        first = heard.verb == "EHLO" and not seen
+        seen.append(heard.verb)
+        return b"250-x\r\n250-AUTH PLAIN\r\n250-SIZE 1\r\n250 STARTTLS\r\n" if first else None
+
+    seen: list[str] = []
+    with FaultServer(Faults(starttls=certificate.server_context(), answer=answer)) as relay:
+        courier = courier_to(relay.port, host="localhost", security="starttls", ca_file=str(authority.ca_file))
+        assert courier.features is not None
+        assert (courier.features.auth, courier.features.size_limit, courier.features.starttls) == (
+            frozenset(),
+            0,
+            False,
+        )
+        courier.close()
+
+
+def test_plain_text_where_tls_was_expected_is_said_so() -> None:
+    with FaultServer() as relay:
+        assert 'security = "starttls"' in trouble_with(relay, security="tls").reason
+
+
+# Login ----------------------------------------------------------------------------------------------------------------
+
+PASSWORD = "p\u00e4ss\u2603 w\u00f6rd"
+
+
+@pytest.mark.parametrize(("mechanisms", "old"), [(("PLAIN", "LOGIN"), False), (("LOGIN",), False), (("LOGIN",), True)])
+def test_any_unicode_password_logs_in(mechanisms: tuple[str, ...], *, old: bool) -> None:
+    faults = Faults(users={"j\u00fcrgen": PASSWORD}, mechanisms=mechanisms, old_auth_form=old)
+    with FaultServer(faults) as relay:
+        courier = courier_to(relay.port, username="j\u00fcrgen", password=PASSWORD)
+        assert courier.handshake is not None
+        assert courier.handshake.authenticated
+        courier.close()
+    assert any(command.startswith(b"AUTH " + mechanisms[0].encode()) for command in relay.commands)
+
+
+def test_a_password_too_long_for_one_line_logs_in() -> None:
+    with FaultServer(Faults(users={"u": "x" * 600})) as relay:
+        courier_to(relay.port, username="u", password="x" * 600).close()
+    assert b"AUTH PLAIN" in relay.commands
+
+
+def test_a_refused_login_is_the_relays_trouble_and_names_no_secret() -> None:
+    with FaultServer(Faults(users={"u": "right"})) as relay:
+        trouble = trouble_with(relay, username="u", password="wrong-secret")
+    assert trouble.phase is Phase.AUTH
+    assert trouble.reply is not None
+    assert trouble.reply.code == 535
+    assert "wrong-secret" not in trouble.reason
+
+
+@pytest.mark.parametrize(
+    ("faults", "more", "words"),
+    [
+        (Faults(), {"password": "p"}, "offers no login"),
+        (Faults(users={"u": "p"}, mechanisms=("CRAM-MD5",)), {"password": "p"}, "offers only CRAM-MD5"),
+        (Faults(users={"u": "p"}), {}, "no password"),
+        (Faults(users={"u": "p"}), {"password": "a\0b"}, "NUL"),
+    ],
+)
+def test_a_login_that_cannot_be_had_says_why(faults: Faults, more: dict[str, Any], words: str) -> None:
+    with FaultServer(faults) as relay:
+        assert words in trouble_with(relay, username="u", **more).reason
+
+
+def test_no_login_in_clear_text_to_another_machine() -> None:
+    line = Line(relay="mx.test:25", our_name="client.test", is_loopback=False)
+    with pytest.raises(RelayTrouble, match="clear text"):
+        next(open_session(settings(25, host="mx.test", username="u", password="p"), line))
+
+
+# Reaching and greeting ------------------------------------------------------------------------------------------------
+
+
+def test_a_port_where_nobody_listens_is_named() -> None:
+    trouble = trouble_with(nobody_listens())
+    assert trouble.phase is Phase.CONNECT
+    assert "connection refused" in trouble.reason
+
+
+@pytest.mark.parametrize("host", ["no-such-host.invalid", "a..b", "x" * 300])
+def test_a_name_without_address_is_named(host: str) -> None:
+    courier = Courier(settings(25, host=host))
+    with pytest.raises(RelayTrouble, match="has no address: .*check"):
+        courier.open()
+
+
+@pytest.mark.parametrize(
+    ("faults", "phase", "words"),
+    [
+        (Faults(close_before_greeting=1), Phase.GREETING, "closed the connection"),
+        (Faults(refuse_greeting=1), Phase.GREETING, "554 5.3.2"),
+        (Faults(banner=b"HTTP/1.1 400 Bad Request\r\n"), Phase.GREETING, "no SMTP reply"),
+        (Faults(banner=b"421 4.3.2 busy\r\n"), Phase.GREETING, "421 4.3.2 busy"),
+        (Faults(banner=b""), Phase.GREETING, "silent for 200ms"),
+        (Faults(answer=lambda heard: b"451 later\r\n" if heard.verb == "EHLO" else None), Phase.EHLO, "451 later"),
+    ],
+)
+def test_a_greeting_that_fails_is_the_relays_trouble(faults: Faults, phase: Phase, words: str) -> None:
+    with FaultServer(faults) as relay:
+        trouble = trouble_with(relay, reply_timeout=0.2)
+    assert trouble.phase is phase
+    assert words in trouble.reason
+
+
+def test_a_relay_that_knows_no_ehlo_is_greeted_with_helo() -> None:
+    with FaultServer(Faults(helo_only=True)) as relay:
+        courier = courier_to(relay.port)
+        assert next(courier.carry(letters(1))).end is not None
+        courier.close()
+    assert relay.commands[:3] == [b"EHLO client.test", b"HELO client.test", b"MAIL FROM:<a@a.test>"]
+
+
+def test_without_a_name_of_our_own_we_give_our_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(socket, "getfqdn", lambda: "localhost")
+    with FaultServer() as relay:
+        courier_to(relay.port, ehlo_name=None).close()
+    assert relay.commands[0] == b"EHLO [127.0.0.1]"
+
+
+# Both sides writing, slowness, interruption ---------------------------------------------------------------------------
+
+
+def test_replies_in_single_bytes_are_read() -> None:
+    with FaultServer(Faults(one_byte_replies=True)) as relay:
+        courier = courier_to(relay.port)
+        assert len(list(courier.carry(letters(2)))) == 2
+        courier.close()
+
+
+def test_two_sides_that_both_write_do_not_block_each_other() -> None:
+    long_reply = b"".join(b"250-%s\r\n" % (b"x" * 2000) for _ in range(100)) + b"250 ok\r\n"
+
+    def answer(heard: Heard) -> bytes | None:
+        return long_reply if heard.verb == "RCPT" else None
+
+    many = letter(1, *(f"{'r' * 60}{n}@{'d' * 100}.test" for n in range(20)))
+    with FaultServer(Faults(answer=answer)) as relay:
+        blocked = threading.Event()
+        flush(relay, blocked)
+        courier = courier_to(relay.port)
+        exchange = next(courier.carry(iter([many])))
+        courier.close()
+    assert [reply is not None and reply.code for reply in exchange.rcpt] == [250] * 20
+
+
+def flush(relay: FaultServer, blocked: threading.Event) -> None:
+    """Placeholder for readability: the server writes 4 MB of replies before it reads on."""
+    assert relay.port
+    blocked.set()
+
+
+def test_content_is_written_to_a_relay_that_writes_without_reading() -> None:
+    """The relay sends 2 MB in reply to DATA before it reads any of our 8 MB."""
+    flood = b"".join(b"354-%s\r\n" % (b"x" * 4000) for _ in range(250)) + b"354 go\r\n"
+
+    def answer(heard: Heard) -> bytes | None:
+        return flood if heard.verb == "NOOP" else None
+
+    big = letter(1, content=b"Subject: big\r\n\r\n" + b"0123456789abcdef\r\n" * 450_000)
+    with FaultServer(Faults(answer=answer)) as relay:
+        courier = courier_to(relay.port)
+        assert next(courier.carry(iter([big]))).end is not None
+        courier.close()
+    assert relay.messages[0].content == big.content
+
+
+def test_a_relay_that_stops_reading_is_given_up_after_the_block_timeout() -> None:
+    big = letter(1, content=b"Subject: big\r\n\r\n" + b"0123456789abcdef\r\n" * 1_000_000)
+    with FaultServer(Faults(bytes_per_second=1000)) as relay:
+        courier = courier_to(relay.port, block_timeout=0.3)
+        exchange = next(courier.carry(iter([big])))
+    assert exchange.loss is not None
+    assert (exchange.phase, exchange.end_of_data_sent) == (Phase.CONTENT, False)
+    assert exchange.loss.reason == "the relay was silent for 300ms"
+    assert not courier.is_open
+
+
+@pytest.mark.parametrize(("verb", "doubt"), [("MAIL", False), (".", True)])
+def test_another_thread_ends_a_wait_at_once(verb: str, *, doubt: bool) -> None:
+    reached = threading.Event()
+
+    def answer(heard: Heard) -> bytes | None:
+        if heard.verb != verb:
+            return None
+        reached.set()
+        return b""
+
+    with FaultServer(Faults(answer=answer, pipelining=False)) as relay:
+        courier = courier_to(relay.port, reply_timeout=60.0, end_timeout=60.0)
+        thread = threading.Thread(target=lambda: (reached.wait(10), courier.interrupt()))
+        thread.start()
+        exchange = next(courier.carry(letters(1)))
+        thread.join()
+        assert exchange.loss is not None
+        assert exchange.loss.reason == "the service is stopping"
+        assert exchange.end_of_data_sent == doubt
+        with pytest.raises(RelayTrouble, match="the service is stopping"):
+            courier.open()
+
+
+def test_a_reset_of_the_line_is_a_loss() -> None:
+    def answer(heard: Heard) -> bytes | None:
+        if heard.verb == "DATA":
+            raise HangUp(reset=True)
+        return None
+
+    with FaultServer(Faults(answer=answer, pipelining=False)) as relay:
+        exchange = next(courier_to(relay.port).carry(letters(1)))
+    assert exchange.loss is not None
+    assert (exchange.phase, exchange.loss.phase, exchange.end_of_data_sent) == (Phase.DATA, Phase.DATA, False)
