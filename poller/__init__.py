@@ -9,11 +9,37 @@ One arrow runs through the package, and the layout is the arrow:
     smtp/        the wire: a conversation without I/O, and the connection that owns the socket
     exchange.py  pure: the facts that pass between us and a relay
     outcome.py   pure: what those facts mean, and who is to blame
+    cohort.py    pure: an incident of the relay, or a run of bad addresses
     retry.py     pure: what becomes of the row
+    rest.py      pure: how long a relay in trouble is left alone
+    ledger.py    outcomes on their way into the database
     delivery.py  the arrow itself
     service.py   ticks, leases, signals, shutdown
-    config.py    one file, read once, every error at once
-    cli/         what people type; status/ what they look at
+    state.py     the state directory: who a worker is, and that it is alone
+    config.py    one file, read once, every error at once (sources.py finds the lines)
+    log.py       what is logged, and a closed list of event names
+    cli/         what people type and look at
+
+What it promises: nothing committed is lost; a 250 is a fact; doubt is small and visible; no send without a claim; one
+bad row harms only itself; trouble of the session is never a row's fault; what a DBA sees is true.
+
+From Python, within a transaction of your own:  poller.enqueue(connection, recipients="a@example.com", …)
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from poller.outbox.enqueue import enqueue as enqueue
+
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> object:
+    """`enqueue` is fetched when it is asked for: the pure rooms do not need SQLAlchemy."""
+    if name == "enqueue":
+        from poller.outbox.enqueue import enqueue  # noqa: PLC0415 - see above
+
+        return enqueue
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

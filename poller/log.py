@@ -187,6 +187,8 @@ def _route(level: int, formatter: logging.Formatter, stream: TextIO) -> None:
     root.setLevel(level)
     for name in _QUIET:
         logging.getLogger(name).setLevel(max(level, logging.WARNING))
+    # A tick that drains for longer than the interval "skips" the next ones: that is how it is meant to be.
+    logging.getLogger("apscheduler.scheduler").setLevel(logging.ERROR)
 
 
 def get_logger(**bound: object) -> Logger:

@@ -20,7 +20,7 @@ import socket
 import threading
 import time
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -35,7 +35,7 @@ from poller.ledger import Ledger
 from poller.log import OnChange, get_logger
 from poller.message import Composer
 from poller.outbox import report
-from poller.outbox.database import DatabaseUnavailable, connect
+from poller.outbox.database import DatabaseRefused, DatabaseUnavailable, connect
 from poller.outbox.migrate import SchemaTrouble, require_current
 from poller.outbox.rows import NameTaken
 from poller.outbox.store import ORPHANS_AT_ONCE, Store
@@ -91,6 +91,8 @@ class Finished:
     written: Counter[str]
     left: int
     crashed: bool = False
+    refused: str = ""
+    """Why it could not begin at all, with the remedy."""
 
     @property
     def exit_code(self) -> int:
@@ -120,7 +122,16 @@ class Service:
         self._lease = Lease(self._clock, config.worker.takeover, spare=config.smtp.end_timeout + TRANSACTION_SPARE_S)
         self._progress_at = self._clock()
         self._orphans_at = 0.0
-        self._left = 0
+        self._left = 1  # until it was counted
+        self._refused = ""
+        self._was_paused = False
+        self._database_away = False
+        # Two threads: one delivers, one keeps us alive.
+        self._scheduler = BackgroundScheduler(
+            timezone=UTC,
+            executors={"deliver": ThreadPoolExecutor(1), "heartbeat": ThreadPoolExecutor(1)},
+            job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},
+        )
         self._wire_up()
 
     def _wire_up(self) -> None:
@@ -147,16 +158,16 @@ class Service:
     # --- the main thread ---
 
     def run(self, *, signals: bool = True) -> Finished:
-        """Work until stopped, or until the mode's end. Raises NameTaken, SchemaTrouble before anything was begun."""
+        """Work until stopped, or until the mode's end."""
         if signals:
             self._listen_to_signals()
-        scheduler = self._scheduler()
-        scheduler.start()
+        self._schedule(self._scheduler)
+        self._scheduler.start()
         try:
             crashed = self._watch()
         finally:
-            self._shut_down(scheduler)
-        return Finished(written=self.ledger.written, left=self._left, crashed=crashed)
+            self._shut_down(self._scheduler)
+        return Finished(written=self.ledger.written, left=self._left, crashed=crashed, refused=self._refused)
 
     def stop(self) -> None:
         """Ask for an orderly end; a second time: cut the line. Safe in a signal handler."""
@@ -166,27 +177,16 @@ class Service:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: self._wishes.put("stop"))
 
-    def _scheduler(self) -> BackgroundScheduler:
-        """Two threads: one delivers, one keeps us alive."""
-        scheduler = BackgroundScheduler(
-            timezone=UTC,
-            executors={"deliver": ThreadPoolExecutor(1), "heartbeat": ThreadPoolExecutor(1)},
-            job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},
-        )
+    def _schedule(self, scheduler: BackgroundScheduler) -> None:
         scheduler.add_listener(self._crashed, EVENT_JOB_ERROR)
         now = datetime.now(UTC)
         poll, beat = self.config.poll.interval, self.config.worker.heartbeat
         scheduler.add_job(self._tick, "interval", seconds=poll, id="tick", executor="deliver", next_run_time=now)
         scheduler.add_job(self._beat, "interval", seconds=beat, id="heartbeat", executor="heartbeat")
-        scheduler.add_job(self._close_idle, "interval", seconds=1, id="close idle", executor="deliver")
-        return scheduler
 
     def _crashed(self, event: JobExecutionEvent) -> None:
-        if isinstance(event.exception, NameTaken | SchemaTrouble):
-            self._log.error(
-                "schema.outdated" if isinstance(event.exception, SchemaTrouble) else "worker.stopping",
-                reason=str(event.exception),
-            )
+        if isinstance(event.exception, NameTaken | SchemaTrouble | DatabaseRefused):
+            self._refused = str(event.exception)
         else:
             self._log.error("tick.failed", job=event.job_id, reason=repr(event.exception), traceback=event.traceback)
         self._wishes.put("crashed")
@@ -236,10 +236,12 @@ class Service:
         return self._idle.is_set()
 
     def _sign_off(self) -> None:
-        if self._incarnation is None or self.delivery.in_hand:
-            return  # rows whose outcome could not be written are still ours: the lease must not end early
         try:
-            self.store.sign_off(incarnation=self._incarnation)
+            if self.mode != "forever":
+                self._count_left()
+            if self._incarnation is not None and not self.delivery.in_hand:
+                # Rows whose outcome could not be written are still ours: for them the lease must not end early.
+                self.store.sign_off(incarnation=self._incarnation)
         except DatabaseUnavailable as why:
             self._log.warning("database.unavailable", reason=str(why))
 
@@ -252,8 +254,17 @@ class Service:
                 self._drain()
         except DatabaseUnavailable as why:
             self._say.say("error", "database.unavailable", about="database", fingerprint=str(why), reason=str(why))
+            self._database_away = True
         finally:
+            self._leave_the_line()
             self._idle.set()
+
+    def _leave_the_line(self) -> None:
+        """The session may be of use to the next tick for `idle_close` seconds, and no longer."""
+        if self.courier.is_open:
+            when = datetime.now(UTC) + timedelta(seconds=self.config.smtp.idle_close)
+            close = self.courier.close_if_idle
+            self._scheduler.add_job(close, "date", run_date=when, id="idle", executor="deliver", replace_existing=True)
 
     def _drain(self) -> None:
         self._begin()
@@ -338,22 +349,21 @@ class Service:
         self._was_paused = why is not None
         return self._was_paused
 
-    _was_paused = False
-
     def _end_if_done(self) -> None:
         if self.mode == "forever" or self._stop.is_set():
             return
-        self._left = report.open_rows(self._engine, retries=self.mode == "drain")
+        self._count_left()
         if self.mode == "once" or not self._left:
             self._log.info("drain.finished", left=self._left, **dict(self.ledger.written))
             self._wishes.put("done")
 
-    def _close_idle(self) -> None:
-        self.courier.close_if_idle()
+    def _count_left(self) -> None:
+        self._left = report.open_rows(self._engine, retries=self.mode == "drain")
 
     def _say_database_is_back(self) -> None:
-        if self._incarnation is not None:
+        if self._database_away:
             self._say.say("info", "database.available", about="database")
+            self._database_away = False
 
     def _progressed(self) -> None:
         self._progress_at = self._clock()

@@ -35,8 +35,6 @@ def _in_ascii(domain: str) -> str:
         raise ValueError(_fault(name))
     if _ONLY_NUMBERS.fullmatch(name):
         raise ValueError(f"an address given as numbers stands in brackets: [{name}]")
-    if len(name) > _LENGTH:
-        raise ValueError(f"the domain is longer than {_LENGTH} octets in ASCII")
     return name
 
 

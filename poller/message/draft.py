@@ -61,9 +61,10 @@ class Draft:
 class Recipient:
     """One address of one list, after parsing.
 
-    `address` is as written by the application but for the domain's case; two spellings of one mailbox are one
-    recipient, the first list winning. `wire` is what RCPT TO carries: the domain in ASCII (IDNA 2008), or the
-    staging address of `redirect_to`. `withheld` is a reason in words when `only_to` forbids it, else "".
+    `address` is as written by the application but for the domain's case and needless quotes; two spellings of one
+    mailbox are one recipient, the first list winning. `wire` is what RCPT TO carries: the domain in ASCII
+    (IDNA 2008), or the staging address of `redirect_to`. `withheld` is a reason in words when `only_to` forbids it,
+    else "".
     """
 
     kind: Literal["to", "cc", "bcc"]

@@ -40,7 +40,7 @@ def text_from_html(html: str) -> str:
     return "\n".join(line.rstrip() for line in lines).strip("\n")
 
 
-def _common(one: str, other: str) -> str:
+def _shared_start(one: str, other: str) -> str:
     """What both begin with."""
     length = next((at for at, pair in enumerate(zip(one, other, strict=False)) if pair[0] != pair[1]), None)
     return min(one, other, key=len) if length is None else one[:length]
@@ -121,7 +121,7 @@ class _Reader(HTMLParser):
         if self.bullet:
             margin = margin[: len(margin) - len(self.bullet)] + self.bullet
         if self.breaks and self.out:
-            blank = _common(self.blank, margin).rstrip()
+            blank = _shared_start(self.blank, margin).rstrip()
             self.out.append("\n" + f"{blank}\n" * (self.breaks - 1) + margin)
         elif not self.out:
             self.out.append(margin)

@@ -31,6 +31,7 @@ _LEAST_ROOM = 24  # after a longer field name the first word is not squeezed any
 _CLUSTER = 12  # characters; a pile of accents longer than this may be split
 _PLAIN = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789!*+-/")  # RFC 2047 section 5 (3)
 _Q = tuple("_" if byte == ord(" ") else chr(byte) if byte in _PLAIN else f"={byte:02X}" for byte in range(256))
+_AWKWARD = frozenset('"\\%<>')  # in quotes some readers unescape these again, or strip them
 _HALF = 30  # characters of an ASCII file name kept at either end, the extension among them
 _JOINER = "\u200d"  # zero width joiner: emoji families
 _LONGEST_WORD = 998  # octets of a line; nothing longer can be one word
@@ -87,7 +88,7 @@ def clusters(text: str) -> Iterator[str]:
 
 def parameter(name: str, value: str) -> list[str]:
     """`name=value` for a MIME header field: quoted when ASCII will do, else RFC 2231, in sections when long."""
-    if value.isascii() and not set(value) & set('"\\%') and "=?" not in value and len(value) <= _ROOM - len(name):
+    if value.isascii() and not set(value) & _AWKWARD and "=?" not in value and len(value) <= _ROOM - len(name):
         return [f'{name}="{value}"']
     whole = quote(value, safe="")
     if len(name) + len("*=utf-8''") + len(whole) <= _LINE:

@@ -146,5 +146,12 @@ def story(engine: Engine, row_id: int) -> Story | None:
     return transaction(engine, work, reading=True)
 
 
+def attachments_of(engine: Engine, row_id: int) -> list[Mapping[str, Any]]:
+    """A row's attachments in order: name, content_type, content, content_id."""
+    columns = (attachment.c.name, attachment.c.content_type, attachment.c.content, attachment.c.content_id)
+    query = sa.select(*columns).where(attachment.c.outbox_id == row_id).order_by(attachment.c.id)
+    return transaction(engine, lambda c: list(_mappings(c, query)), reading=True)
+
+
 def _of(table: sa.Table, row_id: int) -> Any:
     return sa.select(table).where(table.c.outbox_id == row_id)

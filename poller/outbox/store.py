@@ -20,6 +20,7 @@ from poller.exchange import Reply
 from poller.outbox import recording
 from poller.outbox.database import DatabaseUnavailable, transaction
 from poller.outbox.dialects import CLAIM_COLUMNS, DIALECTS, ClaimRequest
+from poller.outbox.report import attachments_of
 from poller.outbox.rows import DRAFT_COLUMNS, ClaimedRow, NameTaken, Recorded
 from poller.outbox.tables import HELD_STATUSES, Utc, attachment, meta, outbox, recipient, suppression
 from poller.outbox.tables import worker as worker_table
@@ -133,9 +134,7 @@ class Store:
 
     def attachments(self, row_id: int) -> list[Mapping[str, Any]]:
         """A row's attachments in order: name, content_type, content, content_id."""
-        columns = (attachment.c.name, attachment.c.content_type, attachment.c.content, attachment.c.content_id)
-        query = sa.select(*columns).where(attachment.c.outbox_id == row_id).order_by(attachment.c.id)
-        return self._read(lambda c: [dict(row) for row in c.execute(query).mappings()])
+        return attachments_of(self.engine, row_id)
 
     def suppressed(self, addresses: Collection[str]) -> dict[str, str]:
         """Of `addresses`, those on the suppression list, themselves or by `@domain`, with the reason."""

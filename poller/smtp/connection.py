@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from poller.exchange import Loss, Message, Phase, RelayTrouble
 from poller.smtp.conversation import Await, Committing, LineLost, Send, StartTls
-from poller.smtp.dial import STOPPING, dial
+from poller.smtp.dial import STOPPING, dial, place
 from poller.smtp.replies import NotSmtp, RawReply, ReplyReader
 from poller.smtp.tls import client_context, in_words
 from poller.units import format_duration
@@ -63,7 +63,9 @@ class Connection:
             try:
                 self._begin_tls(context, Phase.CONNECT)
             except LineLost as lost:
-                raise RelayTrouble(lost.loss.phase, f"{settings.host}:{settings.port}: {lost.loss.reason}") from lost
+                raise RelayTrouble(
+                    lost.loss.phase, f"{place(settings.host, settings.port)}: {lost.loss.reason}"
+                ) from lost
 
     @property
     def is_loopback(self) -> bool:
@@ -181,11 +183,15 @@ class Connection:
         return self._lost(phase, _in_words(error))
 
     def _lost(self, phase: Phase, reason: str) -> LineLost:
-        said = None
-        with contextlib.suppress(NotSmtp):
-            said = self._reader.take()
+        said = self._last_words()
         words = f"{reason}, after saying: {said.reply}" if said is not None else reason
         return LineLost(Loss(phase=phase, reason=words), said)
+
+    def _last_words(self) -> RawReply | None:
+        """The next whole reply that nobody has read."""
+        with contextlib.suppress(NotSmtp):
+            return self._reader.take()
+        return None
 
     # TLS --------------------------------------------------------------------------------------------------------------
 
@@ -229,13 +235,11 @@ class Connection:
 
     def unasked(self) -> str:
         """What the relay did since nobody asked it anything: "" for nothing, else words. Does not wait."""
-        if not self._reader.is_empty:
-            return "the relay spoke out of turn"
         self._poll.modify(self._sock, select.POLLIN)
         ready = self._poll.poll(0)
         if self._bell.rung:
             return STOPPING
-        if not ready:
+        if not ready and self._reader.is_empty:
             return ""
         try:
             alive = self._receive(Phase.MAIL)
@@ -243,7 +247,10 @@ class Connection:
             return lost.loss.reason
         if alive and self._reader.is_empty:
             return ""  # TLS had something to say to itself, such as a session ticket
-        return self._lost(Phase.MAIL, "the relay closed the connection").loss.reason
+        said = self._last_words()
+        if said is not None:
+            return f"the relay said, unasked: {said.reply}"
+        return "the relay spoke unasked" if alive else "the relay closed the connection"
 
     def close(self) -> None:
         """Close after a farewell. Never raises, never waits."""

@@ -196,26 +196,27 @@ def _read_rset(transaction: Transaction, session: Session) -> Talk[bool]:
 def _read_mail(transaction: Transaction, session: Session) -> Talk[bool]:
     transaction.phase = Phase.MAIL
     raw: RawReply = yield Await(Phase.MAIL)
-    transaction.mail = raw.reply
-    return _goes_on(transaction, session, raw.reply, DONE)
+    transaction.mail = reply = raw.reply
+    return _goes_on(transaction, session, reply, DONE)
 
 
 def _read_rcpt(transaction: Transaction, session: Session) -> Talk[bool]:
     transaction.phase = Phase.RCPT
     raw: RawReply = yield Await(Phase.RCPT)
-    transaction.rcpt.append(raw.reply)
-    return _goes_on(transaction, session, raw.reply, DONE)
+    reply = raw.reply
+    transaction.rcpt.append(reply)
+    return _goes_on(transaction, session, reply, DONE)
 
 
 def _read_data(transaction: Transaction, session: Session) -> Talk[bool]:
     transaction.phase = Phase.DATA
     raw: RawReply = yield Await(Phase.DATA)
-    transaction.data = raw.reply
-    if not _goes_on(transaction, session, raw.reply, GO_ON):
+    transaction.data = reply = raw.reply
+    if not _goes_on(transaction, session, reply, GO_ON):
         return False
-    if raw.reply.kind == GO_ON and not transaction.has_recipient:
+    if reply.kind == GO_ON and not transaction.has_recipient:
         return (yield from _decline_to_send(transaction, session))
-    if raw.reply.kind == GO_ON:
+    if reply.kind == GO_ON:
         transaction.phase = Phase.CONTENT
     return True
 
@@ -254,8 +255,8 @@ def content(transaction: Transaction, session: Session) -> Talk[None]:
 def read_end(transaction: Transaction, session: Session) -> Talk[None]:
     """Read the final reply."""
     raw: RawReply = yield Await(Phase.END)
-    transaction.end = raw.reply
-    _goes_on(transaction, session, raw.reply, DONE)
+    transaction.end = reply = raw.reply
+    _goes_on(transaction, session, reply, DONE)
 
 
 def quit_session() -> Talk[None]:

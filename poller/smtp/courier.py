@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any
 
 from poller.smtp.connection import Connection
 from poller.smtp.conversation import LineLost, Session, quit_session, transact
+from poller.smtp.dial import place
 from poller.smtp.opening import Handshake, Line, open_session
 from poller.smtp.wake import Bell
 
@@ -74,7 +75,7 @@ class Courier:
         committing: Callable[[Message], None] = _nothing,
         session_events: Callable[[str, dict[str, Any]], None] | None = None,
     ) -> None:
-        self.relay = f"{settings.host}:{settings.port}"
+        self.relay = place(settings.host, settings.port)
         self._settings = settings
         self._clock = clock
         self._committing = committing

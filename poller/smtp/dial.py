@@ -25,6 +25,11 @@ MAX_ADDRESSES = 16
 STOPPING = "the service is stopping"
 
 
+def place(host: str, port: int) -> str:
+    """`host:port`, with brackets around an IPv6 address: what a relay is called in the log and in errors."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 class Dialled(NamedTuple):
     """A connected, non-blocking socket without Nagle's delay, and the addresses of its two ends."""
 
@@ -42,8 +47,10 @@ def dial(host: str, port: int, seconds: float, bell: Bell) -> Dialled:
         except OSError as error:
             failures.append(f"{address[0]}: {_in_words(error, seconds)}")
         if bell.rung:
-            raise RelayTrouble(Phase.CONNECT, f"{host}:{port}: {STOPPING}")
-    reason = f"cannot connect to {host}:{port} ({'; '.join(failures)}); check [smtp] host and port, and any firewall"
+            raise RelayTrouble(Phase.CONNECT, f"{place(host, port)}: {STOPPING}")
+    reason = (
+        f"cannot connect to {place(host, port)} ({'; '.join(failures)}); check [smtp] host and port, and any firewall"
+    )
     raise RelayTrouble(Phase.CONNECT, reason)
 
 
@@ -52,7 +59,7 @@ def _resolve(host: str, port: int) -> list[tuple[socket.AddressFamily, tuple[str
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError, ValueError) as error:
         words = error.strerror if isinstance(error, OSError) else "it is not a host name"
-        reason = f"{host}:{port}: the name has no address: {words}; check [smtp] host and this machine's DNS"
+        reason = f"{place(host, port)}: the name has no address: {words}; check [smtp] host and this machine's DNS"
         raise RelayTrouble(Phase.CONNECT, reason) from error
     return [(family, address) for family, _, _, _, address in found]  # type: ignore[misc] # AF_INET and AF_INET6 only
 

@@ -114,7 +114,7 @@ class ReplyReader:
 
     def take(self) -> RawReply | None:
         """The next whole reply, or None until more bytes come. Raises NotSmtp."""
-        while True:
+        while self._at < len(self._bytes):
             end = self._bytes.find(b"\n", self._at, self._at + MAX_LINE)
             if end < 0:
                 self._check_unfinished(self._bytes[self._at :])
@@ -122,6 +122,7 @@ class ReplyReader:
             line, self._at = self._bytes[self._at : end], end + 1
             if (reply := self._add(line.removesuffix(b"\r"))) is not None:
                 return reply
+        return None
 
     def _check_unfinished(self, line: bytes) -> None:
         start = line[:3]

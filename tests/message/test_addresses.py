@@ -102,7 +102,7 @@ BAD = [
     ("a@" + "x" * 64 + ".test", "63 characters"),
     ("a@" + ".".join(["x" * 50] * 6), "255 octets"),
     ("x" * 64 + "@" + ".".join(["x" * 49] * 4), "254 octets"),
-    ("a@" + ".".join(["ü" * 30] * 8), "255 octets in ASCII"),
+    ("a@" + ".".join(["ü" * 30] * 8), "too long"),
     ("a@☃.test", "IDNA 2008"),
     ("a@x\u200dy.test", "IDNA 2008"),
     ("a\u200bb@c.test", "cannot be part"),
@@ -199,7 +199,7 @@ def test_long_lists_are_folded_and_come_back(numbers: list[int]) -> None:
     assert max(map(len, head.split(b"\r\n"))) <= 78
 
 
-NAMES = st.text(st.characters(exclude_categories=["Cs", "Cc", "Zl", "Zp"]), min_size=1, max_size=120)
+NAMES = st.text(st.characters(exclude_categories=["Cs", "Cc", "Zl", "Zp"]), min_size=1, max_size=120).filter(str.strip)
 
 
 @many

@@ -164,7 +164,7 @@ FILES = st.lists(
     ]
 )
 @example([attachment('a"b\\c%41.pdf'), attachment("naïve.txt", "text/plain", content=b"a\nb\r\nc\rd\xff")])
-@example([attachment("x" * 300)])
+@example([attachment("x" * 300), attachment("<>"), attachment("'a'")])
 @example([attachment("=?utf-8?q?x?=.pdf"), attachment("a;b'c.pdf")])
 def test_files_come_back_byte_for_byte_with_their_names(files: list[Attachment]) -> None:
     message = content(attachments=tuple(files))

@@ -33,10 +33,11 @@ if TYPE_CHECKING:
 
 
 class HangUp(Exception):  # noqa: N818 - an order, not an error
-    """Close the line now; with `reset` by RST instead of FIN."""
+    """Close the line now, after `say`; with `reset` by RST instead of FIN."""
 
-    def __init__(self, *, reset: bool = False) -> None:
+    def __init__(self, say: bytes = b"", *, reset: bool = False) -> None:
         super().__init__("hang up")
+        self.say = say
         self.reset = reset
 
 
@@ -120,6 +121,10 @@ class Faults:
     bytes_per_second: int = 0
     """Reads content no faster."""
     one_byte_replies: bool = False
+    eager: bool = False
+    """Each reply is written at once, also within a group, and nothing is read meanwhile."""
+    buffer: int = 0
+    """Bytes of socket buffer, each way; 0 leaves them to the system."""
     answer: Callable[[Heard], bytes | None] | None = None
     """Sees every command first (also ""); None leaves it to the knobs, b"" says nothing."""
 
@@ -146,7 +151,11 @@ class FaultServer:
         self.on_taken = on_taken
         self._live: set[socket.socket] = set()
         self._threads: list[threading.Thread] = []
+        self._stopping = threading.Event()
         self._listener = socket.create_server((self.host, port))
+        if self.faults.buffer:
+            for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
+                self._listener.setsockopt(socket.SOL_SOCKET, option, self.faults.buffer)
         self.port: int = self._listener.getsockname()[1]
 
     def __enter__(self) -> Self:
@@ -158,6 +167,7 @@ class FaultServer:
 
     def stop(self) -> None:
         """Close the port and every line, and wait for the threads."""
+        self._stopping.set()
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
@@ -167,6 +177,10 @@ class FaultServer:
                     sock.shutdown(socket.SHUT_RDWR)
         for thread in self._threads:
             thread.join(10)
+
+    def pause(self, seconds: float) -> None:
+        """Sleep, but not beyond `stop`."""
+        self._stopping.wait(seconds)
 
     def due(self, name: str, times: int) -> bool:
         """Whether the counted fault `name` still has to come up; counts it if so."""
@@ -201,8 +215,10 @@ class FaultServer:
         try:
             session.run()
         except HangUp as order:
-            if order.reset:
-                with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError):
+                if order.say:
+                    session.sock.sendall(order.say)
+                if order.reset:
                     session.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         except (OSError, EOFError, ValueError):
             pass  # the client, or stop(), ended the line
@@ -415,6 +431,8 @@ class _Session:
 
     def _say(self, reply: bytes) -> None:
         self._output += reply
+        if self.faults.eager:
+            self._flush()
 
     def _end(self, reply: bytes) -> None:
         self._say(reply)
@@ -424,7 +442,7 @@ class _Session:
     def _flush(self) -> None:
         output, self._output = self._output, b""
         if output and self.faults.reply_delay:
-            time.sleep(self.faults.reply_delay)
+            self.server.pause(self.faults.reply_delay)
         for piece in [output[i : i + 1] for i in range(len(output))] if self.faults.one_byte_replies else [output]:
             self.sock.sendall(piece)
 
@@ -461,7 +479,7 @@ class _Session:
         if limit and size >= limit and self.server.due("drop_within_content", 1):
             raise HangUp(reset=True)
         if self.faults.bytes_per_second:
-            time.sleep(len(self._input) / self.faults.bytes_per_second)
+            self.server.pause(len(self._input) / self.faults.bytes_per_second)
 
 
 # As a process ---------------------------------------------------------------------------------------------------------

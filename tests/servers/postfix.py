@@ -148,7 +148,7 @@ class Postfix:
         files = sorted(self._mail.glob("all/new/*"), key=lambda path: path.stat().st_mtime_ns)
         return [path.read_bytes() for path in files]
 
-    def wait_for_messages(self, count: int) -> list[bytes]:
-        """The same, once there are so many."""
-        wait_until(lambda: len(self.messages()) >= count, f"delivery of {count} messages")
-        return self.messages()
+    def wait_for(self, fragment: bytes) -> bytes:
+        """The message that contains `fragment`, once it has been delivered."""
+        wait_until(lambda: any(fragment in message for message in self.messages()), f"delivery of {fragment!r}")
+        return next(message for message in self.messages() if fragment in message)

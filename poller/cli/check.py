@@ -1,0 +1,141 @@
+"""`poller check`: everything that must be right before the service can work, each with a verdict and a remedy.
+
+Nothing is sent, and nothing is written. All checks are made, also when an early one fails.
+"""
+
+from __future__ import annotations
+
+import sys
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from poller.cli.session import FAILED, MISUSED, configuration, out
+from poller.config import Config, ConfigError
+from poller.exchange import RelayTrouble
+from poller.message import Composer
+from poller.outbox.database import DatabaseRefused, DatabaseUnavailable, connect
+from poller.outbox.facts import about
+from poller.outbox.migrate import SchemaTrouble
+from poller.smtp.courier import Courier
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+CLOCK_DRIFT_S = 5.0
+"""Between this machine and the database; times in rows are the database's, so more only confuses people."""
+SAFE_SQLITE = (3, 51, 3)  # the first release without the WAL-reset bug that can corrupt a database
+
+
+class Verdicts:
+    """Prints one line for each check and remembers whether all were good."""
+
+    def __init__(self) -> None:
+        self.failed = 0
+
+    def good(self, what: str, detail: str = "") -> None:
+        """It is as it should be."""
+        out.print(f"[green]ok  [/green] {what:<10} {_plain(detail)}")
+
+    def warn(self, what: str, detail: str) -> None:
+        """It works, but."""
+        out.print(f"[yellow]warn[/yellow] {what:<10} {_plain(detail)}")
+
+    def bad(self, what: str, detail: str) -> None:
+        """It does not; `detail` has the remedy."""
+        self.failed += 1
+        out.print(f"[red]FAIL[/red] {what:<10} {_plain(detail)}")
+
+    @contextmanager
+    def trying(self, what: str) -> Iterator[None]:
+        """Turn the errors that a person can mend into a verdict."""
+        try:
+            yield
+        except (DatabaseRefused, SchemaTrouble) as error:
+            self.bad(what, str(error))
+        except DatabaseUnavailable as error:
+            self.bad(what, f"{error}; is it running, and is [database] url right?")
+        except RelayTrouble as error:
+            self.bad(what, f"at {error.phase.value}: {error.reason}")
+
+
+def _plain(text: str) -> str:
+    return text.replace("[", r"\[")
+
+
+@click.command()
+@click.pass_context
+def check(context: click.Context) -> None:
+    """Check configuration, database, schema, clock, relay, TLS and login. Nothing is sent."""
+    verdicts = Verdicts()
+    try:
+        config = configuration(context)
+    except ConfigError as error:
+        for problem in error.problems:
+            verdicts.bad("config", str(problem))
+        sys.exit(MISUSED)
+    verdicts.good("config", str(config.source or "defaults: no configuration file was found"))
+    _check_message(verdicts, config)
+    _check_database(verdicts, config)
+    _check_relay(verdicts, config)
+    sys.exit(FAILED if verdicts.failed else 0)
+
+
+def _check_message(verdicts: Verdicts, config: Config) -> None:
+    problems = Composer(config.message, config.templates).check()
+    for problem in problems:
+        verdicts.bad("message", problem)
+    if not problems:
+        verdicts.good(
+            "message", f"sender {config.message.sender}" if config.message.sender else "each row names its sender"
+        )
+    if config.message.redirect_to:
+        verdicts.warn("message", f"every message goes to {config.message.redirect_to} ([message] redirect_to)")
+    if config.message.only_to:
+        verdicts.warn("message", "only some recipients get mail ([message] only_to)")
+
+
+def _check_database(verdicts: Verdicts, config: Config) -> None:
+    with verdicts.trying("database"):
+        engine = connect(config.database)
+        facts = about(engine)
+        verdicts.good("database", f"{facts.server} at {engine.url.render_as_string(hide_password=True)}")
+        if facts.dialect == "sqlite" and facts.version < SAFE_SQLITE:
+            verdicts.warn(
+                "database", "SQLite before 3.51.3 can corrupt a database when two connections reset the WAL at once"
+            )
+        drift = abs((datetime.now(UTC) - facts.now).total_seconds())
+        if drift > CLOCK_DRIFT_S:
+            verdicts.warn("clock", f"this machine and the database differ by {drift:.0f} s; set one of them right")
+        else:
+            verdicts.good("clock", f"within {CLOCK_DRIFT_S:.0f} s of the database's")
+        _check_schema(verdicts, facts)
+        engine.dispose()
+
+
+def _check_schema(verdicts: Verdicts, facts: Any) -> None:
+    if facts.trouble:
+        verdicts.bad("schema", facts.trouble)
+    elif facts.pending:
+        verdicts.bad("schema", f"lacks {', '.join(facts.pending)}; run: poller migrate")
+    else:
+        verdicts.good("schema", "up to date")
+        if facts.paused:
+            verdicts.warn("outbox", f"switched off: {facts.paused}; poller resume --all")
+
+
+def _check_relay(verdicts: Verdicts, config: Config) -> None:
+    courier = Courier(config.smtp)
+    with verdicts.trying("relay"):
+        courier.open()
+        handshake = courier.handshake
+        assert handshake is not None  # noqa: S101 - `open` raised otherwise
+        verdicts.good("relay", f"{courier.relay}: {handshake.banner}")
+        if handshake.tls:
+            verdicts.good("tls", f"{handshake.tls}, certificate verified")
+        else:
+            verdicts.warn("tls", 'none: fine on this machine only ([smtp] security = "starttls")')
+        verdicts.good("login", f"as {config.smtp.username}" if handshake.authenticated else "none asked for")
+        courier.close()

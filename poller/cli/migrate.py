@@ -1,0 +1,28 @@
+"""`poller migrate`: bring the schema up to date, or print what would be run."""
+
+from __future__ import annotations
+
+import click
+
+from poller.cli.session import configuration, in_words, out
+from poller.outbox.database import connect
+from poller.outbox.migrate import apply, pending
+
+
+@click.command()
+@click.option("--sql", is_flag=True, help="Print what would be run, and run nothing.")
+@click.pass_context
+@in_words
+def migrate(context: click.Context, *, sql: bool) -> None:
+    """Create or upgrade the outbox tables. Safe to repeat, and to run twice at once."""
+    config = configuration(context)
+    engine = connect(config.database)
+    if sql:
+        for migration in pending(engine):
+            click.echo(f"-- {migration.name}.sql\n{migration.sql}")
+        return
+    applied = apply(engine, config.database.schema)
+    where = engine.url.render_as_string(hide_password=True)
+    for name in applied:
+        out.print(f"applied {name}")
+    out.print(f"the outbox in {where} is up to date", style=None)

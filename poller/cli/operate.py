@@ -1,0 +1,135 @@
+"""`poller retry | pause | resume | cancel | resolve`: what an operator does to rows.
+
+Each shows what it will touch first, and asks unless `--yes` is given or nobody is there to be asked.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from poller.cli.session import Stop, configuration, database, in_words, moment, out
+from poller.outbox.doubts import Doubt, doubts
+from poller.outbox.operate import Action, Selection, change, count, pause_all, resume_all
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sqlalchemy.engine import Engine
+
+
+def _selecting(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options by which rows are chosen."""
+    for option in (
+        click.argument("ids", nargs=-1, type=int, metavar="[ID]..."),
+        click.option("--batch", help="Rows of this batch."),
+        click.option("--status", help="Rows with this status."),
+        click.option("--domain", help="Rows to this domain."),
+        click.option("--yes", is_flag=True, help="Do not ask."),
+    ):
+        command = option(command)
+    return command
+
+
+def _act(context: click.Context, action: Action, verb: str, *, yes: bool, **chosen: Any) -> None:
+    selection = _selection(**chosen)
+    engine = database(configuration(context))
+    found = count(engine, selection, action)
+    total = sum(found.values())
+    if not total:
+        raise Stop(f"no row among those chosen can be {verb}")
+    by_status = ", ".join(f"{number} {status}" for status, number in sorted(found.items()))
+    click.echo(f"{total} rows will be {verb}: {by_status}", err=True)
+    if not yes and sys.stdin.isatty():
+        click.confirm("Go on?", abort=True, err=True)
+    out.print(f"{change(engine, selection, action)} rows {verb}")
+
+
+def _selection(*, ids: tuple[int, ...], batch: str | None, status: str | None, domain: str | None) -> Selection:
+    try:
+        return Selection(ids=ids, batch=batch, status=status, domain=domain)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
+
+
+@click.command()
+@_selecting
+@click.pass_context
+@in_words
+def retry(context: click.Context, /, **chosen: Any) -> None:
+    """Start rows afresh that ended failed, partial, expired, suppressed or cancelled."""
+    _act(context, "retry", "retried", **chosen)
+
+
+@click.command()
+@_selecting
+@click.pass_context
+@in_words
+def cancel(context: click.Context, /, **chosen: Any) -> None:
+    """Give rows up. One that is being sent finishes; if it is accepted it becomes `sent`."""
+    _act(context, "cancel", "cancelled", **chosen)
+
+
+@click.command()
+@_selecting
+@click.option("--all", "everything", is_flag=True, help="Switch the whole outbox off, for every worker.")
+@click.option("--why", default="poller pause --all", help="With --all: what to tell whoever looks.")
+@click.pass_context
+@in_words
+def pause(context: click.Context, /, *, everything: bool, why: str, **chosen: Any) -> None:
+    """Hold rows back, or with --all the whole outbox."""
+    if not everything:
+        _act(context, "pause", "paused", **chosen)
+        return
+    pause_all(_whole_outbox(context, chosen), why)
+    out.print("the outbox is off; switch it on with: poller resume --all")
+
+
+@click.command()
+@_selecting
+@click.option("--all", "everything", is_flag=True, help="Switch the whole outbox on again.")
+@click.pass_context
+@in_words
+def resume(context: click.Context, /, *, everything: bool, **chosen: Any) -> None:
+    """Let paused rows go, or with --all the whole outbox."""
+    if not everything:
+        _act(context, "resume", "resumed", **chosen)
+        return
+    was_off = resume_all(_whole_outbox(context, chosen))
+    out.print("the outbox is on" if was_off else "the outbox was on already; rows that are `paused` stay so")
+
+
+def _whole_outbox(context: click.Context, chosen: dict[str, Any]) -> Engine:
+    if any(chosen[name] for name in ("ids", "batch", "status", "domain")):
+        raise click.UsageError("--all is the switch for the whole outbox and takes no selection")
+    return database(configuration(context))
+
+
+@click.command()
+@_selecting
+@click.option("--sent", "action", flag_value="resolve-sent", help="They were delivered.")
+@click.option("--resend", "action", flag_value="resolve-resend", help="Send them again, with the same Message-ID.")
+@click.option("--failed", "action", flag_value="resolve-failed", help="They were not delivered, and shall not be.")
+@click.pass_context
+@in_words
+def resolve(context: click.Context, /, *, action: Action | None, **chosen: Any) -> None:
+    """Settle rows that may have been delivered; without a decision, list them and what to look for."""
+    if action is None:
+        found = doubts(database(configuration(context)))
+        for doubt in found:
+            _print_doubt(doubt)
+        out.print(f"{len(found)} in doubt" if found else "nothing is in doubt")
+        return
+    verb = {"resolve-sent": "taken as sent", "resolve-resend": "sent again", "resolve-failed": "taken as failed"}[
+        action
+    ]
+    _act(context, action, verb, **chosen)
+
+
+def _print_doubt(doubt: Doubt) -> None:
+    when = f"last at {moment(doubt.at)} UTC by {doubt.worker}"
+    click.echo(f"{doubt.id}  to {doubt.recipients}  {doubt.doubts} times in doubt, {when}")
+    click.echo(f"    {doubt.error}")
+    click.echo(f"    search the relay's log for the Message-ID {doubt.message_id}")

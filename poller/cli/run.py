@@ -1,0 +1,53 @@
+"""`poller run`: the service."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from poller import log
+from poller.cli.session import Misused, configuration, in_words
+from poller.message import Composer
+from poller.service import Mode, Service
+from poller.units import parse_duration
+
+
+class Duration(click.ParamType[float]):
+    """A duration on the command line."""
+
+    name = "duration"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Seconds."""
+        if isinstance(value, float):
+            return value
+        try:
+            return parse_duration(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+@click.command()
+@click.option("--once", "mode", flag_value="once", help="End when nothing is due.")
+@click.option("--drain", "mode", flag_value="drain", help="End when nothing is due and no retry is waiting.")
+@click.option("--for", "limit", type=Duration(), help="With --drain: end after this long at the latest, such as 10m.")
+@click.pass_context
+@in_words
+def run(context: click.Context, mode: Mode | None, limit: float | None) -> None:
+    """Poll the outbox and send what is due, until SIGTERM or Ctrl-C.
+
+    --once and --drain exit 0 if nothing ended failed, partial or in doubt and nothing is left, else 1.
+    """
+    if limit is not None and mode != "drain":
+        raise click.UsageError("--for goes with --drain")
+    config = configuration(context)
+    log.configure(config.log)
+    problems = Composer(config.message, config.templates).check()
+    if problems:
+        raise Misused("\n".join(problems))
+    service = Service(config, mode=mode or "forever", limit=limit)
+    finished = service.run()
+    if finished.refused:
+        raise Misused(finished.refused)
+    sys.exit(finished.exit_code if mode or finished.crashed else 0)

@@ -1,0 +1,92 @@
+"""What every command begins with: the configuration and the database, or a clear word and an exit code."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+
+import click
+from rich.console import Console
+
+from poller.config import Config, ConfigError, load
+from poller.outbox.database import DatabaseRefused, DatabaseUnavailable, connect
+from poller.outbox.migrate import SchemaTrouble, require_current
+from poller.outbox.rows import NameTaken
+from poller.state import StateTaken
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sqlalchemy.engine import Engine
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+FAILED, MISUSED = 1, 2
+"""Exit codes."""
+
+out = Console(highlight=False, soft_wrap=True)
+
+
+class Stop(click.ClickException):
+    """End the command with words and exit code 1: the work failed."""
+
+    exit_code = FAILED
+
+
+class Misused(Stop):
+    """The same with exit code 2: usage or configuration."""
+
+    exit_code = MISUSED
+
+
+def in_words(command: Callable[P, R]) -> Callable[P, R]:
+    """Turn every error that a person can mend into a `Stop`."""
+
+    @functools.wraps(command)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return command(*args, **kwargs)
+        except ConfigError as error:
+            raise Misused(str(error)) from None
+        except (DatabaseRefused, SchemaTrouble, NameTaken, StateTaken) as error:
+            raise Misused(str(error)) from None
+        except DatabaseUnavailable as error:
+            raise Stop(f"the database is not available: {error}") from None
+
+    return wrapped
+
+
+def configuration(context: click.Context) -> Config:
+    """The configuration that `--config` and the environment name. Raises ConfigError."""
+    named = context.find_root().obj
+    return load(Path(named) if named else None, os.environ)
+
+
+def database(config: Config) -> Engine:
+    """An engine for the configured outbox, whose schema is up to date."""
+    engine = connect(config.database)
+    require_current(engine)
+    return engine
+
+
+def as_json(value: Any) -> str:
+    """For `--json`: times in ISO format, UTC."""
+    return json.dumps(value, default=_plain, indent=2, ensure_ascii=False)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, bytes):
+        return f"{len(value)} bytes"
+    return float(value)
+
+
+def moment(value: datetime | None) -> str:
+    """A time as tables show it: UTC, to the second."""
+    return f"{value:%Y-%m-%d %H:%M:%S}" if value else ""

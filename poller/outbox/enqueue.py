@@ -1,0 +1,80 @@
+"""Putting a message into the outbox from Python: one INSERT on the caller's own connection, in its own transaction.
+
+Any language can do the same with plain SQL; this is only the convenience of it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+from sqlalchemy.exc import DataError, IntegrityError
+
+from poller.outbox.database import transaction, words_of
+from poller.outbox.tables import attachment, outbox
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from sqlalchemy.engine import Connection, Engine
+
+APPLICATION_COLUMNS = (
+    "recipients",
+    "cc",
+    "bcc",
+    "sender",
+    "reply_to",
+    "envelope_from",
+    "subject",
+    "body_text",
+    "body_html",
+    "template",
+    "context",
+    "locale",
+    "headers",
+    "message_id",
+    "batch",
+    "priority",
+    "due_at",
+    "expires_at",
+    "dedupe_key",
+    "on_doubt",
+    "max_attempts",
+    "relay",
+)
+"""What an application may write; everything else is the poller's."""
+
+
+class RowRefused(Exception):  # noqa: N818 - named by who is to blame
+    """The database refused the row; the text is its own, with the name of the rule."""
+
+
+def enqueue_alone(engine: Engine, *, attachments: Iterable[Mapping[str, Any]] = (), **columns: Any) -> int:
+    """`enqueue` in a transaction of its own. Raises RowRefused, DatabaseUnavailable."""
+    try:
+        return transaction(engine, lambda c: enqueue(c, attachments=attachments, **columns))
+    except (IntegrityError, DataError) as error:
+        raise RowRefused(f"the database refused the row: {words_of(error)}") from None
+
+
+def enqueue(connection: Connection, *, attachments: Iterable[Mapping[str, Any]] = (), **columns: Any) -> int:
+    """Insert one row of `outbox` and return its id; it goes out when the caller commits.
+
+    `columns` are those of APPLICATION_COLUMNS; `attachments` have `name`, `content` (bytes), and if they like
+    `content_type` and `content_id`. Times are aware datetimes.
+
+    Raises TypeError for a column an application may not write, and SQLAlchemy's IntegrityError where the database
+    refuses the row (its CHECK's name says why).
+    """
+    unknown = sorted(set(columns) - set(APPLICATION_COLUMNS))
+    if unknown:
+        raise TypeError(f"not a column that an application writes: {', '.join(unknown)}")
+    given = {name: value for name, value in columns.items() if value is not None}
+    result = connection.execute(sa.insert(outbox).values(given))
+    key = result.inserted_primary_key
+    assert key is not None  # noqa: S101 - a single INSERT always has one
+    row_id = int(key[0])
+    files = [{"outbox_id": row_id, **file} for file in attachments]
+    for file in files:
+        connection.execute(sa.insert(attachment).values(file))
+    return row_id

@@ -1,0 +1,209 @@
+"""What an operator does to rows: pause, resume, cancel, retry, resolve; and the switch for the whole outbox.
+
+Every change is plain SQL that a DBA could write; the CHECKs hold both alike. Rows are chosen by a `Selection`, counted
+first (`count`), then changed in chunks of CHUNK rows, so that no lock is held for long.
+
+Rule 1. A row that is being sent may be paused or cancelled: the message in hand finishes, and if it is accepted the row
+        becomes `sent` all the same.
+Rule 2. `retry` and `resolve --resend` raise `claim_seq`: a late reply to what was sent before can't settle them.
+Rule 3. A recipient that was accepted stays accepted.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal
+
+import sqlalchemy as sa
+
+from poller.outbox.database import transaction
+from poller.outbox.dialects import DIALECTS
+from poller.outbox.tables import attempt, meta, outbox, recipient
+from poller.outbox.upsert import upsert
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sqlalchemy.engine import Connection, Engine
+
+CHUNK = 1000  # rows to a transaction
+NOBODY = "operator"  # outbox_attempt.worker of what a person did
+
+Action = Literal["pause", "resume", "cancel", "retry", "resolve-sent", "resolve-resend", "resolve-failed"]
+
+FROM: dict[Action, tuple[str, ...]] = {
+    "pause": ("queued", "sending"),
+    "resume": ("paused",),
+    "cancel": ("queued", "sending", "paused", "in_doubt"),
+    "retry": ("failed", "partial", "expired", "suppressed", "cancelled"),
+    "resolve-sent": ("in_doubt",),
+    "resolve-resend": ("in_doubt",),
+    "resolve-failed": ("in_doubt",),
+}
+"""The statuses that each action changes; other rows are left alone."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Selection:
+    """Rows by id, batch, status and domain: all that are given must hold. At least one must be given."""
+
+    ids: tuple[int, ...] = ()
+    batch: str | None = None
+    status: str | None = None
+    domain: str | None = None
+
+    def __post_init__(self) -> None:
+        if not (self.ids or self.batch or self.status or self.domain):
+            raise ValueError("say which rows: ids, --batch, --status or --domain")
+
+    def condition(self, action: Action) -> sa.ColumnElement[bool]:
+        """As SQL, limited to rows that `action` can change."""
+        parts: list[sa.ColumnElement[bool]] = [outbox.c.status.in_(FROM[action])]
+        if self.ids:
+            parts.append(outbox.c.id.in_(self.ids))
+        if self.batch is not None:
+            parts.append(outbox.c.batch == self.batch)
+        if self.status is not None:
+            parts.append(outbox.c.status == self.status)
+        if self.domain is not None:
+            parts.append(outbox.c.domain == self.domain.lower())
+        return sa.and_(*parts)
+
+
+def count(engine: Engine, selection: Selection, action: Action) -> dict[str, int]:
+    """How many rows `action` would change, by status."""
+    query = sa.select(outbox.c.status, sa.func.count()).where(selection.condition(action)).group_by(outbox.c.status)
+    return transaction(engine, lambda c: dict(c.execute(query).tuples().all()), reading=True)
+
+
+def change(engine: Engine, selection: Selection, action: Action) -> int:
+    """Do it; returns the number of rows changed."""
+    changed = 0
+    last = 0
+    while True:
+        ids = transaction(engine, partial(_change_chunk, selection=selection, action=action, after=last))
+        if not ids:
+            return changed
+        changed += len(ids)
+        last = max(ids)
+
+
+def pause_all(engine: Engine, why: str) -> None:
+    """Switch the whole outbox off, for every worker."""
+    transaction(engine, lambda c: _switch_off(c, why))
+
+
+def resume_all(engine: Engine) -> bool:
+    """Switch it on again. False: it was on."""
+    gone = transaction(engine, lambda c: c.execute(sa.delete(meta).where(meta.c.name == "paused")).rowcount)
+    return bool(gone)
+
+
+def _switch_off(connection: Connection, why: str) -> None:
+    upsert(connection, meta, [{"name": "paused", "value": why, "updated_at": _now(connection)}])
+
+
+def _now(connection: Connection) -> Any:
+    return sa.text(DIALECTS[connection.dialect.name].now)
+
+
+def _change_chunk(connection: Connection, *, selection: Selection, action: Action, after: int) -> list[int]:
+    query = (
+        sa.select(outbox.c.id)
+        .where(selection.condition(action), outbox.c.id > after)
+        .order_by(outbox.c.id)
+        .limit(CHUNK)
+        .with_for_update()
+    )
+    ids = list(connection.execute(query).scalars())
+    if not ids:
+        return []
+    _note(connection, ids, action)
+    chosen = outbox.c.id.in_(ids)
+    for values, extra in _changes(connection, action):
+        connection.execute(sa.update(outbox).where(chosen, *extra).values(values | {"updated_at": _now(connection)}))
+    _change_recipients(connection, ids, action)
+    return ids
+
+
+def _changes(connection: Connection, action: Action) -> Sequence[tuple[dict[str, Any], tuple[Any, ...]]]:
+    """The column values of each action, and to which of the chosen rows they apply."""
+    now = _now(connection)
+    afresh: dict[str, Any] = {
+        "status": "queued",
+        "attempts": 0,
+        "due_at": now,
+        "first_attempt_at": None,
+        "sent_at": None,
+        "finished_at": None,
+        "error": None,
+        "expires_at": sa.case((outbox.c.expires_at <= now, None), else_=outbox.c.expires_at),
+        "claim_seq": outbox.c.claim_seq + 1,
+        "claimed_by": None,
+        "claimed_at": None,
+    }
+    # A message that is still in a worker's hands goes back to it, not into the queue.
+    in_hand = outbox.c.claimed_by.is_not(None)
+    reason = sa.func.coalesce(outbox.c.error, "in doubt")
+    delivered = reason.concat("; an operator found that it was delivered")
+    lost = reason.concat("; an operator found that it was not delivered")
+    table: dict[Action, Sequence[tuple[dict[str, Any], tuple[Any, ...]]]] = {
+        "pause": [({"status": "paused"}, ())],
+        "resume": [({"status": "sending"}, (in_hand,)), ({"status": "queued"}, (~in_hand,))],
+        "cancel": [({"status": "cancelled", "finished_at": now}, ())],
+        "retry": [(afresh, ())],
+        "resolve-resend": [(afresh | {"first_attempt_at": outbox.c.first_attempt_at}, ())],
+        "resolve-sent": [({"status": "sent", "sent_at": now, "finished_at": now, "error": delivered}, ())],
+        "resolve-failed": [({"status": "failed", "finished_at": now, "error": lost}, ())],
+    }
+    return table[action]
+
+
+_RECIPIENTS: dict[Action, tuple[tuple[str, ...], str]] = {
+    "retry": (("failed", "expired", "suppressed"), "queued"),
+    "resolve-sent": (("in_doubt",), "sent"),
+    "resolve-resend": (("in_doubt",), "queued"),
+    "resolve-failed": (("in_doubt",), "failed"),
+}
+
+
+def _change_recipients(connection: Connection, ids: Sequence[int], action: Action) -> None:
+    """The recipients follow; then the row is folded anew, for those with some accepted and some not."""
+    if action not in _RECIPIENTS:
+        return
+    before, after = _RECIPIENTS[action]
+    now = _now(connection)
+    values: dict[str, Any] = {"status": after, "updated_at": now}
+    if after == "sent":
+        values["sent_at"] = now
+    if after == "queued":
+        values |= {"attempts": 0, "error": None}
+    mine = recipient.c.outbox_id.in_(ids)
+    connection.execute(sa.update(recipient).where(mine, recipient.c.status.in_(before)).values(values))
+    if action in {"resolve-sent", "resolve-failed"}:
+        _fold_again(connection, ids)
+
+
+def _fold_again(connection: Connection, ids: Sequence[int]) -> None:
+    """A row with recipients of both kinds is `partial`, whatever the doubt turned out to be."""
+    mine = sa.and_(recipient.c.outbox_id == outbox.c.id)
+    some = sa.exists().where(mine, recipient.c.status == "sent")
+    others = sa.exists().where(mine, recipient.c.status != "sent")
+    now = _now(connection)
+    sent_at = sa.func.coalesce(outbox.c.sent_at, now)
+    both = sa.update(outbox).where(outbox.c.id.in_(ids), some, others).values(status="partial", sent_at=sent_at)
+    connection.execute(both)
+
+
+def _note(connection: Connection, ids: Sequence[int], action: Action) -> None:
+    source = sa.select(
+        outbox.c.id,
+        outbox.c.claim_seq,
+        sa.literal_column(DIALECTS[connection.dialect.name].now),
+        sa.literal(NOBODY),
+        sa.literal(action),
+        sa.literal("was ").concat(outbox.c.status),
+    ).where(outbox.c.id.in_(ids))
+    columns = ["outbox_id", "claim_seq", "at", "worker", "outcome", "error"]
+    connection.execute(sa.insert(attempt).from_select(columns, source))
