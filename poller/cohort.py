@@ -2,8 +2,9 @@
 
 Rule 1. Permanent refusals that are identical, over different rows, one after another and with no success between, are
         withheld instead of believed. When there are `limit` of them they are an incident: none of the rows is at fault.
-Rule 2. Anything else in between (an acceptance, another reply) shows that the relay makes a difference between
-        messages: then what was withheld is believed.
+Rule 2. An acceptance or another reply in between shows that the relay makes a difference between messages: then what
+        was withheld is believed. A lost line, or a reply that blames us, shows nothing: relays that refuse everyone
+        often close the session now and then.
 Rule 3. A row that has been refused like that for `patience` seconds is believed at once, so that a list of really bad
         addresses ends.
 """
@@ -13,7 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from poller.outcome import Failed, signature
+from poller.outcome import Blame, Deferred, Failed, InDoubt, signature
 
 if TYPE_CHECKING:
     from poller.outcome import Verdict
@@ -44,7 +45,7 @@ class Cohort(Generic[T]):
         if sign and age >= self.patience:
             return Belief(settle=(item,))
         if not sign:
-            return Belief(settle=(*self.release(), item))
+            return Belief(settle=(item,) if _shows_nothing(verdict) else (*self.release(), item))
         believed = () if sign == self.signature else self.release()
         self.signature = sign
         self.withheld.append(item)
@@ -58,6 +59,14 @@ class Cohort(Generic[T]):
         self.withheld.clear()
         self.signature = ""
         return released
+
+
+def _shows_nothing(verdict: Verdict) -> bool:
+    """Nobody was accepted, and the relay said nothing about the message."""
+    return all(
+        isinstance(outcome, InDoubt) or (isinstance(outcome, Deferred) and outcome.blame is Blame.SESSION)
+        for outcome in verdict.outcomes
+    )
 
 
 def _signature(verdict: Verdict) -> str:

@@ -130,7 +130,7 @@ class Delivery:
                 standing = _standing(row, ())
             doubt = in_doubt_after_crash(why)
             outcomes = {state.address: doubt for state in standing.recipients if state.status == "queued"}
-            self.store.record([self._next_step(standing, outcomes)], holder=row.holder)
+            self.ledger.record_orphan(self._next_step(standing, outcomes), holder=row.holder)
 
     # --- one session ---
 
@@ -291,20 +291,19 @@ class Delivery:
         event = _event(step)
         level = self.log.info if event == "attempt.sent" else self.log.warning
         addresses = [state.address for state in step.recipients] or [row.content.get("recipients") or ""]
-        level(
-            event,
-            id=row.id,
-            attempt=row.attempts + step.attempts,
-            to=shortened(addresses[0]),
-            recipients=max(1, len(step.recipients)),
-            reply=str(step.reply) if step.reply else None,
-            queue_id=step.queue_id,
-            message_id=row.message_id,
-            error=step.error,
-            due_at=step.due_at.isoformat(timespec="seconds") if step.due_at else None,
-            seconds=round(seconds, 4),
-            batch=row.batch,
-        )
+        facts = {
+            "to": shortened(addresses[0]),
+            "recipients": len(step.recipients) or None,
+            "reply": str(step.reply) if step.reply else None,
+            "queue_id": step.queue_id,
+            "message_id": row.message_id,
+            "error": step.error,
+            "due_at": step.due_at.isoformat(timespec="seconds") if step.due_at else None,
+            "seconds": round(seconds, 4) if seconds else None,
+            "batch": row.batch,
+        }
+        said = {name: value for name, value in facts.items() if value is not None}
+        level(event, id=row.id, attempt=row.attempts + step.attempts, **said)
 
     # --- small ---
 

@@ -73,6 +73,11 @@ class Ledger:
         if len(self._pending) >= GROUP or self._clock() - self._since >= GROUP_AGE_S:
             self.flush()
 
+    def record_orphan(self, step: Step, *, holder: str) -> None:
+        """Write down at once what became of another's row, or of one that we held in an earlier life."""
+        recorded = self._store.record([step], holder=holder)
+        self.written.update({step.status: len(recorded.written)})
+
     def flush(self) -> bool:
         """Write everything down. False: the database is away and a stop was asked for, the rest is still in hand."""
         self._retry_stubborn()

@@ -6,9 +6,13 @@
 Rule 1. A 2xx to the end of data is delivery, for every recipient that was accepted at RCPT, and for nobody else.
 Rule 2. A line lost after the end of data may have left is `InDoubt`; lost anywhere earlier it is the session's fault.
 Rule 3. 421 is the session's (RFC 5321 section 3.8), whatever it answers.
-Rule 4. A reply that speaks of *us* (login, relaying, our address, our sender rights) is the session's, even as 5xx and
-        even at RCPT, where Postfix's `smtpd_delay_reject` puts it.
-Rule 5. Otherwise 4xx defers and 5xx fails: at RCPT the recipient, elsewhere the message.
+Rule 4. A reply that speaks of *us* (login, relaying, our address, our sender rights, our quota, commands out of order)
+        is the session's, even as 5xx and even at RCPT, where Postfix's `smtpd_delay_reject` puts it.
+Rule 5. Otherwise 4xx defers and 5xx fails: at RCPT the recipient, unless the words are about the sender; elsewhere the
+        message.
+Rule 6. A full transaction is gone on with at once only if it delivered something: else that would never end.
+
+The table of replies makes this file longer than most; it is read line by line, and each line says where it is from.
 """
 
 from __future__ import annotations
@@ -46,7 +50,7 @@ class Sent:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Deferred:
-    """Not now. `at_once`: only this transaction was full (RFC 5321 section 4.5.3.1.10), go on in the next."""
+    """Not now. `at_once`: only this transaction was full (RFC 5321 section 4.5.3.1.10), others were delivered in it."""
 
     blame: Blame
     reason: str
@@ -112,20 +116,27 @@ class Verdict:
         return any(isinstance(o, Sent) for o in self.outcomes)
 
 
+_ENVELOPE = frozenset({Phase.MAIL, Phase.RCPT, Phase.DATA})
+"""Where words are about us or the envelope. At the end of data the same words may be a filter's, about content."""
+_ANYWHERE = _ENVELOPE | {Phase.END}
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Pattern:
-    """A reply that means us: any given criterion must match; `why` continues "the relay …"."""
+    """A reply that means us: every given criterion must match; `why` continues "the relay …"."""
 
     why: str
     codes: frozenset[int] = frozenset()
-    statuses: frozenset[str] = frozenset()
+    status: re.Pattern[str] | None = None
     text: re.Pattern[str] | None = None
+    phases: frozenset[Phase] = _ANYWHERE
 
-    def matches(self, reply: Reply) -> bool:
+    def matches(self, phase: Phase, reply: Reply, words: str) -> bool:
         return (
-            (not self.codes or reply.code in self.codes)
-            and (not self.statuses or reply.status in self.statuses)
-            and (self.text is None or bool(self.text.search(reply.text)))
+            phase in self.phases
+            and (not self.codes or reply.code in self.codes)
+            and (self.status is None or bool(self.status.fullmatch(reply.status)))
+            and (self.text is None or bool(self.text.search(words)))
         )
 
 
@@ -133,38 +144,76 @@ def _words(pattern: str) -> re.Pattern[str]:
     return re.compile(pattern, re.IGNORECASE)
 
 
-# Each line: what it is, and where it comes from.
+_NO_RELAYING = _words(
+    r"\brelay(ing)?\b.{0,60}\b(denied|prohibited|not (permitted|allowed))"  # Postfix, Sendmail, Exim, Gmail, Exchange
+    r"|\b(not permitted|unable|not allowed) to relay\b|\bno relaying\b"  # Exim, Exchange, others
+    r"|allowed rcpthosts"  # qmail: "that domain isn't in my list of allowed rcpthosts"
+)
+_WANTS_LOGIN = _words(
+    r"\bauthentication (is )?(required|needed)|\bauth(enticate)? first\b|\bclient was not authenticated"
+    r"|\bsmtp auth(entication)? is required|unauthenticated senders? not allowed"  # cPanel; SendGrid
+)
+_OUR_HOST = _words(
+    r"client host rejected|client host \S+ blocked|helo command rejected"  # Postfix, also Exchange for its block lists
+    r"|\b(your|sending) (ip|host)\b( address)?.{0,60}\b(block(ed)?|black) ?list|\bbanned sending ip"  # Exchange Online
+    r"|\bon our block list|\bhost \S+ is in an rbl|rejected because [\d.:a-f]+ is in a"  # Outlook.com; Exim
+)
+_OUR_SENDER = _words(
+    r"sender address rejected: (not owned|not logged in)"  # Postfix, reject_sender_login_mismatch
+    r"|sender not allowed|not allowed to send as|not have permissions? to (send as|send on behalf|submit)"  # Exchange
+    r"|SendAsDenied|not authorized to perform|match a verified sender identity"  # Exchange; Amazon SES; SendGrid
+)
+_OUR_QUOTA = _words(
+    r"\btoo (much mail|many \w+) from\b"  # Postfix, anvil(8): "too much mail from 192.0.2.1"
+    r"|\bthrottling failure|\bmaximum credits exceeded"  # Amazon SES; SendGrid
+    r"|\bdaily (user sending|smtp relay|message|sending) (limit|quota)|\b24-hour sending limit"  # Gmail; SES; GoDaddy
+    r"|\bexceeded the max(imum)? (emails|defers)\b|submission ?quota ?exceeded"  # cPanel; Exchange
+    r"|\bserver busy\b.*\bfrom \[|\btemporarily rate limited"  # Exchange Online
+)
+_ACCESS_DENIED = _words(
+    r"(^|: )access denied\W*$"
+)  # Postfix access(5), REJECT without words; `reject` as a restriction
+
 SESSION_REPLIES = (
-    # RFC 4954 section 6: authentication required, failed, mechanism too weak, encryption required.
+    # RFC 4954 section 6: authentication required, mechanism too weak, failed, encryption required.
     _Pattern(codes=frozenset({530, 534, 535, 538}), why="wants another login"),
-    _Pattern(codes=frozenset({454}), statuses=frozenset({"4.7.0"}), why="could not check our login for now"),
-    _Pattern(codes=frozenset({432}), why="limits our connections"),  # Exchange Online, 4.3.2
-    # RFC 3463 / the IANA registry: system full, not accepting, not capable now.
-    _Pattern(statuses=frozenset({"4.3.1", "4.3.2", "4.3.5", "5.3.2", "5.3.5"}), why="has a problem of its own"),
-    # Microsoft: SMTP AUTH disabled for the tenant or mailbox; not allowed to send as this sender.
-    _Pattern(statuses=frozenset({"5.7.30", "5.7.57", "5.7.60", "5.7.139"}), why="does not let us send"),
-    # Postfix, Exim, Sendmail, Exchange: rejections of the client, as they are worded at RCPT.
+    _Pattern(codes=frozenset({454}), status=_words(r"4\.7\.0"), why="could not check our login for now"),
+    _Pattern(text=_WANTS_LOGIN, phases=_ENVELOPE, why="wants a login"),
+    # Exchange Online: 432 4.3.2, but for a mailbox that is busy. RFC 4954: a password transition is needed.
+    _Pattern(codes=frozenset({432}), text=_words(r"^(?!.*recipient thread limit)"), why="limits our connections"),
+    # RFC 5321 section 4.2.4: a bad sequence of commands, or one not known: the session has lost its step, not the row.
+    _Pattern(codes=frozenset({502, 503}), why="does not follow our commands"),
+    # RFC 3463: system full, not accepting, not capable, wrongly configured; mail system congestion, a spent quota too
+    # (Gmail's 550 5.4.5).
+    _Pattern(status=_words(r"4\.3\.[125]|5\.3\.[25]|[45]\.4\.5"), why="has a problem of its own"),
+    _Pattern(text=_words(r"queue file write error"), why="has a problem of its own"),  # Postfix: 451 4.3.0, disk full
+    # RFC 7372: our address has no name (reverse DNS).
+    _Pattern(status=_words(r"[45]\.7\.25"), why="rejects our host"),
+    # Exchange: basic authentication is off, login wanted, sender rights, connectors, outbound spam; a bad HELO name,
+    # our address, our tenant; limits.
+    _Pattern(status=_words(r"5\.7\.(30|51|57|60|64|139|50[123]|750)|5\.2\.252"), why="does not let us send"),
+    _Pattern(status=_words(r"5\.1\.8"), text=_words(r"bad outbound sender"), why="does not let us send"),
+    _Pattern(status=_words(r"5\.7\.(506|511|513|60[6-9]|6[1-4]\d|708)"), why="rejects our host"),
+    _Pattern(status=_words(r"4\.7\.(5\d\d|6\d\d|8[5-9]\d)|5\.7\.(23[23]|508|705)|5\.1\.90"), why="limits us"),
+    _Pattern(text=_OUR_QUOTA, why="limits us"),
+    _Pattern(text=_NO_RELAYING, phases=_ENVELOPE, why="does not relay for us"),
+    _Pattern(text=_OUR_HOST, why="rejects our host"),
+    _Pattern(text=_OUR_SENDER, why="does not let us use this sender"),
+    # Not 550 5.4.1 "Recipient address rejected: Access denied": so Exchange Online says that there is no such user.
     _Pattern(
-        text=_words(
-            r"relay(ing)?( access)? (is )?(denied|not (permitted|allowed))|not permitted to relay|unable to relay"
-        ),
-        why="does not relay for us",
-    ),
-    _Pattern(
-        text=_words(r"client host rejected|client host \S+ blocked|helo command rejected"),
-        why="rejects our host",
-    ),
-    _Pattern(
-        text=_words(r"sender address rejected: (not owned|not logged in)|sender not allowed|not allowed to send as"),
-        why="does not let us use this sender",
-    ),
-    # Postfix access(5) maps answer REJECT with just these words.
-    _Pattern(
-        codes=frozenset({554}), statuses=frozenset({"5.7.1"}), text=_words(r"\baccess denied\b"), why="rejects our host"
+        codes=frozenset({554, 454}),
+        status=_words(r"[45]\.7\.1"),
+        text=_ACCESS_DENIED,
+        phases=_ENVELOPE,
+        why="rejects us",
     ),
 )
 
+# At RCPT, and yet not about the recipient: sender's address (RFC 3463), SPF, DKIM, DMARC (RFC 7372), size.
+_ABOUT_MESSAGE = re.compile(r"[45]\.(1\.[78]|7\.2[0-7]|7\.509|7\.515|3\.4)")
+_ABOUT_SENDER = _words(r"\bsender address\b")
 _TOO_MANY = _words(r"too many recipients|maximum (number of )?recipients")
+_ADDRESS = re.compile(r"<[^>]*>|\S+@\S+")
 _GOOD = {Phase.MAIL: 2, Phase.RCPT: 2, Phase.DATA: 3, Phase.END: 2}
 _DONE_BY = {Phase.MAIL: "MAIL", Phase.RCPT: "RCPT", Phase.DATA: "DATA", Phase.END: "the end of data"}
 
@@ -182,6 +231,8 @@ def judge(exchange: Exchange) -> Verdict:
         begun = exchange.mail is not None and exchange.mail.kind == _GOOD[Phase.MAIL]
         replies = exchange.rcpt if begun and exchange.rcpt else (None,) * len(message.recipients)
         outcomes = tuple(_one(reply, whole) for reply in replies)
+        if not any(isinstance(outcome, Sent) for outcome in outcomes):
+            outcomes = tuple(_patient(outcome) for outcome in outcomes)  # Rule 6
     replies_seen = (exchange.mail, *exchange.rcpt, exchange.data, exchange.end)
     return Verdict(
         message=message,
@@ -219,11 +270,18 @@ def _one(rcpt: Reply | None, whole: Outcome) -> Outcome:
     return _refusal(Phase.RCPT, rcpt, Blame.RECIPIENT)
 
 
+def _patient(outcome: Outcome) -> Outcome:
+    return replace(outcome, at_once=False) if isinstance(outcome, Deferred) else outcome
+
+
 def _refusal(phase: Phase, reply: Reply, blame: Blame) -> Outcome:
     said = f"at {_DONE_BY[phase]}: {reply}"
-    special = _about_us_or_the_transaction(phase, reply, said)
+    words = _ADDRESS.sub("…", reply.text)  # whoever chose an address must not choose the judgement
+    special = _about_us_or_the_transaction(phase, reply, said, words)
     if special is not None:
         return special
+    if _ABOUT_MESSAGE.fullmatch(reply.status) or _ABOUT_SENDER.search(words):
+        blame = Blame.MESSAGE
     match reply.kind:
         case 4:
             return Deferred(blame=blame, reply=reply, reason=f"deferred {said}")
@@ -236,14 +294,16 @@ def _refusal(phase: Phase, reply: Reply, blame: Blame) -> Outcome:
             return Deferred(blame=Blame.SESSION, reply=reply, reason=f"an answer that makes no sense {said}")
 
 
-def _about_us_or_the_transaction(phase: Phase, reply: Reply, said: str) -> Outcome | None:
+def _about_us_or_the_transaction(phase: Phase, reply: Reply, said: str, words: str) -> Outcome | None:
     if reply.code == SERVICE_CLOSING:
         return Deferred(blame=Blame.SESSION, reply=reply, reason=f"the relay closed the session {said}")
+    if reply.kind not in {4, 5}:
+        return None
+    for pattern in SESSION_REPLIES:
+        if pattern.matches(phase, reply, words):
+            return Deferred(blame=Blame.SESSION, reply=reply, reason=f"the relay {pattern.why}: {said}")
     if phase is Phase.RCPT and _transaction_is_full(reply):
         return Deferred(blame=Blame.RECIPIENT, reply=reply, at_once=True, reason=f"the transaction was full {said}")
-    for pattern in SESSION_REPLIES:
-        if pattern.matches(reply):
-            return Deferred(blame=Blame.SESSION, reply=reply, reason=f"the relay {pattern.why}: {said}")
     return None
 
 
@@ -251,31 +311,42 @@ def _about_us_or_the_transaction(phase: Phase, reply: Reply, said: str) -> Outco
 _QUEUE_IDS = tuple(
     re.compile(pattern)
     for pattern in (
+        r"(?i)\bqueued on \S+ (?:as )?([\w-]*\d[\w-]*)",  # Yandex
         r"(?i)\bqueued (?:as|with id):? ([\w.+-]*\w)",  # Postfix, SendGrid, Mailjet, Mailpit; Stalwart
         r"\bInternalId=(\w+)",  # Exchange
         r"\bids?=([\w.-]*\w)",  # Exim; KumoMTA
         r"(\S+) - gsmtp$",  # Gmail
-        r"(?i)^([\w.-]+) message accepted for delivery",  # OpenSMTPD, Sendmail
+        r"(?i)^(?=\S*\d)([\w.-]+) (?:message|mail) accepted for delivery",  # OpenSMTPD, Sendmail, Proofpoint; Comcast
+        r"(?i)^ok: +message (\d+) accepted",  # Cisco IronPort
         r"(?i)\bqueued \(([\w.-]+)\)",  # Haraka
         r"(?i)^ok:? \d+ qp (\d+)$",  # qmail
         r"(?i)^ok ([0-9a-f]{16}-[0-9a-f-]{20,})$",  # Amazon SES
     )
 )
+_QUEUE_ID_MOST = 191  # characters: what the column holds on MariaDB; the longest seen have about 90
 
 
 def queue_id(reply: Reply) -> str:
     """The relay's own queue id, read from its final 250; "" if it names none or in a way not known here."""
-    return next((match[1] for pattern in _QUEUE_IDS if (match := pattern.search(reply.text))), "")
+    found = next((match[1] for pattern in _QUEUE_IDS if (match := pattern.search(reply.text))), "")
+    return found if len(found) <= _QUEUE_ID_MOST else ""
 
 
 def _transaction_is_full(reply: Reply) -> bool:
-    """452 4.5.3, or the historical 552 (RFC 5321 section 4.5.3.1.10); a bare 452 must say so in words."""
-    return reply.code in {452, 552} and (reply.status in {"4.5.3", "5.5.3"} or bool(_TOO_MANY.search(reply.text)))
+    """X.5.3, or 452 and the historical 552 (RFC 5321 section 4.5.3.1.10) that say so in words."""
+    return reply.status in {"4.5.3", "5.5.3"} or (reply.code in {452, 552} and bool(_TOO_MANY.search(reply.text)))
+
+
+_CHANGING = re.compile(r"<[^>]*>|\S+@\S+|\S*\d\S*")  # addresses, and words with a digit: times, queue ids, hosts
 
 
 def signature(outcome: Outcome, recipient: str) -> str:
     """What makes two permanent refusals "identical": code, status and words, without the recipient and numbers."""
     if not isinstance(outcome, Failed) or outcome.reply is None:
         return ""
-    reply = replace(outcome.reply, text=outcome.reply.text.lower().replace(recipient.lower(), "…"))
-    return re.sub(r"\d{3,}|<[^>]*>|\S+@\S+", "…", f"{reply.status} {reply.text}") + f" {reply.code}"
+    reply = outcome.reply
+    words = _CHANGING.sub("…", reply.text.lower().replace(recipient.lower(), "…"))
+    local_part = recipient.lower().rpartition("@")[0]
+    if local_part:
+        words = re.sub(rf"(?<!\w){re.escape(local_part)}(?!\w)", "…", words)
+    return f"{reply.code} {reply.status} {words}"

@@ -9,6 +9,7 @@ Rule 3. Trouble of the session costs no attempt. It delays the row only when it 
         that a row that breaks every session cannot stand in everyone's way.
 Rule 4. Giving up is by the recipient's own attempts, or by the age since the first attempt; a retry that would lie
         beyond `expires_at` is not scheduled.
+Rule 5. What may have been delivered is never called expired: it is held.
 """
 
 from __future__ import annotations
@@ -154,19 +155,16 @@ def next_step(
 ) -> Step:
     """What becomes of the row. `outcomes` is by recipient address; open recipients it does not name stay open."""
     before = {state.address: state for state in standing.recipients}
-    charged = any(_charges(outcome) for outcome in outcomes.values())
-    doubted = any(isinstance(outcome, InDoubt) for outcome in outcomes.values())
+    outcomes = {a: o for a, o in outcomes.items() if a in before and before[a].status == "queued"}
     due_at = _due_at(standing, outcomes, now=now, chance=chance, settings=settings)
-    after = {
+    after = before | {
         address: _recipient_after(
-            state, outcomes[address], standing=standing, due_at=due_at, now=now, settings=settings
+            before[address], outcome, standing=standing, due_at=due_at, now=now, settings=settings
         )
-        if address in outcomes and state.status == "queued"
-        else state
-        for address, state in before.items()
+        for address, outcome in outcomes.items()
     }
     status = fold(state.status for state in after.values())
-    touched = [after[address] for address in outcomes if address in after]
+    touched = [after[address] for address in outcomes]
     telling = _most_telling(touched)
     several = len(after) > 1
     return Step(
@@ -175,9 +173,9 @@ def next_step(
         message_id=standing.message_id,
         status=status,
         at=now,
-        attempts=int(charged),
-        doubts=int(doubted),
-        due_at=due_at if status == "queued" else None,
+        attempts=int(any(_charges(outcome) for outcome in outcomes.values())),
+        doubts=int(any(isinstance(outcome, InDoubt) for outcome in outcomes.values())),
+        due_at=_within(standing.expires_at, due_at) if status == "queued" else None,
         reply=telling.reply if telling else None,
         queue_id=next((s.queue_id for s in touched if s.queue_id), None),
         error=_row_error(status, telling, several=several),
@@ -200,6 +198,8 @@ def _charges(outcome: Outcome) -> bool:
     match outcome:
         case Sent():
             return True
+        case Deferred(at_once=True):
+            return False  # it was not asked for; Rule 6 of `poller.outcome` bounds how often
         case Failed(reply=reply) | Deferred(blame=Blame.MESSAGE | Blame.RECIPIENT, reply=reply):
             return reply is not None
         case Deferred() | InDoubt() | Suppressed() | Expired():
@@ -212,28 +212,45 @@ def _due_at(
     standing: Standing, outcomes: Mapping[str, Outcome], *, now: datetime, chance: float, settings: RetrySettings
 ) -> datetime | None:
     """When the row is next due: the earliest that any of its open recipients asks for. None: as it was."""
-    if any(state.status == "queued" and state.address not in outcomes for state in standing.recipients):
-        return None  # some were not asked for yet: the next transaction is theirs
-    waits = [_wait(standing, outcome, chance, settings) for outcome in outcomes.values()]
-    asked = [wait for wait in waits if wait is not None]
-    if not asked or min(asked) <= 0:
+    if any(isinstance(outcome, Deferred) and outcome.at_once for outcome in outcomes.values()):
         return None
-    return now + timedelta(seconds=min(asked))
+    troubled = any(isinstance(o, Deferred) and o.blame is Blame.SESSION for o in outcomes.values())
+    others = [s.attempts + s.doubts for s in standing.recipients if s.status == "queued" and s.address not in outcomes]
+    if others and not troubled and min(others) < _rounds(standing, outcomes):
+        return None  # the next transaction is theirs
+    states = (state for state in standing.recipients if state.address in outcomes)
+    waits = [_wait(standing, state, outcomes[state.address], chance, settings) for state in states]
+    # No wish of the session's must not hurry recipients that were told to wait.
+    asked = [wait for wait in waits if wait > 0] or [settings.delay(tries, chance) for tries in others if tries]
+    return now + timedelta(seconds=min(asked)) if asked and min(asked) > 0 else None
 
 
-def _wait(standing: Standing, outcome: Outcome, chance: float, settings: RetrySettings) -> float | None:
+def _rounds(standing: Standing, outcomes: Mapping[str, Outcome]) -> int:
+    """How often each of those that were asked now, and stay open, has been asked; 1 if none does.
+
+    A row with more recipients than fit into a transaction goes round: only who lags behind does not wait.
+    """
+    asked = (s for s in standing.recipients if isinstance(outcomes.get(s.address), Deferred | InDoubt))
+    return min((state.attempts + state.doubts + 1 for state in asked), default=1)
+
+
+def _within(expires_at: datetime | None, due_at: datetime | None) -> datetime | None:
+    """Not beyond `expires_at`: a row that trouble of the session delays is called expired in time."""
+    return min(due_at, expires_at) if due_at and expires_at else due_at
+
+
+def _wait(standing: Standing, state: RecipientState, outcome: Outcome, chance: float, settings: RetrySettings) -> float:
+    """Seconds that an open recipient asks for; 0 is no wish."""
     match outcome:
-        case Deferred(at_once=True):
-            return 0.0
         case Deferred(blame=Blame.SESSION):
             uncharged = standing.claim_seq - standing.attempts - standing.doubts
             return settings.delay(uncharged - 1, chance) if uncharged > 1 else 0.0
         case Deferred():
-            return settings.delay(standing.attempts + 1, chance)
+            return settings.delay(state.attempts + 1, chance)
         case InDoubt():
-            return settings.delay(standing.doubts + 1, chance)
+            return settings.delay(state.doubts + 1, chance)
         case _:
-            return None
+            return 0.0
 
 
 def _recipient_after(
@@ -255,7 +272,7 @@ def _recipient_after(
         case Suppressed(reason=reason):
             return replace(tried, status="suppressed", error=reason)
         case Expired(reason=reason):
-            return replace(tried, status="expired", error=reason)
+            return _expired(tried, reason)
         case InDoubt(reason=reason):
             return _doubted(replace(tried, doubts=state.doubts + 1, error=reason), standing, due_at, settings)
         case Deferred(reason=reason):
@@ -287,8 +304,14 @@ def _given_up(
     if age >= settings.give_up_after:
         return replace(state, status="failed", error=f"given up after {format_duration(age)}: {state.error}")
     if standing.expires_at is not None and (due_at or now) >= standing.expires_at:
-        return replace(state, status="expired", error=f"expires before the next attempt: {state.error}")
+        return _expired(state, f"expires before the next attempt: {state.error}")
     return state
+
+
+def _expired(state: RecipientState, reason: str) -> RecipientState:
+    if state.doubts:  # Rule 5
+        return replace(state, status="in_doubt", error=f"{reason}; held, as it may have been delivered before")
+    return replace(state, status="expired", error=reason)
 
 
 _TELLING_ORDER = ("failed", "in_doubt", "queued", "expired", "suppressed", "sent")
@@ -330,5 +353,4 @@ def _notes(
             error=after[address].error,
         )
         for address, outcome in outcomes.items()
-        if address in after
     )

@@ -49,6 +49,7 @@ if TYPE_CHECKING:
 
     from poller.config import Config
     from poller.log import Logger
+    from poller.outbox.rows import ClaimedRow
 
 Mode = Literal["forever", "once", "drain"]
 
@@ -248,7 +249,7 @@ class Service:
     # --- the delivering thread ---
 
     def _tick(self) -> None:
-        self._idle.clear()
+        self._idle.clear()  # before looking at `stop`: who stops us waits for this
         try:
             if not self._stop.is_set():
                 self._drain()
@@ -256,13 +257,15 @@ class Service:
             self._say.say("error", "database.unavailable", about="database", fingerprint=str(why), reason=str(why))
             self._database_away = True
         finally:
-            self._leave_the_line()
+            if not self._stop.is_set():  # the scheduler's own lock is held while it shuts down
+                self._leave_the_line()
             self._idle.set()
 
     def _leave_the_line(self) -> None:
         """The session may be of use to the next tick for `idle_close` seconds, and no longer."""
         if self.courier.is_open:
-            when = datetime.now(UTC) + timedelta(seconds=self.config.smtp.idle_close)
+            left = max(0.0, self.config.smtp.idle_close - self.courier.idle_seconds)
+            when = datetime.now(UTC) + timedelta(seconds=left)
             close = self.courier.close_if_idle
             self._scheduler.add_job(close, "date", run_date=when, id="idle", executor="deliver", replace_existing=True)
 
@@ -272,10 +275,17 @@ class Service:
         self._recover()
         try:
             while not self._stop.is_set() and self._batch():
-                self._stop.wait(self.config.poll.batch_pause)
+                self._breathe()
         finally:
             self.delivery.settle_withheld()
         self._end_if_done()
+
+    def _breathe(self) -> None:
+        """Wait between two batches, with nothing unwritten meanwhile."""
+        if self.config.poll.batch_pause:
+            self.ledger.flush()
+            self._progressed()
+            self._stop.wait(self.config.poll.batch_pause)
 
     def _begin(self) -> None:
         """The first tick that reaches the database: enter ourselves, and judge what we held before."""
@@ -320,12 +330,17 @@ class Service:
         except RelayTrouble as trouble:
             self.delivery.troubled(trouble)
             return self.mode != "once"
-        rows = self.store.claim(self.config.poll.batch_size, in_hand=self.delivery.in_hand)
+        rows = self._claim()
+        if not rows and self.ledger.in_hand and self.ledger.flush():
+            rows = self._claim()  # what was written just now may be due at once
         if not rows:
             return False
         self._log.debug("batch.claimed", rows=len(rows))
         self.delivery.deliver(rows)
         return True
+
+    def _claim(self) -> list[ClaimedRow]:
+        return self.store.claim(self.config.poll.batch_size, in_hand=self.delivery.in_hand)
 
     def _rested(self) -> bool:
         """Wait until the relay may be used again. False: a stop was asked for, or the mode does not wait."""

@@ -7,6 +7,7 @@ dataclasses that the rooms define, and each key is declared once.
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
@@ -31,14 +32,23 @@ def parse_duration(value: object) -> float:
 
 
 def format_duration(seconds: float) -> str:
-    """The shortest exact spelling that `parse_duration` reads back, two units at most: 90 -> "1m30s"."""
-    for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):
-        if seconds >= size:
-            whole, rest = divmod(round(seconds), size)
-            smaller = {"d": "h", "h": "m", "m": "s"}[unit]
-            count = int(rest // _SECONDS[smaller])
-            return f"{whole}{unit}{count}{smaller}" if count else f"{whole}{unit}"
-    return f"{seconds:.3g}s" if seconds >= 1 or seconds == 0 else f"{seconds * 1000:.3g}ms"
+    """A short spelling that `parse_duration` reads back: 90 -> "1m30s".
+
+    Two neighbouring units at most, what is below the smaller one left out (3661 -> "1h1m"); three digits below a
+    minute. `seconds` is finite and not negative.
+    """
+    total = round(seconds)
+    for unit, size, smaller, part in (("d", 86400, "h", 3600), ("h", 3600, "m", 60), ("m", 60, "s", 1)):
+        if total >= size:
+            count = total % size // part
+            return f"{total // size}{unit}{count}{smaller}" if count else f"{total // size}{unit}"
+    milliseconds = float(f"{seconds * 1000:.3g}")
+    return f"{_plain(milliseconds)}ms" if 0 < milliseconds < 1000 else f"{_plain(milliseconds / 1000)}s"  # noqa: PLR2004 - ms in a second
+
+
+def _plain(number: float) -> str:
+    """Without an exponent and without trailing zeros."""
+    return f"{number:.6f}".rstrip("0").rstrip(".")
 
 
 def parse_size(value: object) -> int:
@@ -60,23 +70,31 @@ class _Parsed:
     most: float | None = None
     write: Callable[[float], str] = str
 
-    def _checked(self, value: object) -> object:
-        parsed = self.parse(value) if self.parse else value
-        if isinstance(parsed, int | float) and not isinstance(parsed, bool):
-            if self.least is not None and parsed < self.least:
-                raise ValueError(f"too small; at least {self.write(self.least)}")
-            if self.most is not None and parsed > self.most:
-                raise ValueError(f"too large; at most {self.write(self.most)}")
-        return parsed
+    def _read(self, value: object) -> object:
+        return self.parse(value) if self.parse else value
+
+    def _bounded(self, value: float) -> float:
+        """Checked last, on the number itself: what comes from the environment is text until then."""
+        if math.isnan(value):
+            raise ValueError("not a number")
+        if self.least is not None and value < self.least:
+            raise ValueError(f"too small; at least {self.write(self.least)}")
+        if self.most is not None and value > self.most:
+            raise ValueError(f"too large; at most {self.write(self.most)}")
+        return value
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> dict[str, Any]:
-        function = {"type": "no-info", "function": self._checked}
-        return {"type": "function-before", "function": function, "schema": handler(source)}
+        reading = {"type": "no-info", "function": self._read}
+        bounding = {"type": "no-info", "function": self._bounded}
+        read = {"type": "function-before", "function": reading, "schema": handler(source)}
+        return {"type": "function-after", "function": bounding, "schema": read}
 
 
-Seconds = Annotated[float, _Parsed(parse_duration, least=0.001, write=format_duration)]
+_LONGEST_S = 36500 * 86400.0  # a hundred years; a time beyond the year 9999 can't be written down
+
+Seconds = Annotated[float, _Parsed(parse_duration, least=0.001, most=_LONGEST_S, write=format_duration)]
 """A duration above zero."""
-SecondsOrZero = Annotated[float, _Parsed(parse_duration, write=format_duration)]
+SecondsOrZero = Annotated[float, _Parsed(parse_duration, most=_LONGEST_S, write=format_duration)]
 Bytes = Annotated[int, _Parsed(parse_size, least=1)]
 Port = Annotated[int, _Parsed(least=1, most=65535)]
 Count = Annotated[int, _Parsed(least=1, most=1_000_000_000)]

@@ -30,12 +30,12 @@ ONLY_IN = {
 """Which rooms may import a library."""
 
 UNITS = {"poller.units"}
-PURE = {"poller." + name for name in ("exchange", "outcome", "retry", "throttle", "units", "settings")}
-JUDGES = {"poller.outcome", "poller.retry", "poller.throttle", "poller.exchange", "poller.units"}
+PURE = {"poller." + name for name in ("exchange", "outcome", "retry", "cohort", "rest", "throttle", "units", "settings")}
+JUDGES = {"poller." + name for name in ("outcome", "retry", "cohort", "rest", "throttle", "exchange", "units")}
 ROOMS = {"poller.outbox", "poller.message", "poller.smtp", "poller.journal"}
 LOG = {"poller.log"}
-DELIVERY = JUDGES | ROOMS | LOG | {"poller.delivery"}
-SERVICE = DELIVERY | {"poller.service", "poller.config", "poller.settings"}
+DELIVERY = JUDGES | ROOMS | LOG | {"poller.ledger", "poller.delivery"}
+SERVICE = DELIVERY | {"poller", "poller.service", "poller.state", "poller.config", "poller.settings"}
 EVERYTHING = SERVICE | {"poller", "poller.cli", "poller.status", "poller.sources"}
 
 MAY_IMPORT = {
@@ -46,7 +46,9 @@ MAY_IMPORT = {
     "poller.smtp": JUDGES | {"poller.smtp"},
     "poller.outbox": JUDGES | {"poller.outbox"},
     "poller.journal": JUDGES | {"poller.journal"},
+    "poller.ledger": DELIVERY - {"poller.delivery"},
     "poller.delivery": DELIVERY,
+    "poller.state": set(),
     "poller.service": SERVICE,
     "poller.config": ROOMS | PURE | LOG | {"poller.sources"},
     "poller.status": SERVICE - {"poller.config"} | {"poller.status", "poller"},

@@ -113,7 +113,6 @@ def test_what_libraries_log_takes_the_same_road_and_their_chatter_none() -> None
     assert found == [
         ("some.library", "info", "j…@example.com is here"),
         ("apscheduler.executors.default", "warning", "trouble"),
-        ("apscheduler.scheduler", "warning", "trouble"),
         ("sqlalchemy.engine", "warning", "trouble"),
     ]
 

@@ -12,8 +12,7 @@ import click
 
 from poller import __version__
 from poller.cli.check import check
-
-# from poller.cli.demo import demo_command
+from poller.cli.demo import demo_command
 from poller.cli.look import explain, show, status
 from poller.cli.migrate import migrate
 from poller.cli.operate import cancel, pause, resolve, resume, retry
@@ -38,5 +37,5 @@ def main(context: click.Context, config: str | None) -> None:
     context.obj = config
 
 
-for command in (migrate, check, run, status, show, explain, send, retry, pause, resume, cancel, resolve):
+for command in (demo_command, migrate, check, run, status, show, explain, send, retry, pause, resume, cancel, resolve):
     main.add_command(command)

@@ -17,9 +17,8 @@ from poller.outbox.report import Overview, Story, attachments_of, overview, stor
 from poller.units import format_duration
 
 if TYPE_CHECKING:
-    from sqlalchemy.engine import Engine
-
     from poller.config import Config
+    from poller.outbox import Engine
 
 WATCH_S = 1.0
 

@@ -17,7 +17,7 @@ from poller.outbox.operate import Action, Selection, change, count, pause_all, r
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from sqlalchemy.engine import Engine
+    from poller.outbox import Engine
 
 
 def _selecting(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -21,7 +21,7 @@ from poller.state import StateTaken
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from sqlalchemy.engine import Engine
+    from poller.outbox import Engine
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -13,13 +13,15 @@ Raises `DatabaseRefused` for a database we will not run on. Errors of a running 
 from __future__ import annotations
 
 import hashlib
+import json
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import DBAPIError, NoSuchModuleError, OperationalError
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, NoSuchModuleError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 if TYPE_CHECKING:
@@ -53,12 +55,22 @@ class DatabaseUnavailable(Exception):  # noqa: N818 - named by who is to blame
     """The database does not answer, or not now: wait, and ask again. Nothing of the row is at fault."""
 
 
+class RowsLocked(DatabaseUnavailable):
+    """The database is there, but somebody else holds a lock for longer than we wait."""
+
+
 def connect(settings: DatabaseSettings) -> Engine:
     """An Engine for `settings`; connects to nothing yet. Raises DatabaseRefused."""
     url = _url_with_driver(settings.url)
     dialect = url.get_backend_name()
     try:
-        engine = sa.create_engine(url, connect_args=_connect_args(dialect), hide_parameters=True, **_pool(dialect))
+        engine = sa.create_engine(
+            url,
+            connect_args=_connect_args(dialect),
+            hide_parameters=True,
+            json_deserializer=readable_json,
+            **_pool(dialect),
+        )
     except ModuleNotFoundError as error:
         extra = "postgresql" if dialect == "postgresql" else "mysql"
         raise DatabaseRefused(f'the driver {error.name} is not installed; run: pip install "poller[{extra}]"') from None
@@ -121,6 +133,8 @@ def _prepare(engine: Engine, settings: DatabaseSettings) -> None:
     def _on_connect(connection: Any, _record: Any) -> None:
         if engine.dialect.name == "sqlite":
             connection.isolation_level = None
+            # Text that is not UTF-8 (an application wrote Latin-1) must not break the reading of other rows.
+            connection.text_factory = partial(str, encoding="utf-8", errors="replace")
             connection.create_function("poller_message_id", 3, keyed_message_id, deterministic=True)
         cursor = connection.cursor()
         for statement in statements:
@@ -156,6 +170,14 @@ def _session_statements(engine: Engine, settings: DatabaseSettings) -> list[str]
     ]
 
 
+def readable_json(text: str | bytes) -> Any:
+    """The JSON value, or the text itself where it is nested too deeply to read: one row must not break a claim."""
+    try:
+        return json.loads(text)
+    except RecursionError:
+        return str(text)
+
+
 def keyed_message_id(key: str, row_id: int, domain: str) -> str:
     """The Message-ID of a row, as the other dialects compute it in SQL: 32 hex digits that tell nobody the id."""
     digest = hashlib.sha256(f"{key}:{row_id}".encode()).hexdigest()
@@ -186,6 +208,7 @@ _AWAY_SQLSTATES = ("08", "53", "57P", "25006", "58")
 _AWAY_NUMBERS = frozenset(
     {1021, 1040, 1041, 1053, 1152, 1158, 1159, 1160, 1161, 1203, 1226, 1290, 1317, 1836, 2002, 2003, 2006, 2013, 3032}
 )
+_CHECK_NUMBERS = frozenset({3819, 4025})  # MySQL's and MariaDB's "a CHECK failed"
 _AWAY_SQLITE = (
     "disk i/o error",
     "database or disk is full",
@@ -223,6 +246,11 @@ def is_away(error: DBAPIError) -> bool:
     return isinstance(error, OperationalError) and "connection" in text
 
 
+def is_refusal(error: DBAPIError) -> bool:
+    """The database found the data at fault: a CHECK, a key, a type. (PyMySQL calls a failed CHECK operational.)"""
+    return isinstance(error, IntegrityError | DataError) or _number(error.orig) in _CHECK_NUMBERS
+
+
 def _number(original: BaseException | None) -> int | None:
     first = original.args[0] if original is not None and original.args else None
     return first if isinstance(first, int) else None
@@ -240,6 +268,8 @@ def transaction(engine: Engine, work: Callable[[Connection], T], *, reading: boo
     """`work` in a transaction of its own, repeated when the server rolled it back as a victim.
 
     Raises DatabaseUnavailable when the database is away; then it is unknown whether the transaction was committed.
+    Raises RowsLocked, which is one, when a lock was not given up in time; then it was not. (SQLite has one lock for
+    all, and is then away.)
     """
     if reading and engine.dialect.name == "sqlite":
         engine = engine.execution_options(poller_reading=True)
@@ -251,6 +281,8 @@ def transaction(engine: Engine, work: Callable[[Connection], T], *, reading: boo
             if is_victim(error) and not is_lock_wait(error) and attempt < SAFE_TRIES:
                 time.sleep(TRY_AGAIN_AFTER_S * attempt)
                 continue
+            if is_lock_wait(error):
+                raise RowsLocked(words_of(error)) from error
             if is_away(error):
                 raise DatabaseUnavailable(words_of(error)) from error
             raise

@@ -64,7 +64,8 @@ _STEP_TYPES = {
     "begun": ("integer", "INT"),
 }
 
-# An operator's word (paused, cancelled) outlives a deferral, and nothing else. A row that was claimed for the first
+# An operator's word (paused, cancelled) outlives a deferral, and nothing else. A row in doubt waits for a person, and
+# is in no worker's hands. A row that was claimed for the first
 # time and not begun forgets that it was claimed, so that its age does not count from there.
 _RECORD_SET = """
     status = CASE WHEN v.status = 'queued' AND o.status IN ('paused', 'cancelled') THEN o.status ELSE v.status END,
@@ -79,15 +80,15 @@ _RECORD_SET = """
     first_attempt_at = CASE WHEN v.begun = 0 AND o.claim_seq = 1 THEN NULL ELSE o.first_attempt_at END,
     sent_at = CASE WHEN v.status = 'queued' THEN NULL ELSE v.sent_at END,
     finished_at = CASE WHEN v.status = 'queued' AND o.status = 'cancelled' THEN v.updated_at ELSE v.finished_at END,
-    claimed_by = CASE WHEN v.status = 'queued' THEN NULL ELSE o.claimed_by END,
-    claimed_at = CASE WHEN v.status = 'queued' THEN NULL ELSE o.claimed_at END,
+    claimed_by = CASE WHEN v.status IN ('queued', 'in_doubt') THEN NULL ELSE o.claimed_by END,
+    claimed_at = CASE WHEN v.status IN ('queued', 'in_doubt') THEN NULL ELSE o.claimed_at END,
     updated_at = v.updated_at"""
 # MySQL assigns from left to right, and reads what it has just assigned: there `status`, which others look at, is last.
 _STATUS_FIRST, _REST = _RECORD_SET.split(",\n", maxsplit=1)
 _RECORD_SET_STATUS_LAST = f"{_REST},\n{_STATUS_FIRST}"
 
 _FENCE = f"""o.id = v.id AND o.claim_seq = v.claim_seq AND o.message_id = v.message_id
-    AND o.claimed_by = :worker AND o.status IN ({_HELD})"""
+    AND o.claimed_by = :worker AND o.status IN ({_HELD}) AND o.finished_at IS NULL"""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -247,15 +248,16 @@ _MY_NOW = "UTC_TIMESTAMP(6)"
 _MY_MESSAGE_ID = "CONCAT('<', LEFT(SHA2(CONCAT(:key, ':', id), 256), 32), '@', :domain, '>')"
 _MY_DUE = sa.text(_per_priority(_DUE_ONE.format(now=_MY_NOW)))
 _MY_PICK = sa.text(f"""
-SELECT id FROM outbox
+SELECT id FROM outbox FORCE INDEX (outbox_due)
 WHERE status = 'queued' AND priority = :priority AND due_at <= {_MY_NOW}
 ORDER BY due_at, id
 LIMIT :limit
 FOR UPDATE SKIP LOCKED
 """)
-_MY_CLAIM = sa.text(
-    f"UPDATE outbox SET {_CLAIM_SET.format(o='', now=_MY_NOW, message_id=_MY_MESSAGE_ID)} WHERE id IN :ids"
-).bindparams(sa.bindparam("ids", expanding=True))
+_MY_CLAIM_SET = _CLAIM_SET.format(o="", now=_MY_NOW, message_id=_MY_MESSAGE_ID)
+_MY_CLAIM = sa.text(f"UPDATE outbox FORCE INDEX (PRIMARY) SET {_MY_CLAIM_SET} WHERE id IN :ids").bindparams(
+    sa.bindparam("ids", expanding=True)
+)
 _MY_CLAIMED = (
     sa.text(f"SELECT {_COLUMN_LIST} FROM outbox AS o WHERE o.id IN :ids")
     .bindparams(sa.bindparam("ids", expanding=True))
@@ -263,12 +265,14 @@ _MY_CLAIMED = (
 )
 _MY_STEPS = ", ".join(f"{name} {types[1]} PATH '$.{name}'" for name, types in _STEP_TYPES.items())
 _MY_TABLE = f"JSON_TABLE(:steps, '$[*]' COLUMNS ({_MY_STEPS})) AS v"
+# In a small table the planner prefers a scan, and a scan stops at every row that somebody has locked.
+_MY_OUTBOX = "outbox AS o FORCE INDEX (PRIMARY)"
 _MY_FENCE = _FENCE.replace("o.message_id = v.message_id", "CAST(o.message_id AS BINARY) = CAST(v.message_id AS BINARY)")
 _MY_LOCK = sa.text(
-    f"SELECT o.id FROM {_MY_TABLE} STRAIGHT_JOIN outbox AS o ON o.id = v.id WHERE {_MY_FENCE} FOR UPDATE"
+    f"SELECT o.id FROM {_MY_TABLE} STRAIGHT_JOIN {_MY_OUTBOX} ON o.id = v.id WHERE {_MY_FENCE} FOR UPDATE"
 )
 _MY_RECORD = sa.text(
-    f"UPDATE {_MY_TABLE} STRAIGHT_JOIN outbox AS o ON o.id = v.id SET {{set}} WHERE {_MY_FENCE}".format(
+    f"UPDATE {_MY_TABLE} STRAIGHT_JOIN {_MY_OUTBOX} ON o.id = v.id SET {{set}} WHERE {_MY_FENCE}".format(
         set=", ".join(f"o.{line.strip()}" for line in _RECORD_SET_STATUS_LAST.strip().split(",\n"))
     )
 )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import sqlalchemy as sa
 
 from poller.outbox.database import transaction
-from poller.outbox.tables import outbox, recipient
+from poller.outbox.tables import attempt, outbox, recipient
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -37,14 +37,20 @@ def doubts(engine: Engine) -> list[Doubt]:
 
 
 def _doubts(connection: Connection) -> list[Doubt]:
-    rows = connection.execute(
-        sa.select(outbox).where(outbox.c.status == "in_doubt").order_by(outbox.c.id).limit(MOST)
-    ).all()
+    worker = (
+        sa.select(attempt.c.worker)
+        .where(attempt.c.outbox_id == outbox.c.id, attempt.c.outcome == "in_doubt")
+        .order_by(attempt.c.id.desc())
+        .limit(1)
+        .scalar_subquery()
+    )
+    query = sa.select(outbox, worker.label("worker")).where(outbox.c.status == "in_doubt")
+    rows = connection.execute(query.order_by(outbox.c.id).limit(MOST)).all()
     held = sa.select(recipient.c.outbox_id, recipient.c.address).where(
         recipient.c.status == "in_doubt", recipient.c.outbox_id.in_([row.id for row in rows])
     )
     by_row: dict[int, list[str]] = {}
-    for row_id, address in connection.execute(held).tuples() if rows else ():
+    for row_id, address in connection.execute(held) if rows else ():
         by_row.setdefault(row_id, []).append(address)
     return [
         Doubt(
@@ -52,7 +58,7 @@ def _doubts(connection: Connection) -> list[Doubt]:
             recipients=", ".join(by_row.get(row.id, [row.recipients or row.cc or row.bcc])),
             doubts=row.doubts,
             message_id=row.message_id or "",
-            worker=row.claimed_by or "",
+            worker=row.worker or "",
             at=row.updated_at,
             error=row.error or "",
         )

@@ -8,9 +8,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
-from sqlalchemy.exc import DataError, IntegrityError
+from sqlalchemy.exc import DBAPIError
 
-from poller.outbox.database import transaction, words_of
+from poller.outbox.database import is_refusal, transaction, words_of
 from poller.outbox.tables import attachment, outbox
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ APPLICATION_COLUMNS = (
     "on_doubt",
     "max_attempts",
     "relay",
+    "created_at",
 )
 """What an application may write; everything else is the poller's."""
 
@@ -53,7 +54,9 @@ def enqueue_alone(engine: Engine, *, attachments: Iterable[Mapping[str, Any]] = 
     """`enqueue` in a transaction of its own. Raises RowRefused, DatabaseUnavailable."""
     try:
         return transaction(engine, lambda c: enqueue(c, attachments=attachments, **columns))
-    except (IntegrityError, DataError) as error:
+    except DBAPIError as error:
+        if not is_refusal(error):
+            raise
         raise RowRefused(f"the database refused the row: {words_of(error)}") from None
 
 
@@ -63,8 +66,8 @@ def enqueue(connection: Connection, *, attachments: Iterable[Mapping[str, Any]] 
     `columns` are those of APPLICATION_COLUMNS; `attachments` have `name`, `content` (bytes), and if they like
     `content_type` and `content_id`. Times are aware datetimes.
 
-    Raises TypeError for a column an application may not write, and SQLAlchemy's IntegrityError where the database
-    refuses the row (its CHECK's name says why).
+    Raises TypeError for a column an application may not write, and SQLAlchemy's DBAPIError where the database
+    refuses the row (its CHECK's name says why): an IntegrityError, but an OperationalError for a CHECK on MariaDB.
     """
     unknown = sorted(set(columns) - set(APPLICATION_COLUMNS))
     if unknown:

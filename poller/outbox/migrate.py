@@ -1,7 +1,8 @@
 """Bring the schema up to date: numbered, plain SQL files, the very ones a DBA can read and run.
 
 Rule 1. A file is applied once. Its name and SHA-256 are kept in `outbox_meta`; a file that changed after it was
-        applied is an error, not a surprise.
+        applied is an error, not a surprise. The last statement of each file enters its name with the value BY_HAND;
+        `apply` puts the checksum there, and a file that a person ran counts as applied.
 Rule 2. Two at once wait for each other (an advisory lock, or SQLite's own).
 Rule 3. A table `outbox` that is not ours is left alone.
 Rule 4. On PostgreSQL and SQLite a file is applied whole or not at all. MariaDB commits each statement: there the
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from poller.outbox.database import quoted, require_supported, transaction
-from poller.outbox.tables import meta
+from poller.outbox.tables import meta, metadata
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,6 +31,12 @@ if TYPE_CHECKING:
 
 _FILE = re.compile(r"(\d{4})_\w+\.sql")
 _LOCK = "poller migrate"
+BY_HAND = "by hand"
+# Columns that tell our tables from those of others.
+_MARKS = {
+    "outbox": {"claim_seq", "dedupe_key", "due_at"},
+    "outbox_meta": {"value"},
+}
 LOCK_WAIT_S = 60  # A migration on a large table takes its time; a second one waits this long for it.
 
 
@@ -79,28 +86,53 @@ def require_current(engine: Engine) -> None:
 def apply(engine: Engine, schema: str | None = None) -> list[str]:
     """Apply what is pending and return the names. Raises like `pending`."""
     if schema and engine.dialect.name == "postgresql":
-        transaction(engine, lambda c: c.exec_driver_sql(f"CREATE SCHEMA IF NOT EXISTS {quoted(engine, schema)}"))
+        transaction(engine, lambda c: _create_schema(c, schema, quoted(engine, schema)))
     if engine.dialect.name in {"postgresql", "sqlite"}:
         return transaction(engine, _apply_whole)
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection, _locked(connection):
         return _apply_pending(connection)
 
 
+def _create_schema(connection: Connection, schema: str, identifier: str) -> None:
+    if not sa.inspect(connection).has_schema(schema):  # IF NOT EXISTS wants the right to create even when it exists
+        connection.execute(sa.text("SELECT pg_advisory_xact_lock(hashtext(:name))"), {"name": _LOCK})
+        connection.exec_driver_sql(f"CREATE SCHEMA IF NOT EXISTS {identifier}")
+
+
 def _pending(connection: Connection) -> list[Migration]:
     require_supported(connection)
-    have = set(sa.inspect(connection).get_table_names())
     known = migrations(connection.dialect.name)
-    if meta.name not in have:
-        if "outbox" in have:
+    have = _require_ours(connection)
+    applied = _applied(connection) if meta.name in have else {}
+    _require_known(applied, known)
+    if have and not applied and connection.dialect.name in {"postgresql", "sqlite"}:
+        raise SchemaTrouble(
+            f"there is {', '.join(sorted(have))}, and no record of a migration: a file was run in part; drop what it"
+            " made, or run the rest of it"
+        )
+    return [m for m in known if m.name not in applied]
+
+
+def _applied(connection: Connection) -> dict[str, str]:
+    rows = connection.execute(sa.select(meta.c.name, meta.c.value).where(meta.c.name.like("migration %")))
+    return {name.removeprefix("migration "): checksum for name, checksum in rows}
+
+
+def _require_ours(connection: Connection) -> set[str]:
+    """Which of our tables are there. Raises SchemaTrouble for one that bears our name and lacks our columns."""
+    look = sa.inspect(connection)
+    # The inspector's own default was fixed before our search path was set.
+    schema = connection.scalar(sa.text("SELECT current_schema()")) if connection.dialect.name == "postgresql" else None
+    there = {*look.get_table_names(schema=schema), *look.get_view_names(schema=schema)}
+    ours = [table for table in metadata.sorted_tables if table.name in there]
+    for table in ours:
+        columns = {column["name"] for column in look.get_columns(table.name, schema=schema)}
+        if not columns >= {column.name for column in table.primary_key} | _MARKS.get(table.name, set()):
             raise SchemaTrouble(
-                "there is a table `outbox` that poller did not make; rename it, or give poller another database"
+                f"there is a table `{table.name}` that poller did not make; rename it, or give poller another database"
                 " (on PostgreSQL: another [database] schema)"
             )
-        return known
-    rows = connection.execute(sa.select(meta.c.name, meta.c.value).where(meta.c.name.like("migration %")))
-    applied = {name.removeprefix("migration "): checksum for name, checksum in rows}
-    _require_known(applied, known)
-    return [m for m in known if m.name not in applied]
+    return {table.name for table in ours}
 
 
 def _require_known(applied: dict[str, str], known: list[Migration]) -> None:
@@ -108,7 +140,7 @@ def _require_known(applied: dict[str, str], known: list[Migration]) -> None:
     for name, checksum in sorted(applied.items()):
         if name not in ours:
             raise SchemaTrouble(f"the schema has {name}, which this version does not know; upgrade poller")
-        if ours[name] != checksum:
+        if checksum not in {ours[name], BY_HAND}:
             raise SchemaTrouble(
                 f"{name} was applied with other contents than this version ships; reinstall the version"
             )
@@ -124,7 +156,8 @@ def _apply_pending(connection: Connection) -> list[str]:
     todo = _pending(connection)
     for migration in todo:
         _run(connection, statements(migration.sql, connection.dialect.name))
-        connection.execute(sa.insert(meta).values(name=f"migration {migration.name}", value=migration.checksum))
+        mine = meta.c.name == f"migration {migration.name}"
+        connection.execute(sa.update(meta).where(mine).values(value=migration.checksum))
     return [m.name for m in todo]
 
 

@@ -7,6 +7,7 @@ Rule 1. A row that is being sent may be paused or cancelled: the message in hand
         becomes `sent` all the same.
 Rule 2. `retry` and `resolve --resend` raise `claim_seq`: a late reply to what was sent before can't settle them.
 Rule 3. A recipient that was accepted stays accepted.
+Rule 4. A row in doubt may have been delivered: it can't be cancelled, only resolved.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ Action = Literal["pause", "resume", "cancel", "retry", "resolve-sent", "resolve-
 FROM: dict[Action, tuple[str, ...]] = {
     "pause": ("queued", "sending"),
     "resume": ("paused",),
-    "cancel": ("queued", "sending", "paused", "in_doubt"),
+    "cancel": ("queued", "sending", "paused"),
     "retry": ("failed", "partial", "expired", "suppressed", "cancelled"),
     "resolve-sent": ("in_doubt",),
     "resolve-resend": ("in_doubt",),
@@ -74,19 +75,17 @@ class Selection:
 def count(engine: Engine, selection: Selection, action: Action) -> dict[str, int]:
     """How many rows `action` would change, by status."""
     query = sa.select(outbox.c.status, sa.func.count()).where(selection.condition(action)).group_by(outbox.c.status)
-    return transaction(engine, lambda c: dict(c.execute(query).tuples().all()), reading=True)
+    return transaction(engine, lambda c: dict(c.execute(query).all()), reading=True)
 
 
 def change(engine: Engine, selection: Selection, action: Action) -> int:
     """Do it; returns the number of rows changed."""
     changed = 0
     last = 0
-    while True:
-        ids = transaction(engine, partial(_change_chunk, selection=selection, action=action, after=last))
-        if not ids:
-            return changed
-        changed += len(ids)
+    while ids := _chunk(engine, selection, action, after=last):
+        changed += transaction(engine, partial(_change_chunk, selection=selection, action=action, ids=ids))
         last = max(ids)
+    return changed
 
 
 def pause_all(engine: Engine, why: str) -> None:
@@ -108,23 +107,25 @@ def _now(connection: Connection) -> Any:
     return sa.text(DIALECTS[connection.dialect.name].now)
 
 
-def _change_chunk(connection: Connection, *, selection: Selection, action: Action, after: int) -> list[int]:
-    query = (
-        sa.select(outbox.c.id)
-        .where(selection.condition(action), outbox.c.id > after)
-        .order_by(outbox.c.id)
-        .limit(CHUNK)
-        .with_for_update()
-    )
+def _chunk(engine: Engine, selection: Selection, action: Action, *, after: int) -> list[int]:
+    """The next ids, unlocked: MariaDB would wait for every row it passes on the way."""
+    query = sa.select(outbox.c.id).where(selection.condition(action), outbox.c.id > after)
+    ordered = query.order_by(outbox.c.id).limit(CHUNK)
+    return transaction(engine, lambda c: list(c.execute(ordered).scalars()), reading=True)
+
+
+def _change_chunk(connection: Connection, *, selection: Selection, action: Action, ids: Sequence[int]) -> int:
+    query = sa.select(outbox.c.id).where(outbox.c.id.in_(ids), selection.condition(action))
+    query = query.with_hint(outbox, "FORCE INDEX (PRIMARY)", "mysql").with_for_update()
     ids = list(connection.execute(query).scalars())
     if not ids:
-        return []
+        return 0
     _note(connection, ids, action)
     chosen = outbox.c.id.in_(ids)
     for values, extra in _changes(connection, action):
         connection.execute(sa.update(outbox).where(chosen, *extra).values(values | {"updated_at": _now(connection)}))
     _change_recipients(connection, ids, action)
-    return ids
+    return len(ids)
 
 
 def _changes(connection: Connection, action: Action) -> Sequence[tuple[dict[str, Any], tuple[Any, ...]]]:
@@ -133,6 +134,7 @@ def _changes(connection: Connection, action: Action) -> Sequence[tuple[dict[str,
     afresh: dict[str, Any] = {
         "status": "queued",
         "attempts": 0,
+        "doubts": 0,
         "due_at": now,
         "first_attempt_at": None,
         "sent_at": None,
@@ -143,7 +145,9 @@ def _changes(connection: Connection, action: Action) -> Sequence[tuple[dict[str,
         "claimed_by": None,
         "claimed_at": None,
     }
-    # A message that is still in a worker's hands goes back to it, not into the queue.
+    # One more try, with the history it has: the next doubt is held at once.
+    again = {name: outbox.c[name] for name in ("first_attempt_at", "attempts", "doubts")}
+    # A message that is still in a worker's hands goes back to it, not into the queue, and has not ended yet.
     in_hand = outbox.c.claimed_by.is_not(None)
     reason = sa.func.coalesce(outbox.c.error, "in doubt")
     delivered = reason.concat("; an operator found that it was delivered")
@@ -151,9 +155,9 @@ def _changes(connection: Connection, action: Action) -> Sequence[tuple[dict[str,
     table: dict[Action, Sequence[tuple[dict[str, Any], tuple[Any, ...]]]] = {
         "pause": [({"status": "paused"}, ())],
         "resume": [({"status": "sending"}, (in_hand,)), ({"status": "queued"}, (~in_hand,))],
-        "cancel": [({"status": "cancelled", "finished_at": now}, ())],
+        "cancel": [({"status": "cancelled"}, (in_hand,)), ({"status": "cancelled", "finished_at": now}, (~in_hand,))],
         "retry": [(afresh, ())],
-        "resolve-resend": [(afresh | {"first_attempt_at": outbox.c.first_attempt_at}, ())],
+        "resolve-resend": [(afresh | again, ())],
         "resolve-sent": [({"status": "sent", "sent_at": now, "finished_at": now, "error": delivered}, ())],
         "resolve-failed": [({"status": "failed", "finished_at": now, "error": lost}, ())],
     }
@@ -177,8 +181,8 @@ def _change_recipients(connection: Connection, ids: Sequence[int], action: Actio
     values: dict[str, Any] = {"status": after, "updated_at": now}
     if after == "sent":
         values["sent_at"] = now
-    if after == "queued":
-        values |= {"attempts": 0, "error": None}
+    if action == "retry":
+        values |= {"attempts": 0, "doubts": 0, "error": None}
     mine = recipient.c.outbox_id.in_(ids)
     connection.execute(sa.update(recipient).where(mine, recipient.c.status.in_(before)).values(values))
     if action in {"resolve-sent", "resolve-failed"}:

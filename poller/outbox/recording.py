@@ -1,7 +1,7 @@
 """Writing down what became of rows: in groups, else row by row, and late if it must be.
 
-Rule 1. A group is one transaction. When a row makes it fail (its lock, its data), each goes alone, so that one row
-        holds up nobody else.
+Rule 1. A group is one transaction. When somebody has locked some of its rows, the others go without waiting for
+        them; when data makes it fail, each goes alone. So one row holds up nobody else.
 Rule 2. The fence decides. Where it closes, the row is looked at once more, alone, and a 250 is never thrown away.
 Rule 3. Recording the same steps again changes nothing: the reply to COMMIT may have been lost.
 
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 
-from poller.outbox.database import transaction, words_of
+from poller.outbox.database import RowsLocked, transaction, words_of
 from poller.outbox.dialects import DIALECTS
 from poller.outbox.rows import Late, Recorded
 from poller.outbox.tables import TERMINAL_STATUSES, attempt, outbox, recipient
@@ -23,7 +23,7 @@ from poller.outbox.upsert import upsert
 from poller.retry import Note
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Iterable, Sequence
     from datetime import datetime
 
     from sqlalchemy.engine import Connection, Engine
@@ -37,12 +37,35 @@ def record(engine: Engine, holder: str, steps: Sequence[Step]) -> Recorded:
     """Write down `steps` of rows claimed by `holder`; what can't be written now comes back as `stubborn`."""
     try:
         written = transaction(engine, lambda c: _record_group(c, holder, steps))
+    except RowsLocked as error:
+        return _record_unlocked(engine, holder, steps, str(error))
     except DBAPIError as error:
-        if len(steps) == 1:
-            return Recorded(written=frozenset(), stubborn=tuple(steps), why=words_of(error))
-        return _merged([record(engine, holder, [step]) for step in steps])
+        return _record_each(engine, holder, steps, words_of(error))
     rest = [_settle(engine, holder, step) for step in steps if step.row_id not in written]
     return _merged([Recorded(written=frozenset(written)), *rest])
+
+
+def _record_unlocked(engine: Engine, holder: str, steps: Sequence[Step], why: str) -> Recorded:
+    locked = transaction(engine, lambda c: locked_by_others(c, [step.row_id for step in steps]))
+    if not locked:
+        return _record_each(engine, holder, steps, why)
+    free = [step for step in steps if step.row_id not in locked]
+    set_aside = Recorded(written=frozenset(), stubborn=tuple(s for s in steps if s.row_id in locked), why=why)
+    return _merged([set_aside, record(engine, holder, free)] if free else [set_aside])
+
+
+def _record_each(engine: Engine, holder: str, steps: Sequence[Step], why: str) -> Recorded:
+    if len(steps) == 1:
+        return Recorded(written=frozenset(), stubborn=tuple(steps), why=why)
+    return _merged([record(engine, holder, [step]) for step in steps])
+
+
+def locked_by_others(connection: Connection, ids: Collection[int]) -> set[int]:
+    """Those of `ids` that somebody else has locked now; the rest is ours until the end of the transaction."""
+    there = sa.select(outbox.c.id).where(outbox.c.id.in_(ids)).with_hint(outbox, "FORCE INDEX (PRIMARY)", "mysql")
+    free = there.with_for_update(skip_locked=True, key_share=True)
+    got = set(connection.execute(free).scalars())
+    return set(connection.execute(there).scalars()) - got
 
 
 def hand_back(connection: Connection, holder: str, fences: Iterable[tuple[int, int, str]], now: datetime) -> None:
@@ -74,7 +97,7 @@ def _record_group(connection: Connection, holder: str, steps: Sequence[Step]) ->
 def _settle(engine: Engine, holder: str, step: Step) -> Recorded:
     try:
         late = transaction(engine, lambda c: _settle_late(c, holder, step))
-    except DBAPIError as error:
+    except (DBAPIError, RowsLocked) as error:
         return Recorded(written=frozenset(), stubborn=(step,), why=words_of(error))
     return Recorded(written=frozenset(), late={step.row_id: late})
 
@@ -94,15 +117,30 @@ def _settle_late(connection: Connection, holder: str, step: Step) -> Late:
             connection, holder, [step], outcome="accepted_twice", why="accepted by a claim that was no longer ours"
         )
         return Late.ACCEPTED_TWICE
-    if row.updated_at == step.at or row.status == step.status != "queued":
-        return Late.RECORDED
-    if not accepted or row.status in {"sent", "partial"}:
-        return Late.OVERTAKEN
+    if not accepted or _is_known(connection, row.status, step):
+        return Late.RECORDED if _says_the_same(row, step) else Late.OVERTAKEN
     _write_recipients(connection, [step])
     _write_notes(connection, holder, [step], outcome="accepted", why="its reply was recorded late")
-    if step.status != "queued":
+    if step.status != "queued" or row.status == "in_doubt":
         connection.execute(sa.update(outbox).where(outbox.c.id == step.row_id).values(_late_values(step, holder)))
     return Late.SETTLED
+
+
+def _is_known(connection: Connection, status: str, step: Step) -> bool:
+    """Whether the acceptance that `step` tells of is written down."""
+    if not step.recipients:
+        return status in {"sent", "partial"}
+    query = sa.select(recipient.c.address).where(recipient.c.outbox_id == step.row_id, recipient.c.status == "sent")
+    return {state.address for state in step.recipients if state.status == "sent"} <= set(
+        connection.execute(query).scalars()
+    )
+
+
+def _says_the_same(row: Any, step: Step) -> bool:
+    """Two may write within one tick of the clock: the time alone proves nothing."""
+    if step.status != "queued":
+        return bool(row.status == step.status)
+    return row.updated_at == step.at and row.status in {"queued", "paused", "cancelled"}
 
 
 def _write_recipients(connection: Connection, steps: Iterable[Step]) -> None:
@@ -185,8 +223,11 @@ def _late_values(step: Step, holder: str) -> dict[str, Any]:
     values = _values(step)
     for name in ("id", "claim_seq", "message_id", "begun", "due_at"):
         del values[name]
+    held = step.status not in {"queued", "in_doubt"}
     return values | {
+        "sent_at": None if step.status == "queued" else step.sent_at,
         "attempts": outbox.c.attempts + step.attempts,
         "doubts": outbox.c.doubts + step.doubts,
-        "claimed_by": holder,
+        "claimed_by": holder if held else None,
+        "claimed_at": outbox.c.claimed_at if held else None,
     }

@@ -57,13 +57,20 @@ def _moment(connection: Connection, seconds: float) -> Any:
     return sa.text(text).bindparams(seconds=seconds)
 
 
+_BATCHES = sa.text("SELECT * FROM outbox_batch_progress ORDER BY first_attempt_at DESC LIMIT 20").columns(
+    percent_done=sa.Numeric(asdecimal=False), first_attempt_at=Utc(), last_finished_at=Utc()
+)
+_FAILURES = sa.text("SELECT * FROM outbox_failed_today ORDER BY finished_at DESC LIMIT 20").columns(finished_at=Utc())
+
+
 def open_rows(engine: Engine, *, retries: bool) -> int:
-    """Rows still to be sent: due now or in hand, and with `retries` those that wait for another try."""
+    """Rows that are due now; with `retries` also those that wait for another try, or are in a worker's hands."""
 
     def work(connection: Connection) -> int:
         due: Any = outbox.c.due_at <= _now(connection)
-        waiting = sa.or_(due, outbox.c.claim_seq > 0) if retries else due
-        condition = sa.or_(outbox.c.status == "sending", sa.and_(outbox.c.status == "queued", waiting))
+        condition = sa.and_(outbox.c.status == "queued", sa.or_(due, outbox.c.claim_seq > 0) if retries else due)
+        if retries:
+            condition = sa.or_(outbox.c.status == "sending", condition)
         return int(connection.execute(sa.select(sa.func.count()).select_from(outbox).where(condition)).scalar_one())
 
     return transaction(engine, work, reading=True)
@@ -88,17 +95,15 @@ def _overview(connection: Connection) -> Overview:
     return Overview(
         at=now,
         paused=connection.execute(sa.select(meta.c.value).where(meta.c.name == "paused")).scalar(),
-        by_status=dict(connection.execute(counts).tuples().all()),
+        by_status=dict(connection.execute(counts).all()),
         due=int(due),
         retrying=int(retrying),
         next_due_at=next_due,
         sent_last_minute=_sent_since(connection, 60),
         sent_last_hour=_sent_since(connection, 3600),
         workers=_mappings(connection, sa.select(worker_table).order_by(worker_table.c.name)),
-        batches=_mappings(
-            connection, sa.text("SELECT * FROM outbox_batch_progress ORDER BY first_attempt_at DESC LIMIT 20")
-        ),
-        failures=_mappings(connection, sa.text("SELECT * FROM outbox_failed_today ORDER BY finished_at DESC LIMIT 20")),
+        batches=_mappings(connection, _BATCHES),
+        failures=_mappings(connection, _FAILURES),
     )
 
 

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from poller.retry import Step
 
 T = TypeVar("T")
+Fence = tuple[int, int, str]
+"""id, claim_seq, message_id."""
 
 MESSAGE_ID_KEY_BYTES = 32
 ORPHANS_AT_ONCE = 200
@@ -115,8 +117,7 @@ class Store:
 
         `in_hand` are the rows whose outcomes are not recorded yet: they are not mistaken for strays (Rule 4).
         """
-        if self._claim_unconfirmed:
-            self._return_strays(in_hand)
+        strays_left = self._claim_unconfirmed and not self._hand_back(outbox.c.id.not_in(list(in_hand)))
         request = ClaimRequest(
             worker=self.worker,
             limit=limit,
@@ -125,7 +126,7 @@ class Store:
         )
         self._claim_unconfirmed = True
         rows = self._write(lambda c: self._claimed(c, self._sql.claim(c, request)))
-        self._claim_unconfirmed = False
+        self._claim_unconfirmed = strays_left
         return rows
 
     def orphans(self, *, takeover: float, own: bool) -> list[ClaimedRow]:
@@ -143,7 +144,7 @@ class Store:
             return {}
         query = sa.select(suppression.c.address, suppression.c.reason).where(suppression.c.address.in_(sorted(wanted)))
         found = self._read(lambda c: {row.address: row.reason for row in c.execute(query)})
-        return {a: found[key] for a in addresses for key in _suppression_keys(a) if key in found}
+        return {a: found[key] for a in addresses for key in reversed(_suppression_keys(a)) if key in found}
 
     # --- writing down ---
 
@@ -152,14 +153,17 @@ class Store:
         return recording.record(self.engine, holder or self.worker, steps)
 
     def hand_back(self, rows: Iterable[ClaimedRow]) -> None:
-        """Return rows that were not begun: as they were before the claim, but for `claim_seq`."""
-        fences = [(row.id, row.claim_seq, row.message_id) for row in rows]
+        """Return rows that were not begun: as they were before the claim, but for `claim_seq`.
+
+        One that somebody has locked, or all if the database is away, go back before the next claim (Rule 4).
+        """
+        fences = {row.id: (row.id, row.claim_seq, row.message_id) for row in rows}
         if not fences:
             return
         try:
-            self._write(lambda c: recording.hand_back(c, self.worker, fences, self._now_on(c)))
+            self._claim_unconfirmed |= not self._hand_back(outbox.c.id.in_(list(fences)), fences)
         except DatabaseUnavailable:
-            self._claim_unconfirmed = True  # Rule 4: they go back before the next claim
+            self._claim_unconfirmed = True
             raise
 
     # --- inside ---
@@ -196,18 +200,27 @@ class Store:
             self._key = self._write(lambda c: _meta_or_new(c, "message_id_key", new))
         return self._key
 
-    def _return_strays(self, in_hand: Collection[int]) -> None:
-        def work(connection: Connection) -> None:
+    def _hand_back(self, chosen: sa.ColumnElement[bool], only: Mapping[int, Fence] | None = None) -> bool:
+        """Hand back what is `chosen` among the rows we hold, and has these fences if they are given.
+
+        False: some are locked by others, and were left.
+        """
+
+        def work(connection: Connection) -> bool:
             query = sa.select(outbox.c.id, outbox.c.claim_seq, outbox.c.message_id).where(
                 outbox.c.claimed_by == self.worker,
                 outbox.c.status.in_(HELD_STATUSES),
-                outbox.c.id.not_in(list(in_hand)),
+                outbox.c.finished_at.is_(None),
+                chosen,
             )
-            fences = connection.execute(query).tuples().all()
-            recording.hand_back(connection, self.worker, fences, self._now_on(connection))
+            held = connection.execute(query).all()
+            fences = [fence for fence in held if only is None or only.get(fence[0]) == fence]
+            locked = recording.locked_by_others(connection, [fence[0] for fence in fences])
+            free = [fence for fence in fences if fence[0] not in locked]
+            recording.hand_back(connection, self.worker, free, self._now_on(connection))
+            return not locked
 
-        self._write(work)
-        self._claim_unconfirmed = False
+        return self._write(work)
 
     def _orphan_query(self, takeover: float, *, own: bool) -> Any:
         now = self._sql.now
@@ -218,7 +231,7 @@ class Store:
         return (
             sa.text(f"""
             SELECT {columns} FROM outbox AS o LEFT JOIN outbox_worker AS w ON w.name = o.claimed_by
-            WHERE o.claimed_by IS NOT NULL AND o.status IN ({held})
+            WHERE o.claimed_by IS NOT NULL AND o.status IN ({held}) AND o.finished_at IS NULL
               AND ({mine} (o.claimed_by <> :me
                    AND (w.lease_until < {now} OR (w.name IS NULL AND o.claimed_at < {long_ago}))))
             ORDER BY o.id LIMIT {ORPHANS_AT_ONCE}""")

@@ -1,12 +1,13 @@
 -- What does an outbox on MariaDB (10.6 or newer) consist of?  MySQL 8.0.17 or newer takes the same statements, untested.
 --
 -- Apply with `poller migrate`, or by hand:  mariadb DATABASE < 0001_outbox.sql
+-- Applied by hand it enters itself in outbox_meta, and `poller migrate` takes that for done.
 -- Text is compared byte by byte, trailing blanks included: the conditional comments name each server's collation for
 -- that. Times are UTC. Each statement ends with a semicolon at the end of a line, and may be repeated.
 
 CREATE TABLE IF NOT EXISTS outbox_meta (
     name       VARCHAR(191) NOT NULL PRIMARY KEY
-        COMMENT '"migration NNNN_name" (value: SHA-256 of the file), "message_id_key" (made at the first start), "paused" (value: why; present while the whole outbox is off).',
+        COMMENT '"migration NNNN_name" (value: SHA-256 of the file, or "by hand"), "message_id_key" (made at the first start), "paused" (value: why; present while the whole outbox is off).',
     value      LONGTEXT     NOT NULL,
     updated_at DATETIME(6)  NOT NULL DEFAULT (UTC_TIMESTAMP(6))
 ) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE /*M! utf8mb4_nopad_bin */ /*!80017 utf8mb4_0900_bin */
@@ -47,14 +48,14 @@ expired: too late. suppressed: every recipient stands in outbox_suppression',
     created_at       DATETIME(6)  NOT NULL DEFAULT (UTC_TIMESTAMP(6)),
     domain           VARCHAR(255) GENERATED ALWAYS AS (
         IF(LOCATE('@', COALESCE(NULLIF(TRIM(recipients), ''), NULLIF(TRIM(cc), ''), bcc)) = 0, NULL,
-           LEFT(LOWER(TRIM(TRAILING '>' FROM TRIM(SUBSTRING_INDEX(
-               COALESCE(NULLIF(TRIM(recipients), ''), NULLIF(TRIM(cc), ''), bcc), '@', -1)))), 255))
+           LEFT(LOWER(TRIM(TRIM(TRAILING '>' FROM TRIM(SUBSTRING_INDEX(
+               COALESCE(NULLIF(TRIM(recipients), ''), NULLIF(TRIM(cc), ''), bcc), '@', -1))))), 255))
     ) STORED COMMENT 'Domain of the last address of the first list that has one.',
     attempts         INT          NOT NULL DEFAULT 0 COMMENT 'Attempts that were this message''s own; trouble of the session or the relay costs none.',
     doubts           INT          NOT NULL DEFAULT 0 COMMENT 'How often the final reply was lost.',
     first_attempt_at DATETIME(6)  NULL COMMENT 'The Date header and the age that gives up count from here.',
     claim_seq        BIGINT       NOT NULL DEFAULT 0 COMMENT 'With id and message_id the fence: only the claim that sent a message may write its outcome.',
-    claimed_by       VARCHAR(191) NULL COMMENT 'outbox_worker.name of the worker that holds or last held the row.',
+    claimed_by       VARCHAR(191) NULL COMMENT 'outbox_worker.name of the worker that holds the row, or held it when it ended.',
     claimed_at       DATETIME(6)  NULL,
     reply_code       SMALLINT     NULL COMMENT 'Last SMTP reply: 250, 450, 550 ...; reply_status its enhanced code, reply_text its words.',
     reply_status     VARCHAR(16)  NULL,
@@ -82,11 +83,18 @@ expired: too late. suppressed: every recipient stands in outbox_suppression',
     CONSTRAINT outbox_on_doubt_is_known CHECK (on_doubt IN ('resend', 'hold')),
     CONSTRAINT outbox_max_attempts_is_positive CHECK (max_attempts > 0),
     CONSTRAINT outbox_counts_are_not_negative CHECK (attempts >= 0 AND doubts >= 0 AND claim_seq >= 0),
+    -- 0000-00-00 and 2026-11-00 are no times, whatever the client's sql_mode.
+    CONSTRAINT outbox_due_at_is_a_time CHECK (due_at >= '1000-01-01' AND MONTH(due_at) > 0 AND DAYOFMONTH(due_at) > 0),
+    CONSTRAINT outbox_expires_at_is_a_time CHECK (expires_at >= '1000-01-01' AND MONTH(expires_at) > 0 AND DAYOFMONTH(expires_at) > 0),
+    CONSTRAINT outbox_created_at_is_a_time CHECK (created_at >= '1000-01-01' AND MONTH(created_at) > 0 AND DAYOFMONTH(created_at) > 0),
     CONSTRAINT outbox_sending_has_a_claim CHECK
         (status <> 'sending' OR (claimed_by IS NOT NULL AND claimed_at IS NOT NULL AND message_id IS NOT NULL AND claim_seq > 0)),
     CONSTRAINT outbox_sent_has_a_time CHECK (status NOT IN ('sent', 'partial') OR sent_at IS NOT NULL),
     CONSTRAINT outbox_queued_is_unclaimed_and_unsent CHECK
         (status <> 'queued' OR (claimed_by IS NULL AND claimed_at IS NULL AND sent_at IS NULL)),
+    -- What was sent can't be held or cancelled any more, and what is open has not ended.
+    CONSTRAINT outbox_held_is_unsent CHECK (status NOT IN ('sending', 'paused', 'cancelled') OR sent_at IS NULL),
+    CONSTRAINT outbox_open_is_unfinished CHECK (status NOT IN ('queued', 'sending', 'paused', 'in_doubt') OR finished_at IS NULL),
 
     INDEX outbox_due (status, priority, due_at, id),
     INDEX outbox_held (status, claimed_by),
@@ -241,3 +249,6 @@ CREATE OR REPLACE VIEW outbox_state AS
 SELECT id, status, domain, batch, dedupe_key, priority, due_at, attempts, doubts, reply_code, reply_status, error,
        created_at, sent_at, finished_at
 FROM outbox;
+
+-- Applied. `poller migrate` puts the checksum of this file in the place of 'by hand'.
+INSERT IGNORE INTO outbox_meta (name, value) VALUES ('migration 0001_outbox', 'by hand');

@@ -1,13 +1,14 @@
 -- What does an outbox on SQLite (3.37 or newer) consist of?
 --
 -- Apply with `poller migrate`, or by hand:  sqlite3 -bail outbox.db < 0001_outbox.sql
+-- Applied by hand it enters itself in outbox_meta, and `poller migrate` takes that for done.
 -- Times are UTC text such as 2026-11-22 09:30:00 or 2026-11-22 09:30:00.250000: with a blank, not a T, so that they sort.
 
 PRAGMA journal_mode = WAL;
 
 -- Facts about the outbox as a whole: applied migrations, the secret behind Message-IDs, the main switch.
 CREATE TABLE outbox_meta (
-    -- "migration NNNN_name" (value: SHA-256 of the file), "message_id_key" (made at the first start),
+    -- "migration NNNN_name" (value: SHA-256 of the file, or "by hand"), "message_id_key" (made at the first start),
     -- "paused" (value: why; present while the whole outbox is off).
     name       TEXT NOT NULL PRIMARY KEY,
     value      TEXT NOT NULL,
@@ -77,7 +78,7 @@ CREATE TABLE outbox (
     first_attempt_at TEXT,
     -- With id and message_id the fence: only the claim that sent a message may write its outcome.
     claim_seq        INTEGER NOT NULL DEFAULT 0,
-    -- outbox_worker.name of the worker that holds or last held the row.
+    -- outbox_worker.name of the worker that holds the row, or held it when it ended.
     claimed_by       TEXT,
     claimed_at       TEXT,
     -- Last SMTP reply: 250, 450, 550 ...; reply_status its enhanced code, reply_text its words.
@@ -110,27 +111,38 @@ CREATE TABLE outbox (
     CONSTRAINT outbox_on_doubt_is_known CHECK (on_doubt IN ('resend', 'hold')),
     CONSTRAINT outbox_max_attempts_is_positive CHECK (max_attempts > 0),
     CONSTRAINT outbox_counts_are_not_negative CHECK (attempts >= 0 AND doubts >= 0 AND claim_seq >= 0),
-    CONSTRAINT outbox_due_at_is_a_time CHECK (due_at IS NULL OR (due_at GLOB '[0-9][0-9][0-9][0-9]-[0-1][0-9]-[0-3][0-9] [0-2][0-9]:[0-5][0-9]:[0-5][0-9]*'
-        AND ltrim(substr(due_at, 20), '.0123456789') = '' AND julianday(due_at) IS NOT NULL)),
-    CONSTRAINT outbox_expires_at_is_a_time CHECK (expires_at IS NULL OR (expires_at GLOB '[0-9][0-9][0-9][0-9]-[0-1][0-9]-[0-3][0-9] [0-2][0-9]:[0-5][0-9]:[0-5][0-9]*'
-        AND ltrim(substr(expires_at, 20), '.0123456789') = '' AND julianday(expires_at) IS NOT NULL)),
-    CONSTRAINT outbox_created_at_is_a_time CHECK (created_at IS NULL OR (created_at GLOB '[0-9][0-9][0-9][0-9]-[0-1][0-9]-[0-3][0-9] [0-2][0-9]:[0-5][0-9]:[0-5][0-9]*'
-        AND ltrim(substr(created_at, 20), '.0123456789') = '' AND julianday(created_at) IS NOT NULL)),
-    CONSTRAINT outbox_first_attempt_at_is_a_time CHECK (first_attempt_at IS NULL OR (first_attempt_at GLOB '[0-9][0-9][0-9][0-9]-[0-1][0-9]-[0-3][0-9] [0-2][0-9]:[0-5][0-9]:[0-5][0-9]*'
-        AND ltrim(substr(first_attempt_at, 20), '.0123456789') = '' AND julianday(first_attempt_at) IS NOT NULL)),
-    CONSTRAINT outbox_claimed_at_is_a_time CHECK (claimed_at IS NULL OR (claimed_at GLOB '[0-9][0-9][0-9][0-9]-[0-1][0-9]-[0-3][0-9] [0-2][0-9]:[0-5][0-9]:[0-5][0-9]*'
-        AND ltrim(substr(claimed_at, 20), '.0123456789') = '' AND julianday(claimed_at) IS NOT NULL)),
-    CONSTRAINT outbox_sent_at_is_a_time CHECK (sent_at IS NULL OR (sent_at GLOB '[0-9][0-9][0-9][0-9]-[0-1][0-9]-[0-3][0-9] [0-2][0-9]:[0-5][0-9]:[0-5][0-9]*'
-        AND ltrim(substr(sent_at, 20), '.0123456789') = '' AND julianday(sent_at) IS NOT NULL)),
-    CONSTRAINT outbox_finished_at_is_a_time CHECK (finished_at IS NULL OR (finished_at GLOB '[0-9][0-9][0-9][0-9]-[0-1][0-9]-[0-3][0-9] [0-2][0-9]:[0-5][0-9]:[0-5][0-9]*'
-        AND ltrim(substr(finished_at, 20), '.0123456789') = '' AND julianday(finished_at) IS NOT NULL)),
-    CONSTRAINT outbox_updated_at_is_a_time CHECK (updated_at IS NULL OR (updated_at GLOB '[0-9][0-9][0-9][0-9]-[0-1][0-9]-[0-3][0-9] [0-2][0-9]:[0-5][0-9]:[0-5][0-9]*'
-        AND ltrim(substr(updated_at, 20), '.0123456789') = '' AND julianday(updated_at) IS NOT NULL)),
+    CONSTRAINT outbox_due_at_is_a_time CHECK (due_at GLOB '[1-9][0-9][0-9][0-9]-[0-1][0-9]-[0-3][0-9] [0-2][0-9]:[0-5][0-9]:[0-5][0-9]*'
+        AND (length(due_at) = 19 OR (due_at GLOB '*.[0-9]*' AND ltrim(substr(due_at, 20, 1), '.') = '' AND ltrim(substr(due_at, 21), '0123456789') = ''))
+        AND strftime('%Y-%m-%d %H:%M:%S', substr(due_at, 1, 19), '+0 days') IS substr(due_at, 1, 19)),
+    CONSTRAINT outbox_expires_at_is_a_time CHECK (expires_at IS NULL OR (expires_at GLOB '[1-9][0-9][0-9][0-9]-[0-1][0-9]-[0-3][0-9] [0-2][0-9]:[0-5][0-9]:[0-5][0-9]*'
+        AND (length(expires_at) = 19 OR (expires_at GLOB '*.[0-9]*' AND ltrim(substr(expires_at, 20, 1), '.') = '' AND ltrim(substr(expires_at, 21), '0123456789') = ''))
+        AND strftime('%Y-%m-%d %H:%M:%S', substr(expires_at, 1, 19), '+0 days') IS substr(expires_at, 1, 19))),
+    CONSTRAINT outbox_created_at_is_a_time CHECK (created_at GLOB '[1-9][0-9][0-9][0-9]-[0-1][0-9]-[0-3][0-9] [0-2][0-9]:[0-5][0-9]:[0-5][0-9]*'
+        AND (length(created_at) = 19 OR (created_at GLOB '*.[0-9]*' AND ltrim(substr(created_at, 20, 1), '.') = '' AND ltrim(substr(created_at, 21), '0123456789') = ''))
+        AND strftime('%Y-%m-%d %H:%M:%S', substr(created_at, 1, 19), '+0 days') IS substr(created_at, 1, 19)),
+    CONSTRAINT outbox_first_attempt_at_is_a_time CHECK (first_attempt_at IS NULL OR (first_attempt_at GLOB '[1-9][0-9][0-9][0-9]-[0-1][0-9]-[0-3][0-9] [0-2][0-9]:[0-5][0-9]:[0-5][0-9]*'
+        AND (length(first_attempt_at) = 19 OR (first_attempt_at GLOB '*.[0-9]*' AND ltrim(substr(first_attempt_at, 20, 1), '.') = '' AND ltrim(substr(first_attempt_at, 21), '0123456789') = ''))
+        AND strftime('%Y-%m-%d %H:%M:%S', substr(first_attempt_at, 1, 19), '+0 days') IS substr(first_attempt_at, 1, 19))),
+    CONSTRAINT outbox_claimed_at_is_a_time CHECK (claimed_at IS NULL OR (claimed_at GLOB '[1-9][0-9][0-9][0-9]-[0-1][0-9]-[0-3][0-9] [0-2][0-9]:[0-5][0-9]:[0-5][0-9]*'
+        AND (length(claimed_at) = 19 OR (claimed_at GLOB '*.[0-9]*' AND ltrim(substr(claimed_at, 20, 1), '.') = '' AND ltrim(substr(claimed_at, 21), '0123456789') = ''))
+        AND strftime('%Y-%m-%d %H:%M:%S', substr(claimed_at, 1, 19), '+0 days') IS substr(claimed_at, 1, 19))),
+    CONSTRAINT outbox_sent_at_is_a_time CHECK (sent_at IS NULL OR (sent_at GLOB '[1-9][0-9][0-9][0-9]-[0-1][0-9]-[0-3][0-9] [0-2][0-9]:[0-5][0-9]:[0-5][0-9]*'
+        AND (length(sent_at) = 19 OR (sent_at GLOB '*.[0-9]*' AND ltrim(substr(sent_at, 20, 1), '.') = '' AND ltrim(substr(sent_at, 21), '0123456789') = ''))
+        AND strftime('%Y-%m-%d %H:%M:%S', substr(sent_at, 1, 19), '+0 days') IS substr(sent_at, 1, 19))),
+    CONSTRAINT outbox_finished_at_is_a_time CHECK (finished_at IS NULL OR (finished_at GLOB '[1-9][0-9][0-9][0-9]-[0-1][0-9]-[0-3][0-9] [0-2][0-9]:[0-5][0-9]:[0-5][0-9]*'
+        AND (length(finished_at) = 19 OR (finished_at GLOB '*.[0-9]*' AND ltrim(substr(finished_at, 20, 1), '.') = '' AND ltrim(substr(finished_at, 21), '0123456789') = ''))
+        AND strftime('%Y-%m-%d %H:%M:%S', substr(finished_at, 1, 19), '+0 days') IS substr(finished_at, 1, 19))),
+    CONSTRAINT outbox_updated_at_is_a_time CHECK (updated_at IS NULL OR (updated_at GLOB '[1-9][0-9][0-9][0-9]-[0-1][0-9]-[0-3][0-9] [0-2][0-9]:[0-5][0-9]:[0-5][0-9]*'
+        AND (length(updated_at) = 19 OR (updated_at GLOB '*.[0-9]*' AND ltrim(substr(updated_at, 20, 1), '.') = '' AND ltrim(substr(updated_at, 21), '0123456789') = ''))
+        AND strftime('%Y-%m-%d %H:%M:%S', substr(updated_at, 1, 19), '+0 days') IS substr(updated_at, 1, 19))),
     CONSTRAINT outbox_sending_has_a_claim CHECK
         (status <> 'sending' OR (claimed_by IS NOT NULL AND claimed_at IS NOT NULL AND message_id IS NOT NULL AND claim_seq > 0)),
     CONSTRAINT outbox_sent_has_a_time CHECK (status NOT IN ('sent', 'partial') OR sent_at IS NOT NULL),
     CONSTRAINT outbox_queued_is_unclaimed_and_unsent CHECK
-        (status <> 'queued' OR (claimed_by IS NULL AND claimed_at IS NULL AND sent_at IS NULL))
+        (status <> 'queued' OR (claimed_by IS NULL AND claimed_at IS NULL AND sent_at IS NULL)),
+    -- What was sent can't be held or cancelled any more, and what is open has not ended.
+    CONSTRAINT outbox_held_is_unsent CHECK (status NOT IN ('sending', 'paused', 'cancelled') OR sent_at IS NULL),
+    CONSTRAINT outbox_open_is_unfinished CHECK (status NOT IN ('queued', 'sending', 'paused', 'in_doubt') OR finished_at IS NULL)
 ) STRICT;
 
 -- The claim asks per priority: "due now, oldest first".
@@ -294,3 +306,6 @@ CREATE VIEW outbox_state AS
 SELECT id, status, domain, batch, dedupe_key, priority, due_at, attempts, doubts, reply_code, reply_status, error,
        created_at, sent_at, finished_at
 FROM outbox;
+
+-- Applied. `poller migrate` puts the checksum of this file in the place of 'by hand'.
+INSERT INTO outbox_meta (name, value) VALUES ('migration 0001_outbox', 'by hand');

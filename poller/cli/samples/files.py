@@ -32,10 +32,11 @@ def pdf(*lines: str) -> bytes:
     """A page in A5 with a line of text for each of `lines`, in Latin-1 (PDF 1.4)."""
     shown = " T* ".join(f"({_escaped(line)}) Tj" for line in lines)
     page = f"BT /F1 14 Tf 22 TL 48 500 Td {shown} ET".encode("latin-1", "replace")
+    fonts = b"<< /Font << /F1 5 0 R >> >>"
     objects = (
         b"<< /Type /Catalog /Pages 2 0 R >>",
         b"<< /Type /Pages /Kids [3 0 R] /Count 1 >>",
-        b"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 420 595] /Contents 4 0 R /Resources << /Font << /F1 5 0 R >> >> >>",
+        b"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 420 595] /Contents 4 0 R /Resources %s >>" % fonts,
         b"<< /Length %d >>\nstream\n%s\nendstream" % (len(page), page),
         b"<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica /Encoding /WinAnsiEncoding >>",
     )

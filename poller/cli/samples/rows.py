@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 FEWEST = 20  # messages that still hold every kind
 FIRST_INSERT = """\
 INSERT INTO outbox (recipients, subject, body_text)
-VALUES ('Anna Weber <anna.weber@example.com>', 'Hello', 'One INSERT is enough.')"""
+VALUES ('Anna <anna@example.com>', 'Hello', 'One INSERT is enough.')"""
 """Row 1, as the screen shows it and as it is run."""
 UNREADABLE = "jane.doe(at)example.com"
 GREYLISTED = "greylisted@example.net"

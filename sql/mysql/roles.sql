@@ -1,0 +1,54 @@
+-- Who may do what in an outbox on MariaDB?  MySQL 8 takes the same statements, untested.
+--
+-- Optional. Run it after `poller migrate`, as an administrator, in the outbox's database:  mariadb DATABASE < roles.sql
+-- It may be repeated. Grant the roles to users, such as
+--   GRANT outbox_app TO webshop@'%';  SET DEFAULT ROLE outbox_app FOR webshop@'%';   (MySQL: SET DEFAULT ROLE ... TO)
+-- The views read with the rights of whoever ran `poller migrate`: keep that account.
+--
+--   outbox_app     an application: INSERTs what it may write, reads what became of it; no addresses, no bodies
+--   outbox_reader  support and dashboards: everything but bodies, variables, attachments and secrets
+--   outbox_poller  the service and its commands; no DDL: `poller migrate` needs more
+
+CREATE ROLE IF NOT EXISTS outbox_app, outbox_reader, outbox_poller;
+
+-- An application.
+GRANT INSERT (recipients, cc, bcc, sender, reply_to, envelope_from, subject, body_text, body_html, template, context,
+              locale, headers, message_id, batch, priority, due_at, expires_at, dedupe_key, on_doubt, max_attempts, relay,
+              created_at),
+      SELECT (id)
+    ON outbox TO outbox_app;
+GRANT INSERT (outbox_id, name, content_type, content, content_id), SELECT (id) ON outbox_attachment TO outbox_app;
+GRANT SELECT ON outbox_state TO outbox_app;
+
+-- A reader. Not body_text, body_html, context; not outbox_meta, which holds the secret behind Message-IDs.
+GRANT SELECT (id, status, priority, due_at, expires_at, recipients, cc, bcc, sender, reply_to, envelope_from, subject,
+              template, locale, headers, message_id, batch, dedupe_key, on_doubt, max_attempts, relay, created_at, domain,
+              attempts, doubts, first_attempt_at, claim_seq, claimed_by, claimed_at, reply_code, reply_status, reply_text,
+              queue_id, error, sent_at, finished_at, updated_at)
+    ON outbox TO outbox_reader;
+GRANT SELECT (id, outbox_id, name, content_type, content_id) ON outbox_attachment TO outbox_reader;
+GRANT SELECT ON outbox_recipient TO outbox_reader;
+GRANT SELECT ON outbox_attempt TO outbox_reader;
+GRANT SELECT ON outbox_suppression TO outbox_reader;
+GRANT SELECT ON outbox_worker TO outbox_reader;
+GRANT SELECT ON outbox_now TO outbox_reader;
+GRANT SELECT ON outbox_stuck TO outbox_reader;
+GRANT SELECT ON outbox_failed_today TO outbox_reader;
+GRANT SELECT ON outbox_batch_progress TO outbox_reader;
+GRANT SELECT ON outbox_domains TO outbox_reader;
+GRANT SELECT ON outbox_state TO outbox_reader;
+
+-- The poller. History is append-only: DELETE is for retention.
+GRANT SELECT, INSERT, UPDATE, DELETE ON outbox TO outbox_poller;
+GRANT SELECT, INSERT, UPDATE, DELETE ON outbox_recipient TO outbox_poller;
+GRANT SELECT, INSERT, UPDATE, DELETE ON outbox_suppression TO outbox_poller;
+GRANT SELECT, INSERT, UPDATE, DELETE ON outbox_worker TO outbox_poller;
+GRANT SELECT, INSERT, UPDATE, DELETE ON outbox_meta TO outbox_poller;
+GRANT SELECT, INSERT, DELETE ON outbox_attachment TO outbox_poller;
+GRANT SELECT, INSERT, DELETE ON outbox_attempt TO outbox_poller;
+GRANT SELECT ON outbox_now TO outbox_poller;
+GRANT SELECT ON outbox_stuck TO outbox_poller;
+GRANT SELECT ON outbox_failed_today TO outbox_poller;
+GRANT SELECT ON outbox_batch_progress TO outbox_poller;
+GRANT SELECT ON outbox_domains TO outbox_poller;
+GRANT SELECT ON outbox_state TO outbox_poller;

@@ -1,0 +1,189 @@
+"""What an operator does to rows: every action from every status, in chunks, and never over an acceptance."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+from typing import TYPE_CHECKING, get_args
+
+import pytest
+import sqlalchemy as sa
+from outbox.ground import (
+    ACCEPTED,
+    STATUSES,
+    by_hand,
+    claimed,
+    deferred,
+    doubtful,
+    history_of,
+    insert,
+    recipients_of,
+    row_of,
+    row_with,
+    sent,
+    state,
+    status_of,
+)
+
+from poller.outbox import operate
+from poller.outbox.operate import FROM, Action, Selection, change, count, pause_all, resume_all
+from poller.outbox.rows import Late
+
+if TYPE_CHECKING:
+    from poller.outbox.store import Store
+
+ACTIONS: tuple[Action, ...] = get_args(Action)
+TO: dict[Action, str] = {
+    "pause": "paused",
+    "resume": "queued",
+    "cancel": "cancelled",
+    "retry": "queued",
+    "resolve-sent": "sent",
+    "resolve-resend": "queued",
+    "resolve-failed": "failed",
+}
+BOTH = "a@example.com, b@example.com"
+
+
+@pytest.mark.parametrize("action", ACTIONS)
+@pytest.mark.parametrize("status", STATUSES)
+def test_an_action_changes_rows_of_its_statuses_and_leaves_others_alone(
+    store: Store, status: str, action: Action
+) -> None:
+    row_id = row_with(store, status, recipients=BOTH)
+    before = row_of(store.engine, row_id)
+    changes = status in FROM[action]
+    chosen = Selection(ids=(row_id,))
+    assert count(store.engine, chosen, action) == ({status: 1} if changes else {})
+    assert change(store.engine, chosen, action) == int(changes)
+    after = row_of(store.engine, row_id)
+    assert after.status == (TO[action] if changes else status)
+    if not changes:
+        assert after == before
+    else:
+        line = history_of(store.engine, row_id)[-1]
+        assert (line.worker, line.outcome, line.error) == ("operator", action, f"was {status}")
+
+
+def test_rows_are_chosen_by_everything_that_is_given(store: Store) -> None:
+    wanted = insert(store.engine, batch="spring", recipients="a@one.example")
+    insert(store.engine, batch="spring", recipients="a@two.example")
+    insert(store.engine, recipients="a@one.example")
+    assert change(store.engine, Selection(batch="spring", domain="ONE.example", status="queued"), "pause") == 1
+    assert status_of(store.engine, wanted) == "paused"
+
+
+def test_no_choice_at_all_is_refused() -> None:
+    with pytest.raises(ValueError, match="say which rows"):
+        Selection()
+
+
+def test_many_rows_are_changed_in_chunks(store: Store) -> None:
+    many = operate.CHUNK * 2 + 5
+    rows = [{"batch": "big"}] * many
+    insert_one = sa.text("INSERT INTO outbox (recipients, body_text, batch) VALUES ('a@b.c', 'x', :batch)")
+    with store.engine.begin() as connection:
+        connection.execute(insert_one, rows)
+    assert count(store.engine, Selection(batch="big"), "pause") == {"queued": many}
+    assert change(store.engine, Selection(batch="big"), "pause") == many
+    assert count(store.engine, Selection(batch="big"), "resume") == {"paused": many}
+
+
+def test_a_row_in_hand_that_is_paused_and_resumed_goes_on_where_it_was(store: Store) -> None:
+    row_id = insert(store.engine)
+    row = claimed(store)
+    change(store.engine, Selection(ids=(row_id,)), "pause")
+    change(store.engine, Selection(ids=(row_id,)), "resume")
+    assert status_of(store.engine, row_id) == "sending"
+    assert store.record([sent(store, row)]).written == {row_id}
+
+
+def test_a_row_cancelled_in_hand_has_not_ended_until_its_message_has(store: Store) -> None:
+    row_id = insert(store.engine)
+    row = claimed(store)
+    change(store.engine, Selection(ids=(row_id,)), "cancel")
+    assert row_of(store.engine, row_id).finished_at is None
+    store.record([deferred(store, row)])
+    assert row_of(store.engine, row_id).finished_at is not None
+
+
+def test_a_retry_starts_afresh_under_the_same_message_id(store: Store) -> None:
+    row_id = row_with(store, "failed", expires_at=store.now() + timedelta(seconds=0.2))
+    before = row_of(store.engine, row_id)
+    by_hand(store.engine, "UPDATE outbox SET expires_at = '2020-01-01 00:00:00', doubts = 2")
+    change(store.engine, Selection(ids=(row_id,)), "retry")
+    after = row_of(store.engine, row_id)
+    assert (after.attempts, after.doubts, after.first_attempt_at, after.finished_at) == (0, 0, None, None)
+    assert (after.expires_at, after.claimed_by, after.error) == (None, None, None)
+    assert (after.message_id, after.claim_seq) == (before.message_id, before.claim_seq + 1)
+    assert [row.id for row in store.claim(10)] == [row_id]
+
+
+def test_a_retry_of_a_partial_row_keeps_who_has_it(store: Store) -> None:
+    row_id = row_with(store, "partial", recipients=BOTH)
+    before = recipients_of(store.engine, row_id)
+    change(store.engine, Selection(ids=(row_id,)), "retry")
+    after = recipients_of(store.engine, row_id)
+    assert after["a@example.com"] == before["a@example.com"]
+    assert (after["b@example.com"].status, after["b@example.com"].attempts) == ("queued", 0)
+    assert {a: s.status for a, s in claimed(store).known.items()} == {
+        "a@example.com": "sent",
+        "b@example.com": "queued",
+    }
+
+
+def test_a_late_reply_does_not_settle_a_row_that_a_person_sent_again(store: Store) -> None:
+    row_id = insert(store.engine)
+    row = claimed(store)
+    late = sent(store, row)
+    store.record([doubtful(store, row)])
+    change(store.engine, Selection(ids=(row_id,)), "resolve-resend")
+    assert store.record([late]).late == {row_id: Late.ACCEPTED_TWICE}
+    assert status_of(store.engine, row_id) == "queued"
+
+
+def test_a_resend_keeps_the_count_of_doubts(store: Store) -> None:
+    row_id = row_with(store, "in_doubt")
+    before = row_of(store.engine, row_id)
+    change(store.engine, Selection(ids=(row_id,)), "resolve-resend")
+    after = row_of(store.engine, row_id)
+    assert (after.doubts, after.first_attempt_at) == (1, before.first_attempt_at)
+
+
+@pytest.mark.parametrize(
+    ("action", "row_status", "held_status"),
+    [("resolve-sent", "sent", "sent"), ("resolve-resend", "queued", "queued"), ("resolve-failed", "partial", "failed")],
+)
+def test_a_doubt_of_several_recipients_is_resolved_for_those_in_doubt(
+    store: Store, action: Action, row_status: str, held_status: str
+) -> None:
+    row_id = insert(store.engine, recipients=BOTH)
+    made = doubtful(store, claimed(store))
+    known = state("a@example.com", "sent", attempts=1, reply=ACCEPTED, sent_at=made.at)
+    store.record([replace(made, sent_at=made.at, recipients=(known, state("b@example.com", "in_doubt", doubts=1)))])
+    assert change(store.engine, Selection(ids=(row_id,)), action) == 1
+    after = row_of(store.engine, row_id)
+    assert after.status == row_status
+    assert {a: r.status for a, r in recipients_of(store.engine, row_id).items()} == {
+        "a@example.com": "sent",
+        "b@example.com": held_status,
+    }
+    assert (after.finished_at is None) == (row_status == "queued")
+
+
+def test_a_doubt_found_delivered_beside_a_refusal_is_partial(store: Store) -> None:
+    row_id = insert(store.engine, recipients=BOTH)
+    made = doubtful(store, claimed(store))
+    states = (state("a@example.com", "failed", attempts=1), state("b@example.com", "in_doubt", doubts=1))
+    store.record([replace(made, recipients=states)])
+    change(store.engine, Selection(ids=(row_id,)), "resolve-sent")
+    assert status_of(store.engine, row_id) == "partial"
+
+
+def test_the_switch_remembers_why_and_says_whether_it_was_off(store: Store) -> None:
+    assert not resume_all(store.engine)
+    pause_all(store.engine, "first")
+    pause_all(store.engine, "second")
+    assert store.paused() == "second"
+    assert resume_all(store.engine)
+    assert store.paused() is None

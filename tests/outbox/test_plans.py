@@ -1,0 +1,103 @@
+"""What a claim costs: a due row of the last priority behind fifty thousand that wait costs next to nothing."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import sqlalchemy as sa
+from outbox.ground import store_for
+
+from poller.outbox import dialects
+from poller.outbox.database import connect
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sqlalchemy.engine import Engine
+
+    from poller.outbox.settings import DatabaseSettings
+
+WAITING, DUE, LIMIT = 50_000, 40, 20
+COLUMNS = "recipients, body_text, priority, due_at"
+NUMBERS = {
+    "postgresql": "SELECT generate_series(1, {n}) AS n",
+    "mariadb": "SELECT seq AS n FROM seq_1_to_{n}",
+    "sqlite": "WITH RECURSIVE c (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c WHERE n < {n}) SELECT n FROM c",
+}
+TOMORROW = {
+    "postgresql": "now() + interval '1 day' + n * interval '1 second'",
+    "mariadb": "UTC_TIMESTAMP(6) + INTERVAL 1 DAY + INTERVAL n SECOND",
+    "sqlite": "datetime('now', '+1 day', n || ' seconds')",
+}
+NOW = {"postgresql": "now()", "mariadb": "UTC_TIMESTAMP(6)", "sqlite": "datetime('now')"}
+REQUEST = dialects.ClaimRequest(worker="w1", limit=LIMIT, message_id_key="k", message_id_domain="d")
+
+
+@pytest.fixture
+def full(kind: str, database: DatabaseSettings) -> Iterator[Engine]:
+    """Most rows wait for tomorrow at priority 0, a few are due at priority 9."""
+    engine = connect(database)
+    with engine.begin() as connection:
+        for count, priority, due in ((WAITING, 0, TOMORROW[kind]), (DUE, 9, NOW[kind])):
+            numbers = NUMBERS[kind].format(n=count)
+            connection.exec_driver_sql(
+                f"INSERT INTO outbox ({COLUMNS}) SELECT 'a@example.com', 'x', {priority}, {due} FROM ({numbers}) AS s"
+            )
+        connection.exec_driver_sql("ANALYZE TABLE outbox" if kind == "mariadb" else "ANALYZE outbox")
+    yield engine
+    engine.dispose()
+
+
+def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield plan
+    for child in plan.get("Plans", ()):
+        yield from nodes(child)
+
+
+@pytest.mark.parametrize("kind", ["postgresql"])
+def test_postgresql_reads_few_rows_and_by_the_index(full: Engine) -> None:
+    statement = sa.text("EXPLAIN (ANALYZE, FORMAT JSON) " + str(dialects._PG_CLAIM.element))
+    with full.connect() as connection:
+        plan = connection.execute(statement, REQUEST.values()).scalar_one()[0]["Plan"]
+        connection.rollback()
+    scans = [node for node in nodes(plan) if node.get("Relation Name") == "outbox" and "Scan" in node["Node Type"]]
+    assert {node["Node Type"] for node in scans} <= {"Index Scan", "Index Only Scan"}
+    assert "outbox_due" in {node["Index Name"] for node in scans}
+    read = sum(node["Actual Loops"] * (node["Actual Rows"] + node.get("Rows Removed by Filter", 0)) for node in scans)
+    assert read <= 3 * LIMIT
+    assert len(store_for(full, "w1").claim(WAITING)) == DUE
+
+
+@pytest.mark.parametrize("kind", ["sqlite"])
+def test_sqlite_searches_each_priority_by_the_index(full: Engine) -> None:
+    statement = sa.text("EXPLAIN QUERY PLAN " + str(dialects._LITE_CLAIM.element))
+    with full.connect() as connection:
+        plan = [row.detail for row in connection.execute(statement, REQUEST.values())]
+        connection.rollback()
+    searches = [line for line in plan if "outbox_due" in line]
+    assert len(searches) == 10
+    assert all("SEARCH outbox USING" in line and "priority=? AND due_at<?" in line for line in searches)
+    assert [line for line in plan if "SCAN outbox" in line.replace("outbox_meta", "") or "TEMP B-TREE" in line] == []
+    assert len(store_for(full, "w1").claim(WAITING)) == DUE
+
+
+@pytest.mark.parametrize("kind", ["mariadb"])
+def test_mariadb_examines_and_locks_few_rows(full: Engine) -> None:
+    def handler_reads(connection: sa.Connection) -> int:
+        rows = connection.exec_driver_sql("SHOW SESSION STATUS LIKE 'Handler_read%%'")
+        return sum(int(row[1]) for row in rows)
+
+    mine = sa.text(
+        "SELECT trx_rows_locked FROM information_schema.innodb_trx WHERE trx_mysql_thread_id = CONNECTION_ID()"
+    )
+    with full.connect() as connection:
+        connection.exec_driver_sql("FLUSH STATUS")
+        claimed = dialects.MYSQL.claim(connection, REQUEST)
+        read = handler_reads(connection)
+        locked = connection.execute(mine).scalar_one()
+        connection.rollback()
+    assert len(claimed) == LIMIT
+    assert read <= 10 * LIMIT
+    assert locked <= 4 * LIMIT
+    assert len(store_for(full, "w1").claim(WAITING)) == DUE

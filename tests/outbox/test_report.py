@@ -1,0 +1,153 @@
+"""What people ask of an outbox: the numbers add up, times are UTC, and one row's story is whole."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+import sqlalchemy as sa
+from outbox.ground import STATUSES, by_hand, claimed, deferred, insert, row_of, row_with
+
+from poller.outbox.doubts import doubts
+from poller.outbox.enqueue import enqueue_alone
+from poller.outbox.facts import about
+from poller.outbox.operate import pause_all
+from poller.outbox.report import open_rows, overview, story
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import Engine
+
+    from poller.outbox.store import Store
+
+BOTH = "a@example.com, b@example.com"
+AT_TEN = "2020-01-01 10:00:00"
+
+
+def view(engine: Engine, name: str) -> list[dict[str, object]]:
+    with engine.connect() as connection:
+        return [dict(row) for row in connection.execute(sa.text(f"SELECT * FROM {name}")).mappings()]
+
+
+def fill(store: Store) -> dict[str, int]:
+    """A row in each status, of one batch."""
+    order = ("sending", *(s for s in STATUSES if s not in {"queued", "sending"}), "queued")
+    return {status: row_with(store, status, recipients=BOTH, batch="all") for status in order}
+
+
+def test_an_empty_outbox_is_all_done(engine: Engine) -> None:
+    found = overview(engine)
+    assert (found.by_status, found.due, found.next_due_at, found.paused) == ({}, 0, None, None)
+    assert (found.percent_done(), found.seconds_left()) == (100.0, 0.0)
+
+
+def test_the_overview_counts_every_status_and_tells_times_in_utc(store: Store) -> None:
+    fill(store)
+    pause_all(store.engine, "why")
+    store.register(identity="d", host="h", pid=1, version="0", lease=60)
+    found = overview(store.engine)
+    assert found.by_status == dict.fromkeys(STATUSES, 1)
+    assert (found.due, found.retrying, found.paused) == (1, 0, "why")
+    assert (found.sent_last_minute, found.sent_last_hour) == (2, 2)
+    assert found.percent_done() == 60.0
+    assert found.seconds_left() == 30.0
+    assert abs((found.at - datetime.now(UTC)).total_seconds()) < 60
+    assert [w["name"] for w in found.workers] == ["w1"]
+    (batch,) = found.batches
+    assert (batch["messages"], batch["open"], batch["sent"], batch["not_sent"], batch["held"]) == (10, 2, 1, 5, 2)
+    assert float(batch["percent_done"]) == 60.0
+    moments = [found.next_due_at, batch["first_attempt_at"], batch["last_finished_at"], found.workers[0]["lease_until"]]
+    moments += [failure["finished_at"] for failure in found.failures]
+    assert {moment.utcoffset() for moment in moments} == {timedelta(0)}
+
+
+def test_failures_of_today_name_each_recipient_that_did_not_get_it(store: Store) -> None:
+    ids = fill(store)
+    found = {f["id"]: (f["status"], f["address"], f["reply_code"]) for f in overview(store.engine).failures}
+    assert found == {
+        ids["failed"]: ("failed", None, 550),
+        ids["partial"]: ("partial", "b@example.com", 550),
+        ids["expired"]: ("expired", None, None),
+        ids["suppressed"]: ("suppressed", None, None),
+    }
+
+
+def test_failures_of_yesterday_are_not_of_today(store: Store) -> None:
+    row_with(store, "failed")
+    by_hand(store.engine, f"UPDATE outbox SET finished_at = '{AT_TEN}'")
+    assert overview(store.engine).failures == ()
+
+
+def test_open_rows_are_those_due_and_if_asked_those_in_hand_or_waiting_for_a_retry(store: Store) -> None:
+    insert(store.engine)
+    store.record([deferred(store, claimed(store))])
+    insert(store.engine, due_at=store.now() + timedelta(days=1))
+    row_with(store, "sending")
+    insert(store.engine)
+    assert (open_rows(store.engine, retries=False), open_rows(store.engine, retries=True)) == (1, 3)
+
+
+def test_what_does_not_move_stands_in_outbox_stuck(store: Store) -> None:
+    ids = fill(store)
+    late = insert(store.engine, due_at=datetime(2020, 1, 1, tzinfo=UTC))
+    stuck = {line["id"]: str(line["why"]) for line in view(store.engine, "outbox_stuck")}
+    assert set(stuck) == {ids["sending"], ids["in_doubt"], ids["paused"], late}
+    assert "poller resolve" in stuck[ids["in_doubt"]]
+    store.register(identity="d", host="h", pid=1, version="0", lease=60)
+    assert ids["sending"] not in {line["id"] for line in view(store.engine, "outbox_stuck")}
+
+
+def test_outbox_now_and_outbox_domains_count(store: Store) -> None:
+    fill(store)
+    now = {line["status"]: (line["messages"], line["due"]) for line in view(store.engine, "outbox_now")}
+    assert now == {status: (1, int(status == "queued")) for status in STATUSES}
+    (domain,) = view(store.engine, "outbox_domains")
+    assert domain == {
+        "domain": "example.com",
+        "queued": 1,
+        "retrying": 0,
+        "sending": 1,
+        "sent": 1,
+        "failed": 2,
+        "in_doubt": 1,
+    }
+
+
+def test_an_application_reads_the_state_of_its_rows_without_bodies(store: Store) -> None:
+    ids = fill(store)
+    states = {line["id"]: line["status"] for line in view(store.engine, "outbox_state")}
+    assert states == {row_id: status for status, row_id in ids.items()}
+
+
+def test_a_rows_story_is_whole(store: Store) -> None:
+    row_id = row_with(store, "partial", recipients=BOTH)
+    files = [{"name": "b.pdf", "content": b"12345"}, {"name": "a.png", "content": b"1", "content_id": "logo"}]
+    other = enqueue_alone(store.engine, recipients="a@b.c", body_text="x", attachments=files)
+    found = story(store.engine, row_id)
+    assert found is not None
+    assert found.row == row_of(store.engine, row_id)._asdict()
+    assert [(r["address"], r["status"]) for r in found.recipients] == [
+        ("a@example.com", "sent"),
+        ("b@example.com", "failed"),
+    ]
+    assert [(a["outcome"], a["recipient"]) for a in found.attempts] == [("failed", "b@example.com")]
+    beside = story(store.engine, other)
+    assert beside is not None
+    assert [(a["name"], a["content_id"], a["size"]) for a in beside.attachments] == [
+        ("b.pdf", None, 5),
+        ("a.png", "logo", 1),
+    ]
+    assert story(store.engine, 0) is None
+
+
+def test_a_doubt_names_its_worker_its_message_id_and_when(store: Store) -> None:
+    row_id = row_with(store, "in_doubt")
+    row = row_of(store.engine, row_id)
+    (doubt,) = doubts(store.engine)
+    assert (doubt.id, doubt.recipients, doubt.doubts, doubt.error) == (row_id, "a@example.com", 1, "line lost")
+    assert (doubt.worker, doubt.message_id, doubt.at) == ("w1", row.message_id, row.updated_at)
+
+
+def test_the_facts_of_a_database_say_what_it_is(store: Store, kind: str) -> None:
+    found = about(store.engine)
+    assert found.server.lower().startswith(kind)
+    assert (found.trouble, found.pending, found.paused) == ("", (), None)

@@ -1,0 +1,167 @@
+"""The roles: an application inserts and sees its state, a reader sees no body, the poller does its work and no DDL."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from typing import TYPE_CHECKING
+
+import pytest
+import sqlalchemy as sa
+from outbox.ground import deferred, sent, store_for
+from sqlalchemy.exc import DBAPIError
+
+from poller.outbox.database import connect
+from poller.outbox.enqueue import APPLICATION_COLUMNS, enqueue_alone
+from poller.outbox.migrate import require_current, sql_directory, statements
+from poller.outbox.operate import Selection, change
+from poller.outbox.report import overview, story
+from poller.outbox.settings import DatabaseSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from sqlalchemy.engine import Engine
+
+pytestmark = pytest.mark.parametrize("kind", ["postgresql", "mariadb"])
+
+FILES = {"postgresql": "postgresql", "mariadb": "mysql"}
+
+
+def roles_sql(kind: str) -> str:
+    return (sql_directory(FILES[kind]) / "roles.sql").read_text("utf-8")
+
+
+@pytest.fixture
+def login(kind: str, database: DatabaseSettings) -> Iterator[Callable[[str], Engine]]:
+    """An engine that logs in as a new user who has one of the roles."""
+    admin = connect(database)
+    raw = admin.raw_connection()
+    cursor = raw.cursor()
+    for statement in statements(roles_sql(kind), FILES[kind]) * 2:  # it may be repeated
+        cursor.execute(statement)
+    raw.commit()
+    raw.close()
+    users: list[str] = []
+    engines: list[Engine] = []
+
+    def login(role: str) -> Engine:
+        user = f"u_{secrets.token_hex(4)}"
+        users.append(user)
+        quoted = user if kind == "postgresql" else f"'{user}'@'%'"
+        made = {
+            "postgresql": [f"CREATE ROLE {user} LOGIN PASSWORD 'x' IN ROLE {role}"],
+            "mariadb": [
+                f"CREATE USER {quoted} IDENTIFIED BY 'x'",
+                f"GRANT {role} TO {quoted}",
+                f"SET DEFAULT ROLE {role} FOR {quoted}",
+            ],
+        }[kind]
+        with admin.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            for statement in made:
+                connection.exec_driver_sql(statement.replace("%", "%%"))
+        url = sa.make_url(database.url).set(username=user, password="x")
+        engines.append(connect(DatabaseSettings(url=url.render_as_string(hide_password=False))))
+        return engines[-1]
+
+    yield login
+    for engine in engines:
+        engine.dispose()
+    with admin.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        for user in users:
+            drop = f"DROP ROLE {user}" if kind == "postgresql" else f"DROP USER '{user}'@'%%'"
+            connection.exec_driver_sql(drop)
+    admin.dispose()
+
+
+def may(engine: Engine, statement: str) -> bool:
+    """Whether the statement is allowed. Any error but a lack of rights is raised."""
+    try:
+        with engine.begin() as connection:
+            connection.exec_driver_sql(statement)
+    except DBAPIError as error:
+        if re.search(r"denied|must be owner", str(error.orig)):
+            return False
+        raise
+    return True
+
+
+def test_an_application_inserts_and_reads_its_state_and_nothing_else(login: Callable[[str], Engine]) -> None:
+    app = login("outbox_app")
+    files = [{"name": "a.pdf", "content": b"x"}]
+    row_id = enqueue_alone(app, recipients="a@example.com", body_text="Hello", attachments=files)
+    with app.connect() as connection:
+        state = connection.execute(sa.text(f"SELECT status FROM outbox_state WHERE id = {row_id}")).scalar()
+    assert state == "queued"
+    for statement in (
+        "INSERT INTO outbox (recipients, body_text, status) VALUES ('a@b.c', 'x', 'paused')",
+        "INSERT INTO outbox (recipients, body_text, attempts) VALUES ('a@b.c', 'x', 1)",
+        "UPDATE outbox SET priority = 0",
+        "DELETE FROM outbox",
+        "SELECT recipients FROM outbox",
+        "SELECT body_text FROM outbox",
+        "SELECT content FROM outbox_attachment",
+        "SELECT * FROM outbox_meta",
+        "SELECT * FROM outbox_worker",
+        "SELECT * FROM outbox_failed_today",
+        "INSERT INTO outbox_suppression (address) VALUES ('a@b.c')",
+        "DROP TABLE outbox_attempt",
+    ):
+        assert not may(app, statement), statement
+
+
+def test_an_application_may_insert_just_what_enqueue_takes(kind: str) -> None:
+    granted = re.search(r"GRANT INSERT \(([^)]*)\),\s+SELECT \(id\)\s+ON outbox TO outbox_app", roles_sql(kind))
+    assert granted is not None
+    assert tuple(name.strip() for name in granted[1].split(",")) == APPLICATION_COLUMNS
+
+
+def test_a_reader_sees_everything_but_contents_and_secrets(login: Callable[[str], Engine]) -> None:
+    reader = login("outbox_reader")
+    for statement in (
+        "SELECT id, status, recipients, subject, error FROM outbox",
+        "SELECT id, name FROM outbox_attachment",
+        "SELECT * FROM outbox_recipient",
+        "SELECT * FROM outbox_attempt",
+        "SELECT * FROM outbox_worker",
+        *(f"SELECT * FROM outbox_{view}" for view in ("now", "stuck", "failed_today", "batch_progress", "domains")),
+    ):
+        assert may(reader, statement), statement
+    for statement in (
+        "SELECT body_text FROM outbox",
+        "SELECT body_html FROM outbox",
+        "SELECT context FROM outbox",
+        "SELECT * FROM outbox",
+        "SELECT content FROM outbox_attachment",
+        "SELECT * FROM outbox_meta",
+        "UPDATE outbox SET priority = 0",
+        "INSERT INTO outbox (recipients, body_text) VALUES ('a@b.c', 'x')",
+    ):
+        assert not may(reader, statement), statement
+
+
+def test_the_poller_does_its_work_and_no_ddl(login: Callable[[str], Engine]) -> None:
+    engine = login("outbox_poller")
+    require_current(engine)
+    store = store_for(engine, "w1")
+    incarnation = store.register(identity="d", host="h", pid=1, version="0", lease=60)
+    assert store.heartbeat(identity="d", incarnation=incarnation, lease=60)
+    ids = [enqueue_alone(engine, recipients="a@example.com", body_text="Hello") for _ in range(3)]
+    rows = store.claim(10)
+    written = store.record([sent(store, rows[0]), deferred(store, rows[1])]).written
+    store.hand_back(rows[2:])
+    assert written == set(ids[:2])
+    assert store.orphans(takeover=900, own=True) == []
+    assert store.attachments(ids[0]) == []
+    assert store.suppressed(["a@example.com"]) == {}
+    assert change(engine, Selection(ids=(ids[2],)), "cancel") == 1
+    assert story(engine, ids[0]) is not None
+    assert overview(engine).by_status == {"sent": 1, "queued": 1, "cancelled": 1}
+    store.sign_off(incarnation=incarnation)
+    for statement in (
+        "DROP TABLE outbox_attempt",
+        "ALTER TABLE outbox ADD COLUMN x int",
+        "CREATE INDEX x ON outbox (id)",
+        "UPDATE outbox_attempt SET outcome = 'x'",
+    ):
+        assert not may(engine, statement), statement

@@ -1,0 +1,326 @@
+"""The life of the service: stopping, being killed, operators at work, and databases and relays that go away."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import databases
+import pytest
+import sqlalchemy as sa
+from servers.fault import Faults, FaultServer, Heard
+from service.bench import Bench, books, terminate
+
+from poller.outbox.database import transaction
+from poller.outbox.tables import suppression
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from poller.outbox.settings import DatabaseSettings
+
+ONE = pytest.mark.parametrize("kind", ["sqlite"])
+"""For what has nothing to do with the dialect."""
+
+
+def during(number: int, act: Callable[[], None]) -> Callable[[Heard], bytes | None]:
+    """A script that calls `act` while the `number`-th message is on the wire, its final reply outstanding."""
+    ends = iter(range(1, 1_000_000))
+
+    def answer(heard: Heard) -> bytes | None:
+        if heard.verb == "." and next(ends) == number:
+            act()
+        return None
+
+    return answer
+
+
+def sql(bench: Bench, statement: str) -> None:
+    transaction(bench.engine, lambda c: c.execute(sa.text(statement)))
+
+
+def test_sigterm_in_mid_batch_leaves_no_row_behind_and_nothing_goes_twice(bench: Bench) -> None:
+    bench.insert(300)
+    with FaultServer(Faults(reply_delay=0.005)) as relay:
+        config = bench.configure(relay.host, relay.port)
+        with bench.running(config) as process:
+            bench.wait_for(lambda: len(relay.messages) > 30)
+            terminate(process)
+            assert process.returncode == 0
+        halfway = bench.statuses()
+        assert halfway["sending"] == 0
+        assert halfway["queued"] > 0
+        assert {row.claimed_by for row in bench.rows() if row.status == "queued"} == {None}
+        assert bench.run(config, "--once") == 0
+        found = books(bench, relay)
+    assert (found.accepted, found.duplicates) == (300, 0)
+    assert bench.statuses() == Counter(sent=300)
+
+
+@ONE
+def test_a_stop_cuts_a_relay_that_never_answers_and_the_message_is_in_doubt(bench: Bench) -> None:
+    bench.insert(3)
+    hung = during(1, lambda: time.sleep(4))
+    with FaultServer(Faults(answer=hung)) as relay:
+        config = bench.configure(relay.host, relay.port, worker={"stop_timeout": "500ms"})
+        with bench.running(config) as process:
+            bench.wait_for(lambda: bench.statuses()["sending"] > 0)
+            time.sleep(0.5)
+            took = terminate(process)
+    assert took < 4
+    first = bench.rows()[0]
+    assert (first.status, first.doubts, first.attempts) == ("queued", 1, 0)
+    assert bench.statuses() == Counter(queued=3)
+
+
+def test_what_a_killed_worker_held_is_in_doubt_and_judged_at_the_next_start(bench: Bench) -> None:
+    bench.insert(40)
+    with FaultServer(Faults(reply_delay=0.02)) as relay:
+        config = bench.configure(relay.host, relay.port)
+        with bench.running(config) as process:
+            bench.wait_for(lambda: len(relay.messages) > 5)
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+        held = [row.id for row in bench.rows() if row.status == "sending"]
+        assert held
+        assert bench.run(config, "--drain", "--for", "60s") == 0
+        found = books(bench, relay)
+    assert bench.statuses() == Counter(sent=40)
+    assert found.lost == 0
+    assert {row.doubts for row in bench.rows(*held)} == {1}
+    assert found.duplicates <= len(held)
+
+
+def test_a_killed_worker_told_to_hold_sends_nothing_twice(bench: Bench) -> None:
+    bench.insert(40)
+    with FaultServer(Faults(reply_delay=0.02)) as relay:
+        config = bench.configure(relay.host, relay.port, retry={"on_doubt": "hold"})
+        with bench.running(config) as process:
+            bench.wait_for(lambda: len(relay.messages) > 5)
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+        assert bench.run(config, "--drain", "--for", "60s") == 1
+        found = books(bench, relay)
+    assert found.duplicates == 0
+    assert found.lost == 0
+    assert found.statuses["in_doubt"] > 0
+    assert set(found.statuses) == {"sent", "in_doubt"}
+
+
+def test_another_worker_takes_over_when_the_lease_has_ended(bench: Bench) -> None:
+    bench.insert(10)
+    with FaultServer(Faults(reply_delay=0.05)) as relay:
+        quick = {"worker": {"takeover": "2s", "heartbeat": "500ms"}, "smtp": {"end_timeout": "1s"}}
+        config = _unchecked(bench, relay, quick)
+        with bench.running(config) as process:
+            bench.wait_for(lambda: len(relay.messages) > 2)
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+        assert bench.statuses()["sending"] > 0
+        sql(bench, "UPDATE outbox_worker SET lease_until = heartbeat_at")
+        bench.name = "w2"
+        assert bench.run(_unchecked(bench, relay, quick), "--drain", "--for", "60s") == 0
+    assert bench.statuses() == Counter(sent=10)
+    assert any(line["event"] == "rows.recovered" for line in bench.log())
+
+
+def _unchecked(bench: Bench, relay: FaultServer, settings: dict[str, dict[str, object]]) -> Path:
+    """A takeover far shorter than a configuration allows would be refused: as short as it may be."""
+    del settings
+    return bench.configure(relay.host, relay.port, smtp={"end_timeout": "1s"}, worker={"takeover": "61s"})
+
+
+@ONE
+def test_two_processes_on_one_state_directory_are_refused(bench: Bench) -> None:
+    with FaultServer(Faults()) as relay:
+        config = bench.configure(relay.host, relay.port)
+        with bench.running(config) as process:
+            bench.wait_for(lambda: any(line["event"] == "worker.started" for line in bench.log()))
+            second = bench.poller(config, "run", "--once")
+            terminate(process)
+    assert second.returncode == 2
+    assert f"in use by process {process.pid}" in second.stderr
+
+
+@ONE
+def test_the_same_name_from_another_state_directory_is_refused_while_the_first_is_alive(bench: Bench) -> None:
+    with FaultServer(Faults()) as relay:
+        config = bench.configure(relay.host, relay.port)
+        other = config.with_name("other.toml")
+        other.write_text(config.read_text().replace("state-w1", "state-other"))
+        with bench.running(config) as process:
+            bench.wait_for(lambda: any(line["event"] == "worker.started" for line in bench.log()))
+            second = bench.poller(other, "run", "--once")
+            terminate(process)
+    assert second.returncode == 2
+    assert "a worker named 'w1' is alive" in second.stderr
+
+
+@pytest.mark.parametrize("word", ["paused", "cancelled"])
+def test_an_operators_word_outlives_a_deferral_but_not_an_acceptance(bench: Bench, word: str) -> None:
+    accepted, deferred = bench.insert(2)
+
+    def speak() -> None:
+        sql(bench, f"UPDATE outbox SET status = '{word}'")
+
+    faults = Faults(defer_first={"user1@example.com": 99}, answer=during(1, speak))
+    with FaultServer(faults) as relay:
+        bench.run(bench.configure(relay.host, relay.port), "--once")
+    assert bench.row(accepted).status == "sent"
+    row = bench.row(deferred)
+    assert (row.status, row.claimed_by, row.attempts) == (word, None, 1)
+
+
+def test_pause_all_holds_everything_back_until_resume_all(bench: Bench) -> None:
+    with FaultServer(Faults()) as relay:
+        config = bench.configure(relay.host, relay.port)
+        assert bench.poller(config, "pause", "--all").returncode == 0
+        bench.insert(5)
+        with bench.running(config) as process:
+            bench.wait_for(lambda: any(line["event"] == "outbox.paused" for line in bench.log()))
+            time.sleep(0.5)
+            assert (bench.statuses(), len(relay.messages)) == (Counter(queued=5), 0)
+            assert bench.poller(config, "resume", "--all").returncode == 0
+            bench.wait_for(lambda: bench.statuses() == Counter(sent=5))
+            terminate(process)
+
+
+def test_a_row_deleted_or_set_to_nonsense_while_it_is_sent_holds_up_nobody(bench: Bench) -> None:
+    ids = bench.insert(20)
+
+    def meddle() -> None:
+        sql(bench, f"DELETE FROM outbox WHERE id = {ids[1]}")
+        sql(bench, f"UPDATE outbox SET claim_seq = 77 WHERE id = {ids[2]}")
+        sql(bench, f"UPDATE outbox SET status = 'queued', claimed_by = NULL, claimed_at = NULL WHERE id = {ids[3]}")
+
+    with FaultServer(Faults(answer=during(1, meddle))) as relay:
+        bench.run(bench.configure(relay.host, relay.port), "--once")
+    rest = Counter(row.status for row in bench.rows() if row.id not in ids[1:4])
+    assert rest == Counter(sent=17)
+    said = {line["id"] for line in bench.log() if line["event"] in {"row.gone", "row.accepted_twice"}}
+    assert {ids[1], ids[2]} <= said
+    assert [note.outcome for note in bench.history(ids[2])] == ["accepted_twice"]
+
+
+def test_expired_and_suppressed_rows_never_reach_the_wire(bench: Bench) -> None:
+    (late,) = bench.insert(recipients="late@example.com")
+    sql(bench, f"UPDATE outbox SET expires_at = due_at WHERE id = {late}")
+    (unwanted,) = bench.insert(recipients="Unwanted@Example.com")
+    (mixed,) = bench.insert(recipients="unwanted@example.com, fine@example.com")
+    (domain,) = bench.insert(recipients="anyone@closed.example")
+    entries = [
+        {"address": "unwanted@example.com", "reason": "asked us to stop"},
+        {"address": "@closed.example", "reason": "closed"},
+    ]
+    transaction(bench.engine, lambda c: c.execute(sa.insert(suppression), entries))
+    with FaultServer(Faults()) as relay:
+        bench.run(bench.configure(relay.host, relay.port), "--once")
+        assert [message.recipients for message in relay.messages] == [("fine@example.com",)]
+    assert [bench.row(i).status for i in (late, unwanted, mixed, domain)] == [
+        "expired",
+        "suppressed",
+        "partial",
+        "suppressed",
+    ]
+    assert "asked us to stop" in bench.row(unwanted).error
+
+
+@ONE
+def test_staging_sends_everything_to_one_address_and_withholds_what_is_not_allowed(bench: Bench) -> None:
+    bench.insert(recipients="customer@example.com, other@example.org", cc="third@example.net")
+    with FaultServer(Faults()) as relay:
+        config = bench.configure(relay.host, relay.port, message={"redirect_to": "dev@example.test"})
+        assert bench.run(config, "--once") == 0
+        assert [message.recipients for message in relay.messages] == [("dev@example.test",)]
+        bench.insert(recipients="customer@example.com, me@ours.example")
+        config = bench.configure(relay.host, relay.port, message={"only_to": ["@ours.example"]})
+        assert bench.run(config, "--once") == 1
+        assert relay.messages[-1].recipients == ("me@ours.example",)
+    assert [row.status for row in bench.rows()] == ["sent", "partial"]
+
+
+def test_mail_that_needs_smtputf8_is_refused_in_words_where_the_relay_has_it_not(bench: Bench) -> None:
+    bench.insert(recipients="用户@example.com")
+    bench.insert(recipients="plain@example.com")
+    with FaultServer(Faults(smtputf8=False)) as relay:
+        assert bench.run(bench.configure(relay.host, relay.port), "--once") == 1
+    first, second = bench.rows()
+    assert (first.status, second.status) == ("failed", "sent")
+    assert "SMTPUTF8" in first.error
+
+
+@ONE
+def test_a_failed_row_that_is_retried_starts_afresh(bench: Bench) -> None:
+    (row_id,) = bench.insert(recipients="bad@example.com")
+    with FaultServer(Faults(refuse=frozenset({"bad@example.com"}))) as relay:
+        config = bench.configure(relay.host, relay.port)
+        assert bench.run(config, "--once") == 1
+        assert bench.row(row_id).status == "failed"
+        relay.faults = Faults()
+        assert bench.poller(config, "retry", str(row_id), "--yes").returncode == 0
+        assert bench.run(config, "--once") == 0
+    assert (bench.row(row_id).status, bench.row(row_id).attempts) == ("sent", 1)
+
+
+@pytest.mark.parametrize("kind", ["postgresql"])
+def test_a_database_that_is_down_at_start_or_killed_in_mid_run_is_waited_for_and_nothing_is_lost(tmp_path: Path, kind: str) -> None:
+    try:
+        server = databases.EmbeddedPostgres()
+    except databases.Missing as why:
+        pytest.skip(str(why))
+    os.environ["POLLER_TEST_POSTGRESQL"], before = server.url, os.environ.get("POLLER_TEST_POSTGRESQL")
+    try:
+        with databases.database(kind, tmp_path) as settings:
+            _survive_a_database_crash(settings, tmp_path, server)
+    finally:
+        del os.environ["POLLER_TEST_POSTGRESQL"]
+        if before:
+            os.environ["POLLER_TEST_POSTGRESQL"] = before
+        server.stop()
+
+
+def _survive_a_database_crash(settings: DatabaseSettings, directory: Path, server: databases.EmbeddedPostgres) -> None:
+    bench = Bench(database=settings, directory=directory)
+    bench.insert(300)
+    with FaultServer(Faults(reply_delay=0.005)) as relay:
+        server.kill()
+        with bench.running(bench.configure(relay.host, relay.port)) as process:
+            bench.wait_for(lambda: any(line["event"] == "database.unavailable" for line in bench.log()))
+            server.start()
+            bench.wait_for(lambda: len(relay.messages) > 60)
+            server.kill()
+            time.sleep(1.5)
+            server.start()
+            bench.engine.dispose()
+            bench.wait_for(lambda: bench.statuses() == Counter(sent=300), seconds=60)
+            terminate(process)
+        found = books(bench, relay)
+    assert (found.accepted, found.duplicates, found.lost) == (300, 0, 0)
+    said = [line["event"] for line in bench.log() if line["event"].startswith("database.")]
+    assert said.count("database.available") >= 1
+    assert said.count("database.unavailable") <= 6  # once, and again on change: not once a try
+    bench.close()
+
+
+@ONE
+def test_rows_inserted_while_the_service_runs_go_out_at_the_next_poll(bench: Bench) -> None:
+    with FaultServer(Faults()) as relay, bench.running(bench.configure(relay.host, relay.port)) as process:
+        for n in range(3):
+            bench.insert(recipients=f"later{n}@example.com")
+            bench.wait_for(lambda n=n: bench.statuses() == Counter(sent=n + 1))
+        terminate(process)
+
+
+@ONE
+def test_the_connection_is_not_kept_when_nothing_is_to_be_sent(bench: Bench) -> None:
+    bench.insert(2)
+    with FaultServer(Faults()) as relay:
+        config = bench.configure(relay.host, relay.port, smtp={"idle_close": "300ms"})
+        with bench.running(config) as process:
+            bench.wait_for(lambda: any(line["event"] == "session.closed" for line in bench.log()))
+            terminate(process)
+        assert relay.sessions == 1
