@@ -6,7 +6,10 @@ Rule 1. A row is begun (composed, put on the wire) only while the lease holds, n
         asked for. What was not begun is handed back, at no cost to the row.
 Rule 2. Composing is pure: whatever it raises is the row's own fault, and the row fails with it.
 Rule 3. Trouble of the session goes to the relay's account (`poller.rest`), not to a row's.
-Rule 4. A session that delivered something is replaced at once when it breaks; one that did not gives the relay a rest.
+Rule 4. A session that delivered something is replaced at once when it breaks; one that did not gives the relay a rest,
+        and so do a 421 and refusals of us in a row. A single refusal of us does not: it may depend on the row's sender
+        or recipient, and must not stand in everyone's way.
+Rule 5. A short rest is waited for with the rows in hand; for a long one they are handed back.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ import random
 from collections import deque
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from poller.cohort import Cohort
 from poller.exchange import Message, RelayTrouble
@@ -41,7 +44,11 @@ if TYPE_CHECKING:
     from poller.retry import RetrySettings, Step
     from poller.smtp.courier import Courier
 
+T = TypeVar("T")
+
 FRUITLESS_SESSIONS = 2  # So many in a row without a delivery, though none blames the relay, and it rests all the same.
+REFUSALS_OF_US = 3  # So many rows in a row that the relay refuses because of us, and it rests.
+SHORT_REST_S = 5.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -77,6 +84,7 @@ class Delivery:
     _now_at: float = field(init=False)
     _delivered: bool = False
     _fruitless: int = 0
+    _refusals: int = 0
 
     def __post_init__(self) -> None:
         self.cohort = Cohort(limit=self.retry.cohort, patience=self.retry.cohort_patience)
@@ -89,7 +97,7 @@ class Delivery:
         self._set_clock(pending)
         suppressed = self._suppressed(pending)
         try:
-            while pending and self._may_go_on():
+            while pending and self._may_go_on() and self._rested():
                 self.courier.open()
                 self._one_session(self._messages(pending, suppressed))
         except RelayTrouble as trouble:
@@ -120,17 +128,19 @@ class Delivery:
             rests=round(pause, 1),
         )
 
-    def recover(self, orphans: Iterable[ClaimedRow], why: str) -> None:
-        """Judge rows whose worker is gone: nobody knows how far it came, so each is in doubt."""
+    def recover(self, orphans: Iterable[ClaimedRow], why: str) -> int:
+        """Judge rows whose worker is gone: nobody knows how far it came, so each is in doubt. Returns their number."""
+        judged = 0
         for row in orphans:
             self._now, self._now_at = self.store.now(), self.clock()
             try:
-                standing = _standing(row, self.composer.recipients(_draft(row)))
+                standing = _standing(row, self._recipients(_draft(row)))
             except Unsendable:  # it was readable when it was sent; what is written down still stands
                 standing = _standing(row, ())
             doubt = in_doubt_after_crash(why)
             outcomes = {state.address: doubt for state in standing.recipients if state.status == "queued"}
-            self.ledger.record_orphan(self._next_step(standing, outcomes), holder=row.holder)
+            judged += self.ledger.record_orphan(self._next_step(standing, outcomes), holder=row.holder)
+        return judged
 
     # --- one session ---
 
@@ -139,21 +149,23 @@ class Delivery:
         last: Verdict | None = None
         for exchange in self.courier.carry(messages):
             last = self._settle(exchange)
-            if last.blames_session:
-                break
-        ended = last is not None and (last.blames_session or not self.courier.is_open)
-        if last is not None and ended and not self.rest.remaining(self.clock()):
+            self._refusals = self._refusals + 1 if _refused_us(last) else 0
+            if self._refusals >= REFUSALS_OF_US:
+                self.courier.close()
+        if not self.courier.is_open and not self.rest.remaining(self.clock()):
             self._session_ended(last)
 
-    def _session_ended(self, last: Verdict) -> None:
-        """Rule 4: go on at once, or let the relay rest."""
-        self.courier.close()
+    def _session_ended(self, last: Verdict | None) -> None:
+        """Rule 4: go on at once, or let the relay rest. `last` is None when not even one message was taken."""
         self._fruitless = 0 if self._delivered else self._fruitless + 1
-        blamed = last.blames_session and not (self._delivered and not _refused_us(last))
-        if last.slow_down or blamed or self._fruitless >= FRUITLESS_SESSIONS:
+        slow_down = last is not None and last.slow_down
+        broke = last is not None and last.blames_session and not self._delivered
+        if slow_down or broke or self._refusals >= REFUSALS_OF_US or self._fruitless >= FRUITLESS_SESSIONS:
             pause = self.rest.trouble(self.clock())
-            reason = next((o.reason for o in last.outcomes if isinstance(o, Deferred | InDoubt)), "")
+            outcomes = last.outcomes if last else ()
+            reason = next((o.reason for o in outcomes if isinstance(o, Deferred | InDoubt)), "the session ended")
             self.log.warning("relay.unavailable", relay=self.courier.relay, reason=reason, rests=round(pause, 1))
+            self._refusals = 0
 
     def _settle(self, exchange: Exchange) -> Verdict:
         self.progressed()
@@ -190,7 +202,8 @@ class Delivery:
 
     def _messages(self, pending: deque[ClaimedRow], suppressed: Mapping[str, str]) -> Iterator[Message]:
         """The messages of `pending`, composed one by one as the wire asks for them."""
-        while pending and self._may_go_on() and self.ledger.flush_if_due():
+        # The record first: it may wait for the database, and the lease may have ended meanwhile.
+        while pending and self.ledger.flush_if_due() and self._may_go_on() and not self._must_rest():
             self.progressed()
             message = self._message(pending[0], suppressed)
             pending.popleft()  # only now: a database that goes away meanwhile leaves the row to be handed back
@@ -201,7 +214,7 @@ class Delivery:
         """The row as a message for the recipients that are open; None when it was settled without one."""
         try:
             draft = _draft(row, self._attachments(row))
-            recipients = self.composer.recipients(draft)
+            recipients = self._recipients(draft)
             standing = _standing(row, recipients)
             settled = self._without_sending(row, recipients, standing, suppressed)
             wire = self._wire(recipients, standing, settled)
@@ -223,13 +236,11 @@ class Delivery:
             smtputf8=composed.smtputf8,
         )
 
+    def _recipients(self, draft: Draft) -> tuple[Recipient, ...]:
+        return _purely(self.composer.recipients, draft)
+
     def _composed(self, draft: Draft) -> Composed:
-        try:
-            return self.composer.compose(draft)
-        except Unsendable:
-            raise
-        except Exception as reason:  # Rule 2: composing is pure, so this is a property of the row
-            raise Unsendable("composing", f"failed with {type(reason).__name__}: {reason}") from reason
+        return _purely(self.composer.compose, draft)
 
     def _attachments(self, row: ClaimedRow) -> tuple[Attachment, ...]:
         if not row.has_attachments:
@@ -258,7 +269,7 @@ class Delivery:
         """The wire addresses of this transaction, each with the recipients behind it."""
         open_ones = {state.address for state in standing.recipients if state.status == "queued"} - set(settled)
         wire: dict[str, tuple[str, ...]] = {}
-        tried = {state.address: state.attempts for state in standing.recipients}
+        tried = {state.address: state.attempts + state.doubts for state in standing.recipients}
         for recipient in sorted(recipients, key=lambda r: tried.get(r.address, 0)):
             if recipient.address in open_ones:
                 if recipient.wire not in wire and len(wire) >= self.recipients_at_once:
@@ -308,14 +319,26 @@ class Delivery:
     # --- small ---
 
     def _may_go_on(self) -> bool:
-        return not self.stop.is_set() and self.may_begin() and not self.rest.remaining(self.clock())
+        return not self.stop.is_set() and self.may_begin()
+
+    def _must_rest(self) -> bool:
+        return self.rest.remaining(self.clock()) > 0
+
+    def _rested(self) -> bool:
+        """Rule 5. False: it is too long to wait for, or a stop was asked for."""
+        remaining = self.rest.remaining(self.clock())
+        if remaining > SHORT_REST_S:
+            return False
+        self.ledger.flush()
+        self.progressed()
+        return not (remaining and self.stop.wait(remaining))
 
     def _suppressed(self, rows: Iterable[ClaimedRow]) -> dict[str, str]:
         """Of all addresses in `rows`, those on the suppression list: one question for the batch."""
         addresses: set[str] = set()
         for row in rows:
             try:
-                addresses.update(recipient.address for recipient in self.composer.recipients(_draft(row)))
+                addresses.update(recipient.address for recipient in self._recipients(_draft(row)))
             except Unsendable:
                 continue  # said when it is its turn
         return self.store.suppressed(addresses)
@@ -337,6 +360,16 @@ class Delivery:
 
     def _time(self) -> datetime:
         return self._now + timedelta(seconds=self.clock() - self._now_at)
+
+
+def _purely(compose: Callable[[Draft], T], draft: Draft) -> T:
+    """Rule 2: composing is pure, so whatever it raises is a property of the row."""
+    try:
+        return compose(draft)
+    except Unsendable:
+        raise
+    except Exception as reason:
+        raise Unsendable("composing", f"failed with {type(reason).__name__}: {reason}") from reason
 
 
 def _refused_us(verdict: Verdict) -> bool:
@@ -363,6 +396,7 @@ def _standing(row: ClaimedRow, recipients: Iterable[Recipient]) -> Standing:
         message_id=row.message_id,
         attempts=row.attempts,
         doubts=row.doubts,
+        setbacks=row.setbacks,
         first_attempt_at=row.first_attempt_at,
         expires_at=row.expires_at,
         max_attempts=row.max_attempts,

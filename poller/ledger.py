@@ -3,10 +3,11 @@
 Rule 1. Outcomes are written in groups, by size and by time; a single one at low load is written at once.
 Rule 2. The record is retried, never the send. While a group is overdue nothing more is begun.
 Rule 3. A row that can't be written (locked by someone, say) is set aside, holds up no other, and is tried again and
-        again; after STUBBORN_TRIES it is given up in words. Too many set aside stop the sending as well.
+        again; after STUBBORN_TRIES it is given up in words, unless it was accepted: a 250 is never given up. Too many
+        set aside stop the sending as well.
 
-Raises nothing for a database that is away: it waits, says so once, and goes on when the database does, or returns
-with the outcomes still in hand when `stop` is set.
+Raises nothing for a database that is away: it waits, says so once, and goes on when the database does. It returns with
+the outcomes still in hand only when `abandon` is set: a stop that has waited long enough. Then it says what it knew.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ GROUP = 50  # outcomes; a commit for each message costs several times as much
 GROUP_AGE_S = 0.25  # the longest an outcome waits for company
 AWAY_FIRST_S, AWAY_LONGEST_S = 0.5, 15.0  # between tries to reach a database that is away
 STUBBORN_AFTER_S = 5.0  # between tries to write one locked row
-STUBBORN_TRIES = 2000  # about three hours
+STUBBORN_TRIES = 2000  # about three hours, then words
 STUBBORN_MOST = 100  # set aside; more, and nothing is begun until they are written
 
 _LATE_EVENT = {
@@ -46,10 +47,19 @@ _LATE_EVENT = {
 class Ledger:
     """Outcomes that are judged and not yet written. Belongs to the delivering thread."""
 
-    def __init__(self, store: Store, *, clock: Callable[[], float], stop: threading.Event, log: Logger) -> None:
+    def __init__(
+        self,
+        store: Store,
+        *,
+        clock: Callable[[], float],
+        abandon: threading.Event,
+        progressed: Callable[[], None],
+        log: Logger,
+    ) -> None:
         self._store = store
         self._clock = clock
-        self._stop = stop
+        self._abandon = abandon
+        self._progressed = progressed
         self._log = log
         self._say = OnChange(log)
         self._pending: list[Step] = []
@@ -73,10 +83,16 @@ class Ledger:
         if len(self._pending) >= GROUP or self._clock() - self._since >= GROUP_AGE_S:
             self.flush()
 
-    def record_orphan(self, step: Step, *, holder: str) -> None:
-        """Write down at once what became of another's row, or of one that we held in an earlier life."""
+    def record_orphan(self, step: Step, *, holder: str) -> bool:
+        """Write down at once what became of another's row, or of one that we held in an earlier life.
+
+        False: it is locked by someone. Ours is tried again from here; another's stays an orphan and is found again.
+        """
         recorded = self._store.record([step], holder=holder)
-        self.written.update({step.status: len(recorded.written)})
+        if recorded.stubborn and holder != self._store.worker:
+            return False
+        self._note(recorded, [step])
+        return not recorded.stubborn
 
     def flush(self) -> bool:
         """Write everything down. False: the database is away and a stop was asked for, the rest is still in hand."""
@@ -87,16 +103,24 @@ class Ledger:
                 self._note(self._store.record(self._pending), self._pending)
             except DatabaseUnavailable as why:
                 self._say_away(str(why))
-                if self._stop.wait(pause):
+                if self._abandon.wait(pause):
+                    self._say_what_is_lost()
                     return False
                 pause = min(pause * 2, AWAY_LONGEST_S)
                 continue
             self._pending = []
             self._since = self._clock()
             self._back()
-        while len(self._stubborn) > STUBBORN_MOST and not self._stop.wait(STUBBORN_AFTER_S):
+        while len(self._stubborn) > STUBBORN_MOST and not self._abandon.wait(STUBBORN_AFTER_S):
+            self._progressed()
             self._retry_stubborn()
         return True
+
+    def _say_what_is_lost(self) -> None:
+        """The process ends without having written these: the next start finds them in doubt, the log knows better."""
+        for step in self._pending:
+            said = str(step.reply) if step.reply else step.error
+            self._log.error("record.failed", id=step.row_id, outcome=step.status, reply=said, queue_id=step.queue_id)
 
     def flush_if_due(self) -> bool:
         """Write an overdue group. False as `flush` says it: then nothing more may be begun."""
@@ -143,10 +167,11 @@ class Ledger:
         self._log.log(level, event, id=step.row_id, found=late.value, outcome=step.status)
 
     def _set_aside(self, step: Step, tries: int, why: str) -> None:
-        if tries >= STUBBORN_TRIES:
+        if tries % STUBBORN_TRIES == 0:
             said = str(step.reply) if step.reply else step.error
             self._log.error("record.failed", id=step.row_id, outcome=step.status, reply=said, reason=why)
-            return
+            if step.sent_at is None:
+                return
         if tries == 1:
             self._log.warning("record.stubborn", id=step.row_id, outcome=step.status, reason=why)
         self._stubborn[step.row_id] = (step, tries)

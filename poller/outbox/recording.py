@@ -71,7 +71,7 @@ def locked_by_others(connection: Connection, ids: Collection[int]) -> set[int]:
 def hand_back(connection: Connection, holder: str, fences: Iterable[tuple[int, int, str]], now: datetime) -> None:
     """Return rows (id, claim_seq, message_id) that were not begun: as before the claim, but for `claim_seq`."""
     nothing = dict.fromkeys(_OUTCOME_COLUMNS)
-    unbegun = {"status": "queued", "attempts": 0, "doubts": 0, "begun": 0, "updated_at": now}
+    unbegun = {"status": "queued", "attempts": 0, "doubts": 0, "setbacks": 0, "begun": 0, "updated_at": now}
     steps = [{"id": i, "claim_seq": seq, "message_id": mid, **unbegun, **nothing} for i, seq, mid in fences]
     if steps:
         DIALECTS[connection.dialect.name].record(connection, holder, steps)
@@ -161,11 +161,11 @@ def _write_notes(
             "at": step.at,
             "worker": holder,
             "recipient": note.recipient,
-            "outcome": outcome or note.outcome,
+            "outcome": outcome if outcome and note.outcome == "accepted" else note.outcome,
             "blame": note.blame,
             "phase": step.phase,
             **_reply_values(note),
-            "error": why or note.error,
+            "error": why if why and note.outcome == "accepted" else note.error or why,
         }
         for step in steps
         for note in step.notes or ((_bare_note(step),) if must_say else ())
@@ -187,6 +187,7 @@ def _values(step: Step) -> dict[str, Any]:
         "status": step.status,
         "attempts": step.attempts,
         "doubts": step.doubts,
+        "setbacks": step.setbacks,
         "due_at": step.due_at,
         **_reply_values(step),
         "sent_at": step.sent_at,
@@ -228,6 +229,7 @@ def _late_values(step: Step, holder: str) -> dict[str, Any]:
         "sent_at": None if step.status == "queued" else step.sent_at,
         "attempts": outbox.c.attempts + step.attempts,
         "doubts": outbox.c.doubts + step.doubts,
+        "setbacks": outbox.c.setbacks + step.setbacks,
         "claimed_by": holder if held else None,
         "claimed_at": outbox.c.claimed_at if held else None,
     }

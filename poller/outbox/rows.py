@@ -44,6 +44,7 @@ class ClaimedRow:
     status: str
     attempts: int
     doubts: int
+    setbacks: int
     first_attempt_at: datetime
     claimed_at: datetime
     expires_at: datetime | None

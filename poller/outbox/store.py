@@ -129,9 +129,13 @@ class Store:
         self._claim_unconfirmed = strays_left
         return rows
 
-    def orphans(self, *, takeover: float, own: bool) -> list[ClaimedRow]:
-        """Rows in the hands of nobody: of workers whose lease has ended, and with `own` all that bear our name."""
-        return self._write(lambda c: self._claimed(c, c.execute(self._orphan_query(takeover, own=own)).all()))
+    def orphans(self, *, takeover: float, own: bool, beside: Collection[int] = ()) -> list[ClaimedRow]:
+        """Rows in the hands of nobody: of workers whose lease has ended, and with `own` all that bear our name.
+
+        Ids in `beside` are left out. At most ORPHANS_AT_ONCE.
+        """
+        query = self._orphan_query(takeover, beside, own=own)
+        return self._write(lambda c: self._claimed(c, c.execute(query).all()))
 
     def attachments(self, row_id: int) -> list[Mapping[str, Any]]:
         """A row's attachments in order: name, content_type, content, content_id."""
@@ -222,7 +226,7 @@ class Store:
 
         return self._write(work)
 
-    def _orphan_query(self, takeover: float, *, own: bool) -> Any:
+    def _orphan_query(self, takeover: float, beside: Collection[int], *, own: bool) -> Any:
         now = self._sql.now
         long_ago = self._sql.moment(":ago")
         columns = ", ".join(f"o.{column.name}" for column in CLAIM_COLUMNS)
@@ -232,10 +236,10 @@ class Store:
             sa.text(f"""
             SELECT {columns} FROM outbox AS o LEFT JOIN outbox_worker AS w ON w.name = o.claimed_by
             WHERE o.claimed_by IS NOT NULL AND o.status IN ({held}) AND o.finished_at IS NULL
-              AND ({mine} (o.claimed_by <> :me
+              AND o.id NOT IN :beside AND ({mine} (o.claimed_by <> :me
                    AND (w.lease_until < {now} OR (w.name IS NULL AND o.claimed_at < {long_ago}))))
             ORDER BY o.id LIMIT {ORPHANS_AT_ONCE}""")
-            .bindparams(me=self.worker, ago=-takeover)
+            .bindparams(sa.bindparam("beside", [*beside] or [0], expanding=True), me=self.worker, ago=-takeover)
             .columns(*CLAIM_COLUMNS)
         )
 
@@ -292,6 +296,7 @@ def _as_claimed(row: Any, known: Mapping[str, RecipientState], attached: Collect
         status=row.status,
         attempts=row.attempts,
         doubts=row.doubts,
+        setbacks=row.setbacks,
         first_attempt_at=row.first_attempt_at,
         claimed_at=row.claimed_at,
         expires_at=row.expires_at,

@@ -121,6 +121,7 @@ outbox = sa.Table(
     sa.Column("domain", sa.Text, server_default=sa.FetchedValue()),
     sa.Column("attempts", sa.Integer, nullable=False, server_default=sa.FetchedValue()),
     sa.Column("doubts", sa.Integer, nullable=False, server_default=sa.FetchedValue()),
+    sa.Column("setbacks", sa.Integer, nullable=False, server_default=sa.FetchedValue()),
     sa.Column("first_attempt_at", Utc),
     sa.Column("claim_seq", _big(), nullable=False, server_default=sa.FetchedValue()),
     sa.Column("claimed_by", sa.Text),

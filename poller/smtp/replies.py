@@ -5,7 +5,7 @@ Rule 2. What comes in is bounded: the length of a line, the lines of a reply, an
 Rule 3. What comes out is safe to store and to print: ASCII, printable, at most 1,000 characters.
 
 `ReplyReader` gives `RawReply`, the lines as they came, because the answer to EHLO is read line by line;
-`RawReply.reply` is the fact to keep. `Features.read` understands the answer to EHLO, `queue_id` a relay's final 250.
+`RawReply.reply` is the fact to keep. `Features.read` understands the answer to EHLO.
 
 Raises `NotSmtp` for anything that is no SMTP reply; the reader is of no further use then. It judges no reply.
 """
@@ -197,25 +197,3 @@ class Features:
             dsn="DSN" in offered,
             keywords=tuple(offered),
         )
-
-
-_QUEUE_IDS = tuple(
-    re.compile(pattern)
-    for pattern in (
-        r"(?i)\bqueued (?:as|with id):? ([\w.+-]*\w)",  # Postfix, SendGrid, Mailjet, Mailpit; Stalwart
-        r"\bInternalId=(\w+)",  # Exchange
-        r"\bids?=([\w.-]*\w)",  # Exim; KumoMTA
-        r"(\S+) - gsmtp$",  # Gmail
-        r"(?i)^([\w.-]+) message accepted for delivery",  # OpenSMTPD, Sendmail
-        r"(?i)\bqueued \(([\w.-]+)\)",  # Haraka
-        r"(?i)^ok:? \d+ qp (\d+)$",  # qmail
-        r"(?i)^ok ([0-9a-f]{16}-[0-9a-f-]{20,})$",  # Amazon SES
-    )
-)
-
-
-def queue_id(reply: Reply) -> str:
-    """The relay's own queue id, read from its final 250; "" if it names none or in a way not known here."""
-    if reply.kind != DONE:
-        return ""
-    return next((match[1] for pattern in _QUEUE_IDS if (match := pattern.search(reply.text))), "")

@@ -44,6 +44,7 @@ CREATE TABLE outbox (
     ) STORED,
     attempts         integer     NOT NULL DEFAULT 0,
     doubts           integer     NOT NULL DEFAULT 0,
+    setbacks         integer     NOT NULL DEFAULT 0,
     first_attempt_at timestamptz,
     claim_seq        bigint      NOT NULL DEFAULT 0,
     claimed_by       text,
@@ -74,7 +75,7 @@ CREATE TABLE outbox (
     CONSTRAINT outbox_dedupe_key_is_not_empty CHECK (dedupe_key <> ''),
     CONSTRAINT outbox_on_doubt_is_known CHECK (on_doubt IN ('resend', 'hold')),
     CONSTRAINT outbox_max_attempts_is_positive CHECK (max_attempts > 0),
-    CONSTRAINT outbox_counts_are_not_negative CHECK (attempts >= 0 AND doubts >= 0 AND claim_seq >= 0),
+    CONSTRAINT outbox_counts_are_not_negative CHECK (attempts >= 0 AND doubts >= 0 AND setbacks >= 0 AND claim_seq >= 0),
     -- 'infinity' is no time that a client could read.
     CONSTRAINT outbox_due_at_is_a_time CHECK (due_at BETWEEN '1000-01-01Z' AND '9999-12-30Z'),
     CONSTRAINT outbox_expires_at_is_a_time CHECK (expires_at BETWEEN '1000-01-01Z' AND '9999-12-30Z'),
@@ -113,6 +114,7 @@ COMMENT ON COLUMN outbox.on_doubt IS 'When the last reply was lost: resend or ho
 COMMENT ON COLUMN outbox.domain IS 'Domain of the last address of the first list that has one.';
 COMMENT ON COLUMN outbox.attempts IS 'Attempts that were this message''s own; trouble of the session or the relay costs none.';
 COMMENT ON COLUMN outbox.doubts IS 'How often the final reply was lost.';
+COMMENT ON COLUMN outbox.setbacks IS 'How often trouble of the session or the relay interrupted this very row, at no cost to it.';
 COMMENT ON COLUMN outbox.first_attempt_at IS 'The Date header and the age that gives up count from here.';
 COMMENT ON COLUMN outbox.claim_seq IS 'With id and message_id the fence: only the claim that sent a message may write its outcome.';
 COMMENT ON COLUMN outbox.claimed_by IS 'outbox_worker.name of the worker that holds the row, or held it when it ended.';

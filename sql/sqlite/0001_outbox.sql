@@ -74,6 +74,8 @@ CREATE TABLE outbox (
     attempts         INTEGER NOT NULL DEFAULT 0,
     -- How often the final reply was lost.
     doubts           INTEGER NOT NULL DEFAULT 0,
+    -- How often trouble of the session or the relay interrupted this very row, at no cost to it.
+    setbacks         INTEGER NOT NULL DEFAULT 0,
     -- The Date header and the age that gives up count from here.
     first_attempt_at TEXT,
     -- With id and message_id the fence: only the claim that sent a message may write its outcome.
@@ -110,7 +112,7 @@ CREATE TABLE outbox (
     CONSTRAINT outbox_dedupe_key_is_not_empty CHECK (dedupe_key <> ''),
     CONSTRAINT outbox_on_doubt_is_known CHECK (on_doubt IN ('resend', 'hold')),
     CONSTRAINT outbox_max_attempts_is_positive CHECK (max_attempts > 0),
-    CONSTRAINT outbox_counts_are_not_negative CHECK (attempts >= 0 AND doubts >= 0 AND claim_seq >= 0),
+    CONSTRAINT outbox_counts_are_not_negative CHECK (attempts >= 0 AND doubts >= 0 AND setbacks >= 0 AND claim_seq >= 0),
     CONSTRAINT outbox_due_at_is_a_time CHECK (due_at GLOB '[1-9][0-9][0-9][0-9]-[0-1][0-9]-[0-3][0-9] [0-2][0-9]:[0-5][0-9]:[0-5][0-9]*'
         AND (length(due_at) = 19 OR (due_at GLOB '*.[0-9]*' AND ltrim(substr(due_at, 20, 1), '.') = '' AND ltrim(substr(due_at, 21), '0123456789') = ''))
         AND strftime('%Y-%m-%d %H:%M:%S', substr(due_at, 1, 19), '+0 days') IS substr(due_at, 1, 19)),

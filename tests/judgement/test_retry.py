@@ -57,6 +57,7 @@ def row(*recipients: RecipientState, **more: Any) -> Standing:
         message_id="<7@x>",
         attempts=0,
         doubts=0,
+        setbacks=0,
         first_attempt_at=NOON,
         expires_at=None,
         max_attempts=None,
@@ -108,6 +109,7 @@ def standings(draw: st.DrawFn) -> Standing:
         message_id="<7@x>",
         attempts=draw(st.integers(0, 60)),
         doubts=draw(st.integers(0, 5)),
+        setbacks=draw(st.integers(0, 100)),
         first_attempt_at=draw(PAST),
         expires_at=draw(st.none() | AROUND),
         max_attempts=draw(st.none() | st.integers(1, 60)),
@@ -276,19 +278,20 @@ def test_a_deferral_waits_by_the_recipients_own_attempts(attempts: int, seconds:
 
 
 def test_the_first_trouble_of_a_session_does_not_delay_the_row() -> None:
-    assert step(row(claim_seq=1), TROUBLE).due_at is None
-    assert step(row(claim_seq=4, attempts=2, doubts=1), TROUBLE).due_at is None
+    assert step(row(), TROUBLE).due_at is None
+    assert step(row(claim_seq=400, attempts=2, doubts=1), TROUBLE).due_at is None
+    assert step(row(), TROUBLE).setbacks == 1
 
 
-@pytest.mark.parametrize(("claim_seq", "seconds"), [(2, 60.0), (3, 120.0), (4, 240.0), (50, 14_400.0)])
-def test_trouble_that_keeps_happening_to_this_very_row_delays_it(claim_seq: int, seconds: float) -> None:
-    found = step(row(claim_seq=claim_seq), TROUBLE)
+@pytest.mark.parametrize(("setbacks", "seconds"), [(1, 60.0), (2, 120.0), (3, 240.0), (49, 14_400.0)])
+def test_trouble_that_keeps_happening_to_this_very_row_delays_it(setbacks: int, seconds: float) -> None:
+    found = step(row(setbacks=setbacks), TROUBLE)
     assert (found.status, found.attempts, waited(found)) == ("queued", 0, seconds)
 
 
 def test_a_row_that_trouble_delays_is_due_no_later_than_its_expiry() -> None:
     soon = NOON + timedelta(seconds=30)
-    assert step(row(claim_seq=9, expires_at=soon), TROUBLE).due_at == soon
+    assert step(row(setbacks=9, expires_at=soon), TROUBLE).due_at == soon
 
 
 def test_the_earliest_wish_of_the_open_recipients_counts() -> None:
@@ -308,7 +311,7 @@ def test_a_row_with_recipients_not_asked_for_yet_is_due_now(outcome: Outcome) ->
 
 
 def test_a_row_that_keeps_breaking_sessions_waits_though_some_were_not_asked_for() -> None:
-    assert waited(step(row(recipient(), recipient("b"), claim_seq=3), TROUBLE, None)) == 120.0
+    assert waited(step(row(recipient(), recipient("b"), setbacks=2), TROUBLE, None)) == 120.0
 
 
 def test_a_full_transaction_goes_on_now_and_costs_the_others_nothing() -> None:
@@ -448,7 +451,8 @@ def test_a_plain_success_leaves_no_history() -> None:
 
 def test_a_success_after_earlier_trouble_is_noted() -> None:
     note = Note(outcome="accepted", recipient=None, blame=None, reply=TAKEN, queue_id="4F1A", error=None)
-    assert step(row(claim_seq=2), SENT).notes == (note,)
+    assert step(row(setbacks=1), SENT).notes == (note,)
+    assert step(row(claim_seq=2), SENT).notes == ()
 
 
 @pytest.mark.parametrize(
@@ -504,6 +508,7 @@ def claimed_again(standing: Standing, found: Step) -> Standing:
     return replace(
         standing,
         claim_seq=standing.claim_seq + 1,
+        setbacks=standing.setbacks + found.setbacks,
         attempts=standing.attempts + found.attempts,
         doubts=standing.doubts + found.doubts,
         recipients=found.recipients or (alone,),
@@ -563,7 +568,7 @@ def test_a_mixture_of_deferral_and_trouble_does_not_hammer_the_relay() -> None:
         times.append((now - NOON).total_seconds())
         now = max(now, found.due_at or now)
         standing = claimed_again(standing, found)
-    assert times == [0, 60, 180, 420, 900, 1860, 3780, 7620]
+    assert times == [0, 60, 120, 240, 480, 960, 1920, 3840]
 
 
 def test_a_row_of_many_transactions_goes_round_and_then_waits() -> None:
@@ -584,3 +589,10 @@ def test_a_row_of_many_transactions_goes_round_and_then_waits() -> None:
 
 def test_those_that_wait_for_their_retry_are_not_hurried_by_the_last_of_the_others() -> None:
     assert waited(step(row(recipient(), recipient("b", attempts=2)), SENT, None)) == 120.0
+
+
+@pytest.mark.parametrize(("code", "expected"), [(554, 60.0), (421, None)])
+def test_a_refusal_of_us_is_given_time_at_once_and_a_421_is_not_the_rows(code: int, expected: float | None) -> None:
+    said = Deferred(blame=Blame.SESSION, reason="no", reply=Reply(code=code, text="no"))
+    found = step(row(), said)
+    assert (waited(found) if found.due_at else None) == expected

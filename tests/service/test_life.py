@@ -267,7 +267,9 @@ def test_a_failed_row_that_is_retried_starts_afresh(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("kind", ["postgresql"])
-def test_a_database_that_is_down_at_start_or_killed_in_mid_run_is_waited_for_and_nothing_is_lost(tmp_path: Path, kind: str) -> None:
+def test_a_database_that_is_down_at_start_or_killed_in_mid_run_is_waited_for_and_nothing_is_lost(
+    tmp_path: Path, kind: str
+) -> None:
     try:
         server = databases.EmbeddedPostgres()
     except databases.Missing as why:

@@ -13,7 +13,7 @@ from servers.postfix import Postfix
 from servers.sink import Sink
 from smtp.letters import courier_to, letter, letters
 
-from poller.smtp.replies import queue_id
+from poller.outcome import queue_id
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from poller.exchange import Reply
-from poller.smtp.replies import MAX_LINE, MAX_LINES, MAX_WAITING, Features, NotSmtp, RawReply, ReplyReader, queue_id
+from poller.smtp.replies import MAX_LINE, MAX_LINES, MAX_WAITING, Features, NotSmtp, RawReply, ReplyReader
 
 
 def read_all(pieces: list[bytes]) -> tuple[list[RawReply], bool]:
@@ -150,31 +150,3 @@ def test_features_are_read_from_the_answer_to_ehlo() -> None:
 @given(st.lists(st.binary(max_size=40).filter(lambda b: b"\n" not in b), min_size=1, max_size=20))
 def test_no_answer_to_ehlo_makes_reading_the_features_fail(lines: list[bytes]) -> None:
     Features.read(RawReply(250, tuple(lines)))
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("Ok: queued as 4XyZ0k3Qq1z9", "4XyZ0k3Qq1z9"),
-        ("from MTA(smtp:[127.0.0.1]:10025): 250 2.0.0 Ok: queued as 1B2C3D4E5F", "1B2C3D4E5F"),
-        ("Ok: queued as xVf_t-6_TkKpqSdL7Eg.", "xVf_t-6_TkKpqSdL7Eg"),
-        ("OK id=1rAbCd-0001Ab-2C", "1rAbCd-0001Ab-2C"),
-        ("1d2c3b4a Message accepted for delivery", "1d2c3b4a"),
-        ("3AM1AbCd012345 Message accepted for delivery", "3AM1AbCd012345"),
-        ("OK 1700000000 d2e1a72fcca58-6cb1a2b3c4dsm123.45 - gsmtp", "d2e1a72fcca58-6cb1a2b3c4dsm123.45"),
-        (
-            "<a@b.test> [InternalId=12345678, Hostname=AB1.prod.outlook.com] 9 bytes in 0.1, 50 KB/sec Queued mail",
-            "12345678",
-        ),
-        (
-            "Ok 0100018c0a1b2c3d-11111111-2222-3333-4444-555555555555-000000",
-            "0100018c0a1b2c3d-11111111-2222-3333-4444-555555555555-000000",
-        ),
-        ("Message Queued (1A2B3C4D-1234.1)", "1A2B3C4D-1234.1"),
-        ("ok 1700000000 qp 12345", "12345"),
-        ("Ok", ""),
-    ],
-)
-def test_the_relays_queue_id_is_read_from_its_final_reply(text: str, expected: str) -> None:
-    assert queue_id(Reply(code=250, status="2.0.0", text=text)) == expected
-    assert queue_id(Reply(code=450, text=text)) == ""
