@@ -5,7 +5,9 @@ Rule 1. Permanent refusals that are identical, over different rows, one after an
 Rule 2. An acceptance or another reply in between shows that the relay makes a difference between messages: then what
         was withheld is believed. A lost line, or a reply that blames us, shows nothing: relays that refuse everyone
         often close the session now and then.
-Rule 3. A row that has been refused like that for `patience` seconds is believed at once, so that a list of really bad
+Rule 3. What is withheld while an incident of the same kind has not been followed by a success is its remainder, and is
+        given back as well: its end must not fail the last few.
+Rule 4. A row that has been refused like that for `patience` seconds is believed at once, so that a list of really bad
         addresses ends.
 """
 
@@ -24,10 +26,14 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Belief(Generic[T]):
-    """What is to be done now: `settle` these as they were judged, `give_back` those as not to blame."""
+    """What is to be done now: `settle` these as they were judged, `give_back` those as not to blame.
+
+    `excuse` is the remainder of an earlier incident: given back too, and no news.
+    """
 
     settle: tuple[T, ...] = ()
     give_back: tuple[T, ...] = ()
+    excuse: tuple[T, ...] = ()
 
 
 @dataclass(kw_only=True, slots=True)
@@ -37,6 +43,8 @@ class Cohort(Generic[T]):
     limit: int
     patience: float
     signature: str = ""
+    incident: str = ""
+    """The signature of the last incident, until something was accepted."""
     withheld: list[T] = field(default_factory=list)
 
     def weigh(self, item: T, verdict: Verdict, *, age: float) -> Belief[T]:
@@ -44,17 +52,26 @@ class Cohort(Generic[T]):
         sign = _signature(verdict)
         if sign and age >= self.patience:
             return Belief(settle=(item,))
+        if not sign and _shows_nothing(verdict):
+            return Belief(settle=(item,))
+        before: Belief[T] = Belief() if sign == self.signature else self.release()
         if not sign:
-            return Belief(settle=(item,) if _shows_nothing(verdict) else (*self.release(), item))
-        believed = () if sign == self.signature else self.release()
+            self.incident = "" if verdict.delivered else self.incident
+            return Belief(settle=(*before.settle, item), excuse=before.excuse)
         self.signature = sign
         self.withheld.append(item)
-        if len(self.withheld) >= self.limit:
-            return Belief(settle=believed, give_back=self.release())
-        return Belief(settle=believed)
+        if len(self.withheld) < self.limit:
+            return before
+        self.incident = sign
+        return Belief(settle=before.settle, excuse=before.excuse, give_back=self._let_go())
 
-    def release(self) -> tuple[T, ...]:
-        """All that was withheld; nothing is any more."""
+    def release(self) -> Belief[T]:
+        """Nothing more is coming, or something else: what follows for all that was withheld."""
+        remainder = bool(self.signature) and self.signature == self.incident
+        released = self._let_go()
+        return Belief(excuse=released) if remainder else Belief(settle=released)
+
+    def _let_go(self) -> tuple[T, ...]:
         released = tuple(self.withheld)
         self.withheld.clear()
         self.signature = ""

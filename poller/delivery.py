@@ -20,7 +20,7 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, TypeVar
 
-from poller.cohort import Cohort
+from poller.cohort import Belief, Cohort
 from poller.exchange import Message, RelayTrouble
 from poller.log import shortened
 from poller.message import Attachment, Draft, Unsendable
@@ -107,8 +107,7 @@ class Delivery:
 
     def settle_withheld(self) -> None:
         """Nothing more is coming: believe the refusals that were withheld, and write everything down."""
-        for begun, verdict in self.cohort.release():
-            self._record(begun, verdict)
+        self._follow(self.cohort.release())
         self.ledger.flush()
 
     @property
@@ -178,24 +177,28 @@ class Delivery:
             self.rest.well()
         age = (self._time() - begun.standing.first_attempt_at).total_seconds()
         belief = self.cohort.weigh((begun, verdict), verdict, age=age)
-        for settled, judged in belief.settle:
-            self._record(settled, judged, seconds=exchange.seconds)
+        self._follow(belief, exchange.seconds)
+        return verdict
+
+    def _follow(self, belief: Belief[tuple[Begun, Verdict]], seconds: float = 0.0) -> None:
+        for begun, verdict in belief.settle:
+            self._record(begun, verdict, seconds=seconds)
+        for begun, verdict in (*belief.excuse, *belief.give_back):
+            self._record(begun, _excused(verdict))
         if belief.give_back:
             self._incident(belief.give_back)
-        return verdict
 
     def _incident(self, given_back: tuple[tuple[Begun, Verdict], ...]) -> None:
         """The relay refuses everyone alike: nobody's row is at fault."""
-        said = next((o.reason for o in given_back[0][1].outcomes if isinstance(o, Failed)), "")
-        for begun, verdict in given_back:
-            reason = f"given back: the relay refused {len(given_back)} messages in a row alike: {said}"
-            excused = Deferred(blame=Blame.SESSION, reason=reason, reply=verdict.outcomes[0].reply)
-            outcomes = (excused,) * len(verdict.outcomes)
-            self._record(begun, Verdict(message=verdict.message, phase=verdict.phase, outcomes=outcomes))
         pause = self.rest.trouble(self.clock())
         self.courier.close()
+        said = _first_failure(given_back[0][1])
         self.log.error(
-            "relay.incident", relay=self.courier.relay, messages=len(given_back), reason=said, rests=round(pause, 1)
+            "relay.incident",
+            relay=self.courier.relay,
+            messages=len(given_back),
+            reason=said.reason if said else None,
+            rests=round(pause, 1),
         )
 
     # --- from row to message ---
@@ -370,6 +373,18 @@ def _purely(compose: Callable[[Draft], T], draft: Draft) -> T:
         raise
     except Exception as reason:
         raise Unsendable("composing", f"failed with {type(reason).__name__}: {reason}") from reason
+
+
+def _first_failure(verdict: Verdict) -> Failed | None:
+    return next((outcome for outcome in verdict.outcomes if isinstance(outcome, Failed)), None)
+
+
+def _excused(verdict: Verdict) -> Verdict:
+    """The same refusal, as the relay's own trouble."""
+    failure = _first_failure(verdict)
+    reason = f"given back, for the relay refused one message after another alike: {failure.reason if failure else ''}"
+    excused = Deferred(blame=Blame.SESSION, reason=reason, reply=failure.reply if failure else None)
+    return replace(verdict, outcomes=(excused,) * len(verdict.outcomes))
 
 
 def _refused_us(verdict: Verdict) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -117,9 +118,31 @@ def test_a_row_whose_patience_is_at_an_end_is_believed_and_the_others_stay_withh
 def test_release_gives_up_everything_and_forgets_the_signature() -> None:
     judges = cohort()
     weigh_all(judges, verdict(refused()), verdict(refused()))
-    assert judges.release() == (1, 2)
-    assert judges.release() == ()
+    assert judges.release() == Belief(settle=(1, 2))
+    assert judges.release() == NOTHING
     assert judges.signature == ""
+
+
+@pytest.mark.parametrize("after", [verdict(SENT), verdict(DEFERRED), verdict(refused("too large"))])
+def test_the_remainder_of_an_incident_is_given_back_too(after: Verdict) -> None:
+    judges = cohort(3)
+    same = verdict(refused())
+    *_, last = weigh_all(judges, same, same, same, same, same, after)
+    assert last.excuse == (4, 5)
+    assert last.give_back == ()
+
+
+def test_the_remainder_of_an_incident_is_given_back_when_nothing_more_comes() -> None:
+    judges = cohort(2)
+    weigh_all(judges, *[verdict(refused())] * 3)
+    assert judges.release() == Belief(excuse=(3,))
+
+
+def test_an_incident_is_over_with_the_first_acceptance() -> None:
+    judges = cohort(2)
+    same = verdict(refused())
+    *_, last = weigh_all(judges, same, same, verdict(SENT), same, verdict(SENT))
+    assert last == Belief(settle=(4, 5))
 
 
 VERDICTS = st.sampled_from(
@@ -134,8 +157,9 @@ def test_every_row_comes_back_once_and_few_are_withheld(verdicts: list[tuple[Ver
     returned: list[int] = []
     for number, (one, age) in enumerate(verdicts):
         belief = judges.weigh(number, one, age=age)
-        returned += belief.settle + belief.give_back
+        returned += belief.settle + belief.give_back + belief.excuse
         assert len(judges.withheld) < limit
         assert len(belief.give_back) in {0, limit}
-    returned += judges.release()
+    rest = judges.release()
+    returned += rest.settle + rest.excuse
     assert sorted(returned) == list(range(len(verdicts)))

@@ -115,7 +115,7 @@ def test_a_relay_that_refuses_our_host_at_rcpt_costs_no_row_anything(bench: Benc
 
 
 def test_ten_identical_refusals_in_a_row_are_an_incident_and_fail_nobody(bench: Bench) -> None:
-    refusals = iter(range(20))
+    refusals = iter(range(25))
 
     def answer(heard: object) -> bytes | None:
         if getattr(heard, "verb", "") == "RCPT" and next(refusals, None) is not None:
