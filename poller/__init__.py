@@ -12,9 +12,11 @@ One arrow runs through the package, and the layout is the arrow:
     cohort.py    pure: an incident of the relay, or a run of bad addresses
     retry.py     pure: what becomes of the row
     rest.py      pure: how long a relay in trouble is left alone
+    prepare.py   pure: a claimed row on its way to the wire
     ledger.py    outcomes on their way into the database
     delivery.py  the arrow itself
     service.py   ticks, leases, signals, shutdown
+    lease.py     how long a worker may still act on what it claimed
     state.py     the state directory: who a worker is, and that it is alone
     config.py    one file, read once, every error at once (sources.py finds the lines)
     log.py       what is logged, and a closed list of event names

@@ -4,7 +4,7 @@
 
 Rule 1. A row is begun (composed, put on the wire) only while the lease holds, no outcome is overdue, and no stop was
         asked for. What was not begun is handed back, at no cost to the row.
-Rule 2. Composing is pure: whatever it raises is the row's own fault, and the row fails with it.
+Rule 2. What can't become a message fails alone, with its reason (`poller.prepare`).
 Rule 3. Trouble of the session goes to the relay's account (`poller.rest`), not to a row's.
 Rule 4. A session that delivered something is replaced at once when it breaks; one that did not gives the relay a rest,
         and so do a 421 and refusals of us in a row. A single refusal of us does not: it may depend on the row's sender
@@ -18,46 +18,36 @@ import random
 from collections import deque
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from poller.cohort import Belief, Cohort
-from poller.exchange import Message, RelayTrouble
+from poller.exchange import RelayTrouble
 from poller.log import shortened
-from poller.message import Attachment, Draft, Unsendable
+from poller.message import Attachment, Unsendable
 from poller.outbox.database import DatabaseUnavailable
-from poller.outcome import Blame, Deferred, Expired, Failed, InDoubt, Suppressed, Verdict, in_doubt_after_crash, judge
-from poller.retry import RecipientState, Standing, next_step, refused
+from poller.outcome import Blame, Deferred, Failed, InDoubt, Verdict, in_doubt_after_crash, judge
+from poller.prepare import Prepared, prepare, recipients_of, standing_of
+from poller.retry import next_step, refused
 
 if TYPE_CHECKING:
     import threading
     from collections.abc import Callable, Iterable, Iterator, Mapping
     from datetime import datetime
 
-    from poller.exchange import Exchange
+    from poller.exchange import Exchange, Message
     from poller.ledger import Ledger
     from poller.log import Logger
-    from poller.message import Composed, Composer, Recipient
+    from poller.message import Composer
     from poller.outbox.rows import ClaimedRow
     from poller.outbox.store import Store
     from poller.outcome import Outcome
     from poller.rest import Rest
-    from poller.retry import RetrySettings, Step
+    from poller.retry import RetrySettings, Standing, Step
     from poller.smtp.courier import Courier
-
-T = TypeVar("T")
 
 FRUITLESS_SESSIONS = 2  # So many in a row without a delivery, though none blames the relay, and it rests all the same.
 REFUSALS_OF_US = 3  # So many rows in a row that the relay refuses because of us, and it rests.
 SHORT_REST_S = 5.0
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Begun:
-    """A row on the wire: where it stands, and which of its recipients share each wire address."""
-
-    row: ClaimedRow
-    standing: Standing
-    wire: Mapping[str, tuple[str, ...]]
 
 
 @dataclass(kw_only=True, slots=True)
@@ -78,8 +68,8 @@ class Delivery:
     progressed: Callable[[], None]
     log: Logger
     chance: Callable[[], float] = random.random
-    cohort: Cohort[tuple[Begun, Verdict]] = field(init=False)
-    _begun: dict[int, Begun] = field(default_factory=dict)
+    cohort: Cohort[tuple[Prepared, Verdict]] = field(init=False)
+    _begun: dict[int, Prepared] = field(default_factory=dict)
     _now: datetime = field(init=False)
     _now_at: float = field(init=False)
     _delivered: bool = False
@@ -133,9 +123,9 @@ class Delivery:
         for row in orphans:
             self._now, self._now_at = self.store.now(), self.clock()
             try:
-                standing = _standing(row, self._recipients(_draft(row)))
+                standing = standing_of(row, recipients_of(row, self.composer))
             except Unsendable:  # it was readable when it was sent; what is written down still stands
-                standing = _standing(row, ())
+                standing = standing_of(row, ())
             doubt = in_doubt_after_crash(why)
             outcomes = {state.address: doubt for state in standing.recipients if state.status == "queued"}
             judged += self.ledger.record_orphan(self._next_step(standing, outcomes), holder=row.holder)
@@ -180,7 +170,7 @@ class Delivery:
         self._follow(belief, exchange.seconds)
         return verdict
 
-    def _follow(self, belief: Belief[tuple[Begun, Verdict]], seconds: float = 0.0) -> None:
+    def _follow(self, belief: Belief[tuple[Prepared, Verdict]], seconds: float = 0.0) -> None:
         for begun, verdict in belief.settle:
             self._record(begun, verdict, seconds=seconds)
         for begun, verdict in (*belief.excuse, *belief.give_back):
@@ -188,7 +178,7 @@ class Delivery:
         if belief.give_back:
             self._incident(belief.give_back)
 
-    def _incident(self, given_back: tuple[tuple[Begun, Verdict], ...]) -> None:
+    def _incident(self, given_back: tuple[tuple[Prepared, Verdict], ...]) -> None:
         """The relay refuses everyone alike: nobody's row is at fault."""
         pause = self.rest.trouble(self.clock())
         self.courier.close()
@@ -215,81 +205,35 @@ class Delivery:
 
     def _message(self, row: ClaimedRow, suppressed: Mapping[str, str]) -> Message | None:
         """The row as a message for the recipients that are open; None when it was settled without one."""
+        files = tuple(Attachment(**found) for found in self.store.attachments(row.id)) if row.has_attachments else ()
         try:
-            draft = _draft(row, self._attachments(row))
-            recipients = self._recipients(draft)
-            standing = _standing(row, recipients)
-            settled = self._without_sending(row, recipients, standing, suppressed)
-            wire = self._wire(recipients, standing, settled)
-            composed = self._composed(draft) if wire else None
+            prepared = prepare(
+                row,
+                files,
+                composer=self.composer,
+                suppressed=suppressed,
+                now=self._time(),
+                at_once=self.recipients_at_once,
+            )
         except Unsendable as reason:
             self._refuse(row, str(reason))
             return None
-        if composed is None:
-            self._add(row, self._next_step(standing, settled))
-            return None
-        self._begun[row.id] = Begun(row=row, standing=_with_settled(standing, settled), wire=wire)
-        return Message(
-            row_id=row.id,
-            claim_seq=row.claim_seq,
-            message_id=row.message_id,
-            mail_from=composed.mail_from,
-            recipients=tuple(wire),
-            content=composed.content,
-            smtputf8=composed.smtputf8,
-        )
-
-    def _recipients(self, draft: Draft) -> tuple[Recipient, ...]:
-        return _purely(self.composer.recipients, draft)
-
-    def _composed(self, draft: Draft) -> Composed:
-        return _purely(self.composer.compose, draft)
-
-    def _attachments(self, row: ClaimedRow) -> tuple[Attachment, ...]:
-        if not row.has_attachments:
-            return ()
-        return tuple(Attachment(**found) for found in self.store.attachments(row.id))
-
-    def _without_sending(
-        self, row: ClaimedRow, recipients: Iterable[Recipient], standing: Standing, suppressed: Mapping[str, str]
-    ) -> dict[str, Outcome]:
-        """Outcomes of the open recipients to whom nothing may be sent."""
-        if row.relay is not None:
-            raise Unsendable("relay", f"there is no relay {row.relay!r}; leave the column NULL, then: poller retry")
-        open_ones = {state.address for state in standing.recipients if state.status == "queued"}
-        if row.expires_at is not None and row.expires_at <= self._time():
-            return dict.fromkeys(open_ones, Expired(reason=f"expired at {row.expires_at:%Y-%m-%d %H:%M:%S} UTC"))
-        settled: dict[str, Outcome] = {}
-        for recipient in recipients:
-            reason = recipient.withheld or _suppression(recipient, suppressed)
-            if recipient.address in open_ones and reason:
-                settled[recipient.address] = Suppressed(reason=reason)
-        return settled
-
-    def _wire(
-        self, recipients: Iterable[Recipient], standing: Standing, settled: Mapping[str, Outcome]
-    ) -> dict[str, tuple[str, ...]]:
-        """The wire addresses of this transaction, each with the recipients behind it."""
-        open_ones = {state.address for state in standing.recipients if state.status == "queued"} - set(settled)
-        wire: dict[str, tuple[str, ...]] = {}
-        tried = {state.address: state.attempts + state.doubts for state in standing.recipients}
-        for recipient in sorted(recipients, key=lambda r: tried.get(r.address, 0)):
-            if recipient.address in open_ones:
-                if recipient.wire not in wire and len(wire) >= self.recipients_at_once:
-                    break  # the others stay open, and are due at once
-                wire[recipient.wire] = (*wire.get(recipient.wire, ()), recipient.address)
-        return wire
+        if prepared.message is None:
+            self._add(row, self._next_step(prepared.standing, prepared.settled))
+        else:
+            self._begun[row.id] = prepared
+        return prepared.message
 
     # --- from outcome to row ---
 
-    def _record(self, begun: Begun, verdict: Verdict, *, seconds: float = 0.0) -> None:
+    def _record(self, begun: Prepared, verdict: Verdict, *, seconds: float = 0.0) -> None:
         pairs = zip(verdict.message.recipients, verdict.outcomes, strict=True)
         outcomes = {address: outcome for wire, outcome in pairs for address in begun.wire[wire]}
         step = self._next_step(begun.standing, outcomes, phase=verdict.phase.value)
         self._add(begun.row, step, seconds=seconds)
 
     def _refuse(self, row: ClaimedRow, reason: str) -> None:
-        standing = _standing(row, ())
+        standing = standing_of(row, ())
         self._add(row, refused(standing, reason, now=self._time(), settings=self.retry))
 
     def _next_step(self, standing: Standing, outcomes: Mapping[str, Outcome], phase: str | None = None) -> Step:
@@ -341,7 +285,7 @@ class Delivery:
         addresses: set[str] = set()
         for row in rows:
             try:
-                addresses.update(recipient.address for recipient in self._recipients(_draft(row)))
+                addresses.update(recipient.address for recipient in recipients_of(row, self.composer))
             except Unsendable:
                 continue  # said when it is its turn
         return self.store.suppressed(addresses)
@@ -365,16 +309,6 @@ class Delivery:
         return self._now + timedelta(seconds=self.clock() - self._now_at)
 
 
-def _purely(compose: Callable[[Draft], T], draft: Draft) -> T:
-    """Rule 2: composing is pure, so whatever it raises is a property of the row."""
-    try:
-        return compose(draft)
-    except Unsendable:
-        raise
-    except Exception as reason:
-        raise Unsendable("composing", f"failed with {type(reason).__name__}: {reason}") from reason
-
-
 def _first_failure(verdict: Verdict) -> Failed | None:
     return next((outcome for outcome in verdict.outcomes if isinstance(outcome, Failed)), None)
 
@@ -390,52 +324,6 @@ def _excused(verdict: Verdict) -> Verdict:
 def _refused_us(verdict: Verdict) -> bool:
     """The relay answered, and did not merely go away."""
     return any(isinstance(o, Deferred) and o.blame is Blame.SESSION and o.reply for o in verdict.outcomes)
-
-
-def _draft(row: ClaimedRow, attachments: tuple[Attachment, ...] = ()) -> Draft:
-    date = row.first_attempt_at.replace(microsecond=0)
-    return Draft(id=row.id, message_id=row.message_id, date=date, attachments=attachments, **row.content)
-
-
-def _standing(row: ClaimedRow, recipients: Iterable[Recipient]) -> Standing:
-    """Where the row stands. Without `recipients` (its lists can't be read) what is written down of it."""
-    addresses = [recipient.address for recipient in recipients] or [*row.known]
-    if len(addresses) > 1:
-        fresh = [RecipientState(address=address) for address in addresses]
-    else:
-        alone = addresses[0] if addresses else row.content.get("recipients") or "?"
-        fresh = [RecipientState(address=alone, attempts=row.attempts, doubts=row.doubts)]
-    return Standing(
-        row_id=row.id,
-        claim_seq=row.claim_seq,
-        message_id=row.message_id,
-        attempts=row.attempts,
-        doubts=row.doubts,
-        setbacks=row.setbacks,
-        first_attempt_at=row.first_attempt_at,
-        expires_at=row.expires_at,
-        max_attempts=row.max_attempts,
-        on_doubt=row.on_doubt,
-        recipients=tuple(row.known.get(state.address, state) for state in fresh),
-    )
-
-
-def _suppression(recipient: Recipient, suppressed: Mapping[str, str]) -> str:
-    if recipient.address not in suppressed:
-        return ""
-    reason = suppressed[recipient.address]
-    return f"on the suppression list: {reason}" if reason else "on the suppression list"
-
-
-def _with_settled(standing: Standing, settled: Mapping[str, Outcome]) -> Standing:
-    """The recipients to whom nothing may be sent are settled along with the others' outcome."""
-    states = tuple(
-        replace(state, status="suppressed", error=outcome.reason)
-        if isinstance(outcome := settled.get(state.address), Suppressed)
-        else state
-        for state in standing.recipients
-    )
-    return replace(standing, recipients=states)
 
 
 def _event(step: Step) -> str:

@@ -31,6 +31,7 @@ from apscheduler.schedulers.background import BackgroundScheduler
 from poller import __version__
 from poller.delivery import Delivery
 from poller.exchange import RelayTrouble
+from poller.lease import Lease, boot_clock
 from poller.ledger import Ledger
 from poller.log import OnChange, get_logger
 from poller.message import Composer
@@ -45,7 +46,6 @@ from poller.state import StateDirectory, default_directory
 
 if TYPE_CHECKING:
     from collections import Counter
-    from collections.abc import Callable
 
     from poller.config import Config
     from poller.log import Logger
@@ -59,45 +59,6 @@ CUT_GRACE_S = 5.0  # after the line was cut, for the delivering thread to write 
 ORPHAN_CHECK_S = 30.0
 UNFINISHED = frozenset({"failed", "partial", "in_doubt"})
 """Row statuses that make `--once` and `--drain` exit 1."""
-
-
-def _boot_clock() -> float:
-    """Seconds, and they go on while the machine is suspended: others' clocks do."""
-    if hasattr(time, "CLOCK_BOOTTIME"):
-        return time.clock_gettime(time.CLOCK_BOOTTIME)
-    return time.monotonic()
-
-
-class Lease:
-    """How long we may still act, on our own monotonic clock."""
-
-    def __init__(self, clock: Callable[[], float], length: float, spare: float) -> None:
-        self._clock = clock
-        self.length = length
-        self._spare = min(spare, length / 2)
-        self._until = 0.0
-        self.epoch = 0
-        """Grows when the lease is had anew: rows claimed in an earlier one may be others' by now."""
-
-    def now(self) -> float:
-        """The lease's clock, in seconds."""
-        return self._clock()
-
-    def renewed(self, asked_at: float) -> None:
-        """It was renewed by a statement that we sent at `asked_at`. After it had ended this is another lease."""
-        if self.ended:
-            self.epoch += 1
-        self._until = asked_at + self.length
-
-    @property
-    def allows_another(self) -> bool:
-        """There is time for one more transaction."""
-        return self._clock() < self._until - self._spare
-
-    @property
-    def ended(self) -> bool:
-        """Others may judge our rows now."""
-        return self._clock() >= self._until
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -136,7 +97,7 @@ class Service:
         self._state = StateDirectory(Path(where) if where else default_directory(self._name, os.environ))
         self._engine = connect(config.database)
         self._incarnation: int | None = None
-        self._lease = Lease(_boot_clock, config.worker.takeover, spare=config.smtp.end_timeout + TRANSACTION_SPARE_S)
+        self._lease = Lease(boot_clock, config.worker.takeover, spare=config.smtp.end_timeout + TRANSACTION_SPARE_S)
         self._claimed_in = 0
         self._cut = False
         self._progress_at = self._clock()

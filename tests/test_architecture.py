@@ -36,8 +36,8 @@ PURE = {
 JUDGES = {"poller." + name for name in ("outcome", "retry", "cohort", "rest", "throttle", "exchange", "units")}
 ROOMS = {"poller.outbox", "poller.message", "poller.smtp", "poller.journal"}
 LOG = {"poller.log"}
-DELIVERY = JUDGES | ROOMS | LOG | {"poller.ledger", "poller.delivery"}
-SERVICE = DELIVERY | {"poller", "poller.service", "poller.state", "poller.config", "poller.settings"}
+DELIVERY = JUDGES | ROOMS | LOG | {"poller.prepare", "poller.ledger", "poller.delivery"}
+SERVICE = DELIVERY | {"poller", "poller.service", "poller.state", "poller.lease", "poller.config", "poller.settings"}
 EVERYTHING = SERVICE | {"poller", "poller.cli", "poller.status", "poller.sources"}
 
 MAY_IMPORT = {
@@ -48,9 +48,11 @@ MAY_IMPORT = {
     "poller.smtp": JUDGES | {"poller.smtp"},
     "poller.outbox": JUDGES | {"poller.outbox"},
     "poller.journal": JUDGES | {"poller.journal"},
+    "poller.prepare": JUDGES | {"poller.message", "poller.outbox", "poller.prepare"},
     "poller.ledger": DELIVERY - {"poller.delivery"},
     "poller.delivery": DELIVERY,
     "poller.state": set(),
+    "poller.lease": set(),
     "poller.service": SERVICE,
     "poller.config": ROOMS | PURE | LOG | {"poller.sources"},
     "poller.status": SERVICE - {"poller.config"} | {"poller.status", "poller"},

@@ -1,0 +1,175 @@
+"""Pure: a claimed row on its way to the wire: who is asked now, who is settled without, and the message.
+
+Rule 1. Composing is pure, so whatever it raises is a property of the row: it surfaces as `Unsendable`, and nothing else
+        is caught as broadly anywhere.
+Rule 2. Recipients that are settled are never asked again; those asked least often come first, as many as one
+        transaction takes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, TypeVar
+
+from poller.exchange import Message
+from poller.message import Draft, Unsendable
+from poller.outcome import Expired, Suppressed
+from poller.retry import RecipientState, Standing
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+    from datetime import datetime
+
+    from poller.message import Attachment, Composer, Recipient
+    from poller.outbox.rows import ClaimedRow
+    from poller.outcome import Outcome
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Prepared:
+    """A row and what is to be done with it.
+
+    `settled` are outcomes of recipients to whom nothing may be sent; `wire` the addresses of this transaction, each
+    with the recipients behind it; `message` is None when nobody is left to send to.
+    """
+
+    row: ClaimedRow
+    standing: Standing
+    settled: Mapping[str, Outcome]
+    wire: Mapping[str, tuple[str, ...]]
+    message: Message | None
+
+
+def prepare(
+    row: ClaimedRow,
+    attachments: tuple[Attachment, ...],
+    *,
+    composer: Composer,
+    suppressed: Mapping[str, str],
+    now: datetime,
+    at_once: int,
+) -> Prepared:
+    """`suppressed` has a reason by address; `at_once` recipients fit one transaction. Raises Unsendable."""
+    if row.relay is not None:
+        raise Unsendable("relay", f"there is no relay {row.relay!r}; leave the column NULL, then: poller retry")
+    recipients = recipients_of(row, composer)
+    standing = standing_of(row, recipients)
+    settled = _without_sending(row, recipients, standing, suppressed, now)
+    wire = _wire(recipients, standing, settled, at_once)
+    message = _message(row, attachments, composer, tuple(wire)) if wire else None
+    if message is not None:
+        standing = _with_settled(standing, settled)
+    return Prepared(row=row, standing=standing, settled=settled, wire=wire, message=message)
+
+
+def recipients_of(row: ClaimedRow, composer: Composer) -> tuple[Recipient, ...]:
+    """The row's recipients. Raises Unsendable."""
+    return _purely(composer.recipients, _draft(row, ()))
+
+
+def standing_of(row: ClaimedRow, recipients: Iterable[Recipient]) -> Standing:
+    """Where the row stands. Without `recipients` (its lists can't be read) what is written down of it."""
+    addresses = [recipient.address for recipient in recipients] or [*row.known]
+    if len(addresses) > 1:
+        fresh = [RecipientState(address=address) for address in addresses]
+    else:
+        alone = addresses[0] if addresses else row.content.get("recipients") or "?"
+        fresh = [RecipientState(address=alone, attempts=row.attempts, doubts=row.doubts)]
+    return Standing(
+        row_id=row.id,
+        claim_seq=row.claim_seq,
+        message_id=row.message_id,
+        attempts=row.attempts,
+        doubts=row.doubts,
+        setbacks=row.setbacks,
+        first_attempt_at=row.first_attempt_at,
+        expires_at=row.expires_at,
+        max_attempts=row.max_attempts,
+        on_doubt=row.on_doubt,
+        recipients=tuple(row.known.get(state.address, state) for state in fresh),
+    )
+
+
+def _purely(compose: Callable[[Draft], T], draft: Draft) -> T:
+    try:
+        return compose(draft)
+    except Unsendable:
+        raise
+    except Exception as reason:
+        raise Unsendable("composing", f"failed with {type(reason).__name__}: {reason}") from reason
+
+
+def _draft(row: ClaimedRow, attachments: tuple[Attachment, ...]) -> Draft:
+    date = row.first_attempt_at.replace(microsecond=0)
+    return Draft(id=row.id, message_id=row.message_id, date=date, attachments=attachments, **row.content)
+
+
+def _message(
+    row: ClaimedRow, attachments: tuple[Attachment, ...], composer: Composer, wire: tuple[str, ...]
+) -> Message:
+    composed = _purely(composer.compose, _draft(row, attachments))
+    return Message(
+        row_id=row.id,
+        claim_seq=row.claim_seq,
+        message_id=row.message_id,
+        mail_from=composed.mail_from,
+        recipients=wire,
+        content=composed.content,
+        smtputf8=composed.smtputf8,
+    )
+
+
+def _open(standing: Standing) -> dict[str, RecipientState]:
+    return {state.address: state for state in standing.recipients if state.status == "queued"}
+
+
+def _without_sending(
+    row: ClaimedRow,
+    recipients: Iterable[Recipient],
+    standing: Standing,
+    suppressed: Mapping[str, str],
+    now: datetime,
+) -> dict[str, Outcome]:
+    """Outcomes of the open recipients to whom nothing may be sent."""
+    open_ones = _open(standing)
+    if row.expires_at is not None and row.expires_at <= now:
+        return dict.fromkeys(open_ones, Expired(reason=f"expired at {row.expires_at:%Y-%m-%d %H:%M:%S} UTC"))
+    settled: dict[str, Outcome] = {}
+    for recipient in recipients:
+        reason = recipient.withheld or _suppression(recipient, suppressed)
+        if recipient.address in open_ones and reason:
+            settled[recipient.address] = Suppressed(reason=reason)
+    return settled
+
+
+def _suppression(recipient: Recipient, suppressed: Mapping[str, str]) -> str:
+    if recipient.address not in suppressed:
+        return ""
+    reason = suppressed[recipient.address]
+    return f"on the suppression list: {reason}" if reason else "on the suppression list"
+
+
+def _wire(
+    recipients: Iterable[Recipient], standing: Standing, settled: Mapping[str, Outcome], at_once: int
+) -> dict[str, tuple[str, ...]]:
+    """The wire addresses of this transaction, each with the recipients behind it (Rule 2)."""
+    tried = {a: state.attempts + state.doubts for a, state in _open(standing).items() if a not in settled}
+    wire: dict[str, tuple[str, ...]] = {}
+    for recipient in sorted((r for r in recipients if r.address in tried), key=lambda r: tried[r.address]):
+        if recipient.wire not in wire and len(wire) >= at_once:
+            break  # the others stay open, and are due at once
+        wire[recipient.wire] = (*wire.get(recipient.wire, ()), recipient.address)
+    return wire
+
+
+def _with_settled(standing: Standing, settled: Mapping[str, Outcome]) -> Standing:
+    """The recipients to whom nothing may be sent are settled along with the others' outcome."""
+    states = tuple(
+        replace(state, status="suppressed", error=outcome.reason)
+        if isinstance(outcome := settled.get(state.address), Suppressed)
+        else state
+        for state in standing.recipients
+    )
+    return replace(standing, recipients=states)
