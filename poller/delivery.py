@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 from poller.cohort import Belief, Cohort
 from poller.exchange import RelayTrouble
-from poller.log import shortened
+from poller.log import OnChange, shortened
 from poller.message import Attachment, Unsendable
 from poller.outbox.database import DatabaseUnavailable
 from poller.outcome import Blame, Deferred, Failed, InDoubt, Verdict, in_doubt_after_crash, judge
@@ -48,6 +48,7 @@ if TYPE_CHECKING:
 FRUITLESS_SESSIONS = 2  # So many in a row without a delivery, though none blames the relay, and it rests all the same.
 REFUSALS_OF_US = 3  # So many rows in a row that the relay refuses because of us, and it rests.
 SHORT_REST_S = 5.0
+LOOK_EVERY_S = 0.25  # between two looks at what an operator did to rows that are claimed and not begun
 
 
 @dataclass(kw_only=True, slots=True)
@@ -68,16 +69,21 @@ class Delivery:
     progressed: Callable[[], None]
     log: Logger
     chance: Callable[[], float] = random.random
+    trouble: str | None = None
+    """What keeps mail from going out, in words."""
     cohort: Cohort[tuple[Prepared, Verdict]] = field(init=False)
+    _say_relay: OnChange = field(init=False)
     _begun: dict[int, Prepared] = field(default_factory=dict)
     _now: datetime = field(init=False)
     _now_at: float = field(init=False)
     _delivered: bool = False
     _fruitless: int = 0
     _refusals: int = 0
+    _looked_at: float = 0.0
 
     def __post_init__(self) -> None:
         self.cohort = Cohort(limit=self.retry.cohort, patience=self.retry.cohort_patience)
+        self._say_relay = OnChange(self.log)
 
     # --- the arrow ---
 
@@ -107,15 +113,7 @@ class Delivery:
 
     def troubled(self, trouble: RelayTrouble) -> None:
         """The relay could not be used at all: let it rest."""
-        pause = self.rest.trouble(self.clock())
-        self.log.warning(
-            "relay.unavailable",
-            relay=self.courier.relay,
-            phase=trouble.phase.value,
-            reason=trouble.reason,
-            reply=str(trouble.reply) if trouble.reply else None,
-            rests=round(pause, 1),
-        )
+        self._relay_is_away(f"at {trouble.phase.value}: {trouble.reason}")
 
     def recover(self, orphans: Iterable[ClaimedRow], why: str) -> int:
         """Judge rows whose worker is gone: nobody knows how far it came, so each is in doubt. Returns their number."""
@@ -128,7 +126,10 @@ class Delivery:
                 standing = standing_of(row, ())
             doubt = in_doubt_after_crash(why)
             outcomes = {state.address: doubt for state in standing.recipients if state.status == "queued"}
-            judged += self.ledger.record_orphan(self._next_step(standing, outcomes), holder=row.holder)
+            step = self._next_step(standing, outcomes)
+            if self.ledger.record_orphan(step, holder=row.holder):
+                self._say(row, step, 0.0)
+                judged += 1
         return judged
 
     # --- one session ---
@@ -150,11 +151,18 @@ class Delivery:
         slow_down = last is not None and last.slow_down
         broke = last is not None and last.blames_session and not self._delivered
         if slow_down or broke or self._refusals >= REFUSALS_OF_US or self._fruitless >= FRUITLESS_SESSIONS:
-            pause = self.rest.trouble(self.clock())
             outcomes = last.outcomes if last else ()
             reason = next((o.reason for o in outcomes if isinstance(o, Deferred | InDoubt)), "the session ended")
-            self.log.warning("relay.unavailable", relay=self.courier.relay, reason=reason, rests=round(pause, 1))
+            self._relay_is_away(reason)
             self._refusals = 0
+
+    def _relay_is_away(self, reason: str) -> None:
+        """Let it rest; say so once, and again when the reason changes."""
+        pause = self.rest.trouble(self.clock())
+        relay = self.courier.relay
+        self.trouble = f"the relay {relay} is not available: {reason}"
+        facts = {"relay": relay, "reason": reason, "rests": round(pause, 1)}
+        self._say_relay.say("warning", "relay.unavailable", about="relay", fingerprint=reason, **facts)
 
     def _settle(self, exchange: Exchange) -> Verdict:
         self.progressed()
@@ -162,8 +170,9 @@ class Delivery:
         verdict = judge(exchange)
         if verdict.delivered:
             self._delivered = True
-            if self.rest.troubles:
-                self.log.info("relay.available", relay=self.courier.relay)
+            if self.trouble:
+                self._say_relay.say("info", "relay.available", about="relay", relay=self.courier.relay)
+                self.trouble = None
             self.rest.well()
         age = (self._time() - begun.standing.first_attempt_at).total_seconds()
         belief = self.cohort.weigh((begun, verdict), verdict, age=age)
@@ -183,6 +192,7 @@ class Delivery:
         pause = self.rest.trouble(self.clock())
         self.courier.close()
         said = _first_failure(given_back[0][1])
+        self.trouble = f"the relay refuses one message after another: {said.reason if said else ''}"
         self.log.error(
             "relay.incident",
             relay=self.courier.relay,
@@ -198,10 +208,26 @@ class Delivery:
         # The record first: it may wait for the database, and the lease may have ended meanwhile.
         while pending and self.ledger.flush_if_due() and self._may_go_on() and not self._must_rest():
             self.progressed()
+            if self._taken_back(pending):
+                return
             message = self._message(pending[0], suppressed)
             pending.popleft()  # only now: a database that goes away meanwhile leaves the row to be handed back
             if message is not None:
                 yield message
+
+    def _taken_back(self, pending: deque[ClaimedRow]) -> bool:
+        """Look now and then whether an operator has paused or cancelled rows not begun. True: none are left."""
+        if self.clock() - self._looked_at < LOOK_EVERY_S:
+            return False
+        self._looked_at = self.clock()
+        held = self.store.still_sending([row.id for row in pending])
+        taken = [row for row in pending if row.id not in held]
+        if taken:
+            self._give_back(deque(taken))
+            remaining = [row for row in pending if row.id in held]
+            pending.clear()
+            pending.extend(remaining)
+        return not pending
 
     def _message(self, row: ClaimedRow, suppressed: Mapping[str, str]) -> Message | None:
         """The row as a message for the recipients that are open; None when it was settled without one."""
@@ -228,7 +254,8 @@ class Delivery:
 
     def _record(self, begun: Prepared, verdict: Verdict, *, seconds: float = 0.0) -> None:
         pairs = zip(verdict.message.recipients, verdict.outcomes, strict=True)
-        outcomes = {address: outcome for wire, outcome in pairs for address in begun.wire[wire]}
+        outcomes = dict(begun.settled)
+        outcomes |= {address: outcome for wire, outcome in pairs for address in begun.wire[wire]}
         step = self._next_step(begun.standing, outcomes, phase=verdict.phase.value)
         self._add(begun.row, step, seconds=seconds)
 
@@ -326,17 +353,17 @@ def _refused_us(verdict: Verdict) -> bool:
     return any(isinstance(o, Deferred) and o.blame is Blame.SESSION and o.reply for o in verdict.outcomes)
 
 
+_EVENTS = {
+    "sent": "attempt.sent",
+    "partial": "attempt.sent",
+    "queued": "attempt.deferred",
+    "in_doubt": "attempt.in_doubt",
+    "expired": "row.expired",
+    "suppressed": "row.suppressed",
+}
+
+
 def _event(step: Step) -> str:
-    match step.status:
-        case "sent" | "partial":
-            return "attempt.sent"
-        case "queued":
-            return "attempt.deferred"
-        case "in_doubt":
-            return "attempt.in_doubt"
-        case "expired":
-            return "row.expired"
-        case "suppressed":
-            return "row.suppressed"
-        case _:
-            return "attempt.failed" if step.phase else "row.unsendable"
+    if step.doubts:
+        return "attempt.in_doubt"  # whether it is held or will be resent
+    return _EVENTS.get(step.status) or ("attempt.failed" if step.phase else "row.unsendable")

@@ -8,7 +8,7 @@ Rule 2. Recipients that are settled are never asked again; those asked least oft
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 from poller.exchange import Message
@@ -59,8 +59,6 @@ def prepare(
     settled = _without_sending(row, recipients, standing, suppressed, now)
     wire = _wire(recipients, standing, settled, at_once)
     message = _message(row, attachments, composer, tuple(wire)) if wire else None
-    if message is not None:
-        standing = _with_settled(standing, settled)
     return Prepared(row=row, standing=standing, settled=settled, wire=wire, message=message)
 
 
@@ -162,14 +160,3 @@ def _wire(
             break  # the others stay open, and are due at once
         wire[recipient.wire] = (*wire.get(recipient.wire, ()), recipient.address)
     return wire
-
-
-def _with_settled(standing: Standing, settled: Mapping[str, Outcome]) -> Standing:
-    """The recipients to whom nothing may be sent are settled along with the others' outcome."""
-    states = tuple(
-        replace(state, status="suppressed", error=outcome.reason)
-        if isinstance(outcome := settled.get(state.address), Suppressed)
-        else state
-        for state in standing.recipients
-    )
-    return replace(standing, recipients=states)

@@ -167,10 +167,7 @@ class Service:
         scheduler.add_job(self._beat, "interval", seconds=beat, id="heartbeat", executor="heartbeat")
 
     def _crashed(self, event: JobExecutionEvent) -> None:
-        if isinstance(event.exception, NameTaken | SchemaTrouble | DatabaseRefused):
-            self._refused = str(event.exception)
-        else:
-            self._log.error("tick.failed", job=event.job_id, reason=repr(event.exception), traceback=event.traceback)
+        self._log.error("tick.failed", job=event.job_id, reason=repr(event.exception), traceback=event.traceback)
         self._wishes.put("crashed")
 
     def _watch(self) -> bool:
@@ -239,6 +236,11 @@ class Service:
         except DatabaseUnavailable as why:
             self._say.say("error", "database.unavailable", about="database", fingerprint=str(why), reason=str(why))
             self._database_away = True
+            if self.mode == "once":
+                self._wishes.put("done")
+        except (NameTaken, SchemaTrouble, DatabaseRefused) as why:
+            self._refused = str(why)
+            self._wishes.put("crashed")
         finally:
             if not self._stop.is_set():  # the scheduler's own lock is held while it shuts down
                 self._leave_the_line()
@@ -254,7 +256,6 @@ class Service:
 
     def _drain(self) -> None:
         self._begin()
-        self._say_database_is_back()
         self._recover()
         try:
             while not self._stop.is_set() and self._batch():
@@ -351,6 +352,7 @@ class Service:
 
     def _is_paused(self) -> bool:
         why = self.store.paused()
+        self._say_database_is_back()
         if why is not None:
             self._say.say("warning", "outbox.paused", about="switch", fingerprint=why, reason=why)
         elif self._was_paused:
@@ -387,7 +389,10 @@ class Service:
         asked_at = self._lease.now()
         try:
             renewed = self.store.heartbeat(
-                identity=self._state.identity, incarnation=self._incarnation, lease=self._lease.length
+                identity=self._state.identity,
+                incarnation=self._incarnation,
+                lease=self._lease.length,
+                trouble=self.delivery.trouble,
             )
         except DatabaseUnavailable:
             return  # the delivering thread finds out and says so

@@ -7,6 +7,7 @@ import email.policy
 import io
 import logging
 import os
+import re
 import signal
 import sqlite3
 import subprocess
@@ -208,7 +209,8 @@ def test_a_line_that_is_a_dot_arrives(mail: list[EmailMessage]) -> None:
 
 def test_the_screen_says_what_is_done_and_what_to_try(ended: Ended) -> None:
     screen = ended.screen
-    assert "messages 21 to 40 of 40" in screen
+    # Which batches a glance catches depends on the machine; the last one stays on the screen.
+    assert re.search(r"messages (1|21) to 40 of 40", screen)
     assert "VALUES ('Anna <anna@example.com>', 'Hello', 'One INSERT is enough.')" in screen
     assert f"sqlite3 '{ended.directory}/outbox.db'" in screen
     assert f"poller --config '{ended.directory}/config.toml' status" in screen

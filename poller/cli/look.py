@@ -11,7 +11,7 @@ import click
 from rich.live import Live
 from rich.table import Table
 
-from poller.cli.session import Stop, as_json, configuration, database, in_words, moment, out
+from poller.cli.session import ROW_ID, Stop, as_json, configuration, database, in_words, moment, out
 from poller.message import Attachment, Composer, Draft, Unsendable
 from poller.outbox.report import Overview, Story, attachments_of, overview, story
 from poller.units import format_duration
@@ -50,7 +50,7 @@ def _screen(seen: Overview) -> Table:
     grid.add_row(f"outbox    {counts}")
     if seen.paused is not None:
         grid.add_row(f"[bold red]OFF[/bold red]       {seen.paused}; switch it on with: poller resume --all")
-    left = seen.seconds_left()
+    left = seen.seconds_left() if seen.paused is None else None
     when = (
         format_duration(left) + " left at this rate"
         if left
@@ -82,11 +82,13 @@ def _worker(seen: Overview, worker: Any) -> str:
     else:
         ago = (seen.at - worker["heartbeat_at"]).total_seconds()
         state = f"alive, heartbeat {format_duration(max(0.0, ago))} ago"
+        if worker["trouble"]:
+            state += f"; [yellow]{worker['trouble']}[/yellow]"
     return f"{worker['name']} on {worker['host']} (pid {worker['pid']}): {state}"
 
 
 @click.command()
-@click.argument("row_id", type=int, metavar="ID")
+@click.argument("row_id", type=ROW_ID, metavar="ID")
 @click.option("--raw", is_flag=True, help="The message itself, as it would go out.")
 @click.option("--json", "json_", is_flag=True, help="For programs.")
 @click.pass_context
@@ -150,7 +152,7 @@ def _show_raw(config: Config, engine: Engine, told: Story) -> None:
 
 
 @click.command()
-@click.argument("row_id", type=int, metavar="ID")
+@click.argument("row_id", type=ROW_ID, metavar="ID")
 @click.pass_context
 @in_words
 def explain(context: click.Context, row_id: int) -> None:
@@ -179,6 +181,9 @@ def _why_waiting(row: Any, seen: Overview) -> str:
     if row["due_at"] > seen.at:
         wait = format_duration((row["due_at"] - seen.at).total_seconds())
         return f"it is due in {wait}, at {moment(row['due_at'])} UTC{before}"
+    trouble = next((w["trouble"] for w in seen.workers if w["trouble"] and w["lease_until"] >= seen.at), None)
+    if trouble:
+        return f"it is due, but {trouble}{before}"
     if not _alive(seen):
         return f"it is due, and no worker is alive; start one with: poller run{before}"
     return f"it is due, with priority {row['priority']} among {seen.due} due rows{before}"

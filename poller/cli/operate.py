@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from poller.cli.session import Stop, configuration, database, in_words, moment, out
+from poller.cli.session import ROW_ID, Stop, configuration, database, in_words, moment, out
 from poller.outbox.doubts import Doubt, doubts
-from poller.outbox.operate import Action, Selection, change, count, pause_all, resume_all
+from poller.outbox.operate import STATUSES, Action, Selection, change, count, pause_all, resume_all
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 def _selecting(command: Callable[..., Any]) -> Callable[..., Any]:
     """The options by which rows are chosen."""
     for option in (
-        click.argument("ids", nargs=-1, type=int, metavar="[ID]..."),
+        click.argument("ids", nargs=-1, type=ROW_ID, metavar="[ID]..."),
         click.option("--batch", help="Rows of this batch."),
-        click.option("--status", help="Rows with this status."),
+        click.option("--status", type=click.Choice(STATUSES), help="Rows with this status."),
         click.option("--domain", help="Rows to this domain."),
         click.option("--yes", is_flag=True, help="Do not ask."),
     ):
@@ -41,10 +41,14 @@ def _act(context: click.Context, action: Action, verb: str, *, yes: bool, **chos
     if not total:
         raise Stop(f"no row among those chosen can be {verb}")
     by_status = ", ".join(f"{number} {status}" for status, number in sorted(found.items()))
-    click.echo(f"{total} rows will be {verb}: {by_status}", err=True)
+    click.echo(f"{_rows(total)} will be {verb}: {by_status}", err=True)
     if not yes and sys.stdin.isatty():
         click.confirm("Go on?", abort=True, err=True)
-    out.print(f"{change(engine, selection, action)} rows {verb}")
+    out.print(f"{_rows(change(engine, selection, action))} {verb}")
+
+
+def _rows(number: int) -> str:
+    return "1 row" if number == 1 else f"{number} rows"
 
 
 def _selection(*, ids: tuple[int, ...], batch: str | None, status: str | None, domain: str | None) -> Selection:

@@ -43,10 +43,15 @@ def run(context: click.Context, mode: Mode | None, limit: float | None) -> None:
         raise click.UsageError("--for goes with --drain")
     config = configuration(context)
     log.configure(config.log)
-    problems = Composer(config.message, config.templates).check()
-    if problems:
+    composer = Composer(config.message, config.templates)
+    if problems := composer.check_settings():
         raise Misused("\n".join(problems))
-    service = Service(config, mode=mode or "forever", limit=limit)
+    for problem in composer.check_templates():  # only the rows that use it fail
+        log.get_logger().warning("template.broken", reason=problem)
+    try:
+        service = Service(config, mode=mode or "forever", limit=limit)
+    except OSError as error:
+        raise Misused(f"[worker] state_dir {error.filename}: {error.strerror}") from None
     finished = service.run()
     if finished.refused:
         raise Misused(finished.refused)

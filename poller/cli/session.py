@@ -32,6 +32,10 @@ FAILED, MISUSED = 1, 2
 out = Console(highlight=False, soft_wrap=True)
 
 
+ROW_ID = click.IntRange(1, 2**63 - 1)
+"""The type of `outbox.id`."""
+
+
 class Stop(click.ClickException):
     """End the command with words and exit code 1: the work failed."""
 
@@ -57,6 +61,8 @@ def in_words(command: Callable[P, R]) -> Callable[P, R]:
             raise Misused(str(error)) from None
         except DatabaseUnavailable as error:
             raise Stop(f"the database is not available: {error}") from None
+        except UnicodeError:
+            raise Misused("something on the command line is not UTF-8 text") from None
 
     return wrapped
 

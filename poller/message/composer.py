@@ -62,6 +62,10 @@ class Composer:
 
     def check(self) -> list[str]:
         """What is wrong with the configuration, in words with the remedy; empty when all is well."""
+        return [*self.check_settings(), *self.check_templates()]
+
+    def check_settings(self) -> list[str]:
+        """What concerns every row: sender, staging, Message-IDs. Nothing should be sent while any is wrong."""
         problems = list(self._staging.problems)
         if self._settings.sender is not None:
             try:
@@ -70,9 +74,11 @@ class Composer:
                 problems.append(f"[message] sender: {error.reason}")
         if not valid_message_id(f"<1@{self.message_id_domain}>"):
             problems.append("[message] message_id_domain: not a domain in ASCII; write it like example.com")
-        if self._templates:
-            problems.extend(self._templates.check())
         return problems
+
+    def check_templates(self) -> list[str]:
+        """What concerns only the rows that use a template."""
+        return list(self._templates.check()) if self._templates else []
 
     def recipients(self, draft: Draft) -> tuple[Recipient, ...]:
         """Every mailbox of the three lists once, the first list winning; where it goes, and whether it may.

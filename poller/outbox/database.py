@@ -203,10 +203,36 @@ def require_supported(connection: Connection) -> None:
 # PostgreSQL's SQLSTATEs and MySQL's numbers for "you were the victim; the same again may work".
 _VICTIM_SQLSTATES = frozenset({"40001", "40P01"})
 _VICTIM_NUMBERS = frozenset({1205, 1213})
-# "not now": shutting down, starting up, too many clients, disk or memory full, read-only.
-_AWAY_SQLSTATES = ("08", "53", "57P", "25006", "58")
+# "not now", or not for us until somebody mends it: login and rights; shutting down, starting up, too many clients, disk
+# or memory full, read-only.
+_AWAY_SQLSTATES = ("08", "28", "3D000", "42501", "53", "57P", "25006", "58")
 _AWAY_NUMBERS = frozenset(
-    {1021, 1040, 1041, 1053, 1152, 1158, 1159, 1160, 1161, 1203, 1226, 1290, 1317, 1836, 2002, 2003, 2006, 2013, 3032}
+    {
+        1021,
+        1040,
+        1041,
+        1044,
+        1045,
+        1049,
+        1053,
+        1142,
+        1143,
+        1152,
+        1158,
+        1159,
+        1160,
+        1161,
+        1203,
+        1226,
+        1290,
+        1317,
+        1836,
+        2002,
+        2003,
+        2006,
+        2013,
+        3032,
+    }
 )
 _CHECK_NUMBERS = frozenset({3819, 4025})  # MySQL's and MariaDB's "a CHECK failed"
 _AWAY_SQLITE = (

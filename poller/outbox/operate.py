@@ -33,6 +33,19 @@ NOBODY = "operator"  # outbox_attempt.worker of what a person did
 
 Action = Literal["pause", "resume", "cancel", "retry", "resolve-sent", "resolve-resend", "resolve-failed"]
 
+STATUSES = (
+    "queued",
+    "sending",
+    "sent",
+    "partial",
+    "failed",
+    "in_doubt",
+    "paused",
+    "cancelled",
+    "expired",
+    "suppressed",
+)
+
 FROM: dict[Action, tuple[str, ...]] = {
     "pause": ("queued", "sending"),
     "resume": ("paused",),

@@ -85,10 +85,11 @@ def _overview(connection: Connection) -> Overview:
     now = connection.execute(sa.select(_now(connection))).scalar_one()
     counts = sa.select(outbox.c.status, sa.func.count()).group_by(outbox.c.status)
     queued = outbox.c.status == "queued"
+    tries = outbox.c.attempts + outbox.c.doubts + outbox.c.setbacks
     tally = sa.select(
         sa.func.count(),
         sa.func.coalesce(sa.func.sum(sa.case((outbox.c.due_at <= _now(connection), 1), else_=0)), 0),
-        sa.func.coalesce(sa.func.sum(sa.case((outbox.c.attempts > 0, 1), else_=0)), 0),
+        sa.func.coalesce(sa.func.sum(sa.case((tries > 0, 1), else_=0)), 0),
         sa.func.min(outbox.c.due_at),
     ).where(queued)
     _, due, retrying, next_due = connection.execute(tally).one()

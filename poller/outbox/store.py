@@ -88,20 +88,25 @@ class Store:
                 "heartbeat_at": now,
                 "lease_until": self._lease_end(lease),
                 "stopped_at": None,
+                "trouble": None,
             }
             upsert(connection, worker_table, [row])
             return incarnation
 
         return self._write(work)
 
-    def heartbeat(self, *, identity: str, incarnation: int, lease: float) -> bool:
-        """Renew the lease. False: somebody else goes by our name now, and we must stop."""
+    def heartbeat(self, *, identity: str, incarnation: int, lease: float, trouble: str | None = None) -> bool:
+        """Renew the lease, and say what keeps mail from going out. False: somebody else has our name now: stop."""
         mine = sa.and_(
             worker_table.c.name == self.worker,
             worker_table.c.identity == identity,
             worker_table.c.incarnation == incarnation,
         )
-        values = {"heartbeat_at": sa.text(self._sql.now), "lease_until": self._lease_end(lease)}
+        values = {
+            "heartbeat_at": sa.text(self._sql.now),
+            "lease_until": self._lease_end(lease),
+            "trouble": trouble,
+        }
         return self._write(lambda c: c.execute(sa.update(worker_table).where(mine).values(values)).rowcount) == 1
 
     def sign_off(self, *, incarnation: int) -> None:
@@ -136,6 +141,12 @@ class Store:
         """
         query = self._orphan_query(takeover, beside, own=own)
         return self._write(lambda c: self._claimed(c, c.execute(query).all()))
+
+    def still_sending(self, ids: Collection[int]) -> set[int]:
+        """Of `ids`, claimed by us, those that no operator has paused or cancelled; none while the outbox is off."""
+        on = ~sa.exists().where(meta.c.name == "paused")
+        query = sa.select(outbox.c.id).where(outbox.c.id.in_(ids), outbox.c.status == "sending", on)
+        return self._read(lambda c: set(c.execute(query).scalars()))
 
     def attachments(self, row_id: int) -> list[Mapping[str, Any]]:
         """A row's attachments in order: name, content_type, content, content_id."""

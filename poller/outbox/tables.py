@@ -192,4 +192,5 @@ worker = sa.Table(
     sa.Column("heartbeat_at", Utc, nullable=False),
     sa.Column("lease_until", Utc, nullable=False),
     sa.Column("stopped_at", Utc),
+    sa.Column("trouble", sa.Text),
 )

@@ -176,7 +176,8 @@ CREATE TABLE IF NOT EXISTS outbox_worker (
     started_at   DATETIME(6)  NOT NULL,
     heartbeat_at DATETIME(6)  NOT NULL,
     lease_until  DATETIME(6)  NOT NULL COMMENT 'After this another worker judges the rows that this one holds.',
-    stopped_at   DATETIME(6)  NULL
+    stopped_at   DATETIME(6)  NULL,
+    trouble      TEXT         NULL COMMENT 'What keeps mail from going out, as of the heartbeat; NULL: nothing.'
 ) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE /*M! utf8mb4_nopad_bin */ /*!80017 utf8mb4_0900_bin */
   COMMENT 'Who works here.';
 
@@ -208,10 +209,10 @@ WHERE o.status IN ('in_doubt', 'paused')
 -- Who did not get it today (UTC), and why?
 CREATE OR REPLACE VIEW outbox_failed_today AS
 SELECT o.id, o.status, r.address, o.recipients, o.domain, o.batch, o.attempts,
-       COALESCE(r.reply_code, o.reply_code)     AS reply_code,
-       COALESCE(r.reply_status, o.reply_status) AS reply_status,
-       COALESCE(r.reply_text, o.reply_text)     AS reply_text,
-       COALESCE(r.error, o.error)               AS error,
+       CASE WHEN r.address IS NULL THEN o.reply_code ELSE r.reply_code END AS reply_code,
+       CASE WHEN r.address IS NULL THEN o.reply_status ELSE r.reply_status END AS reply_status,
+       CASE WHEN r.address IS NULL THEN o.reply_text ELSE r.reply_text END AS reply_text,
+       CASE WHEN r.address IS NULL THEN o.error ELSE r.error END AS error,
        o.finished_at
 FROM outbox AS o
 LEFT JOIN outbox_recipient AS r ON r.outbox_id = o.id AND r.status <> 'sent'

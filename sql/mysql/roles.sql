@@ -15,7 +15,7 @@ CREATE ROLE IF NOT EXISTS outbox_app, outbox_reader, outbox_poller;
 GRANT INSERT (recipients, cc, bcc, sender, reply_to, envelope_from, subject, body_text, body_html, template, context,
               locale, headers, message_id, batch, priority, due_at, expires_at, dedupe_key, on_doubt, max_attempts, relay,
               created_at),
-      SELECT (id)
+      SELECT (id, dedupe_key)
     ON outbox TO outbox_app;
 GRANT INSERT (outbox_id, name, content_type, content, content_id), SELECT (id) ON outbox_attachment TO outbox_app;
 GRANT SELECT ON outbox_state TO outbox_app;

@@ -209,12 +209,14 @@ CREATE TABLE outbox_worker (
     started_at   timestamptz NOT NULL,
     heartbeat_at timestamptz NOT NULL,
     lease_until  timestamptz NOT NULL,
-    stopped_at   timestamptz
+    stopped_at   timestamptz,
+    trouble      text
 );
 
 COMMENT ON TABLE outbox_worker IS 'Who works here. After lease_until another worker judges the rows that this one holds.';
 COMMENT ON COLUMN outbox_worker.identity IS 'Of its state directory: the same name from another directory is another worker.';
 COMMENT ON COLUMN outbox_worker.incarnation IS 'Grows at each start.';
+COMMENT ON COLUMN outbox_worker.trouble IS 'What keeps mail from going out, as of the heartbeat; NULL: nothing.';
 
 -- How much is waiting, going, finished?
 CREATE VIEW outbox_now AS
@@ -244,10 +246,10 @@ WHERE o.status IN ('in_doubt', 'paused')
 -- Who did not get it today (UTC), and why?
 CREATE VIEW outbox_failed_today AS
 SELECT o.id, o.status, r.address, o.recipients, o.domain, o.batch, o.attempts,
-       coalesce(r.reply_code, o.reply_code)     AS reply_code,
-       coalesce(r.reply_status, o.reply_status) AS reply_status,
-       coalesce(r.reply_text, o.reply_text)     AS reply_text,
-       coalesce(r.error, o.error)               AS error,
+       CASE WHEN r.address IS NULL THEN o.reply_code ELSE r.reply_code END AS reply_code,
+       CASE WHEN r.address IS NULL THEN o.reply_status ELSE r.reply_status END AS reply_status,
+       CASE WHEN r.address IS NULL THEN o.reply_text ELSE r.reply_text END AS reply_text,
+       CASE WHEN r.address IS NULL THEN o.error ELSE r.error END AS error,
        o.finished_at
 FROM outbox AS o
 LEFT JOIN outbox_recipient AS r ON r.outbox_id = o.id AND r.status <> 'sent'

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 import databases
@@ -16,20 +17,36 @@ from poller.outbox.settings import DatabaseSettings
 from poller.outbox.store import Store
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from sqlalchemy.engine import Connection, Engine
 
 SERVERS = pytest.mark.parametrize("kind", ["postgresql", "mariadb"])
+_ALIVE = {
+    "postgresql": "SELECT count(*) FROM pg_stat_activity WHERE pid = :id",
+    "mysql": "SELECT count(*) FROM information_schema.processlist WHERE id = :id",
+}
 OWN_ID = {"postgresql": "SELECT pg_backend_pid()", "mysql": "SELECT CONNECTION_ID()"}
 
 
 def kill(engine: Engine, victim: int) -> None:
-    """As a DBA would: end one connection from another."""
+    """As a DBA would: end one connection from another, and wait until it is gone."""
     other = sa.create_engine(engine.url, poolclass=sa.NullPool)
     words = f"SELECT pg_terminate_backend({victim})" if engine.dialect.name == "postgresql" else f"KILL {victim}"
-    with other.connect() as connection:
+    seen = sa.text(_ALIVE[engine.dialect.name])
+    deadline = time.monotonic() + 10
+    with other.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.exec_driver_sql(words)
+        while connection.execute(seen, {"id": victim}).scalar() and time.monotonic() < deadline:
+            time.sleep(0.01)
+
+
+@pytest.fixture
+def own_connections(engine: Engine) -> Iterator[None]:
+    """The pool begins with none, so that the first one is the one; and leaves no dead one behind."""
+    engine.dispose()
+    yield
+    engine.dispose()
 
 
 def id_of(connection: Connection) -> int:
@@ -37,6 +54,7 @@ def id_of(connection: Connection) -> int:
 
 
 @SERVERS
+@pytest.mark.usefixtures("own_connections")
 def test_a_connection_that_was_cut_while_idle_is_replaced_after_one_complaint(store: Store) -> None:
     insert(store.engine)
     with store.engine.connect() as connection:
@@ -68,6 +86,7 @@ class _Cut(Store):
 
 
 @SERVERS
+@pytest.mark.usefixtures("own_connections")
 @pytest.mark.parametrize(("when", "seq"), [("before commit", 1), ("after commit", 2)])
 def test_a_claim_that_was_cut_off_is_repeated_whether_it_happened_or_not(engine: Engine, when: str, seq: int) -> None:
     store = _Cut(engine, worker="w1", message_id_domain="d")

@@ -111,7 +111,9 @@ def test_an_application_inserts_and_reads_its_state_and_nothing_else(login: Call
 
 
 def test_an_application_may_insert_just_what_enqueue_takes(kind: str) -> None:
-    granted = re.search(r"GRANT INSERT \(([^)]*)\),\s+SELECT \(id\)\s+ON outbox TO outbox_app", roles_sql(kind))
+    granted = re.search(
+        r"GRANT INSERT \(([^)]*)\),\s+SELECT \(id, dedupe_key\)\s+ON outbox TO outbox_app", roles_sql(kind)
+    )
     assert granted is not None
     assert tuple(name.strip() for name in granted[1].split(",")) == APPLICATION_COLUMNS
 

@@ -326,3 +326,20 @@ def test_the_connection_is_not_kept_when_nothing_is_to_be_sent(bench: Bench) -> 
             bench.wait_for(lambda: any(line["event"] == "session.closed" for line in bench.log()))
             terminate(process)
         assert relay.sessions == 1
+
+
+def test_rows_paused_while_their_batch_is_sent_stay_behind(bench: Bench) -> None:
+    bench.insert(40)
+    with FaultServer(Faults(reply_delay=0.05)) as relay:
+        with bench.running(bench.configure(relay.host, relay.port)) as process:
+            bench.wait_for(lambda: len(relay.messages) >= 3)
+            sql(bench, "UPDATE outbox SET status = 'paused' WHERE status IN ('queued', 'sending')")
+            bench.wait_for(lambda: set(bench.statuses()) == {"sent", "paused"} and not _held(bench))
+            time.sleep(0.5)
+            terminate(process)
+        assert len(relay.messages) == bench.statuses()["sent"]
+    assert bench.statuses()["paused"] > 10
+
+
+def _held(bench: Bench) -> int:
+    return sum(1 for row in bench.rows() if row.status == "paused" and row.claimed_by)

@@ -134,7 +134,7 @@ class Watch:
         if self.live:
             self.live.update(self._drawn(now), refresh=True)
         elif is_next:
-            say(self.console, f"{self._where(now)}: {now.counts}")
+            say(self.console, f"{self._batch(now)}: {now.counts}")
 
     def _tell(self, line: Line) -> None:
         self._told = line.id
@@ -144,8 +144,11 @@ class Watch:
 
     def _where(self, now: Glance) -> str:
         if now.claimed < now.total or now.by_status["sending"] > 1:
-            return f"messages {self._before + 1} to {max(now.claimed, 1)} of {now.total}"
+            return self._batch(now)
         return f"{now.left} of {now.total} to be tried again" if now.left else f"all {now.total} messages"
+
+    def _batch(self, now: Glance) -> str:
+        return f"messages {self._before + 1} to {max(now.claimed, 1)} of {now.total}"
 
     def _drawn(self, now: Glance) -> Group:
         done = now.total - now.left
