@@ -89,6 +89,8 @@ class EmbeddedPostgres:
         """`kill -9` of the postmaster: a crash."""
         pid = int((self.data / "postmaster.pid").read_text().split()[0])
         os.kill(pid, 9)
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(pid, 0)  # it is ours to reap where this process is a sub-reaper
         deadline = time.monotonic() + 30
         while Path(f"/proc/{pid}").exists() and time.monotonic() < deadline:
             time.sleep(0.02)

@@ -8,19 +8,44 @@ Rule 2. Results go to stdout, everything said on the way to stderr.
 
 from __future__ import annotations
 
+from importlib import import_module
+
 import click
 
 from poller import __version__
-from poller.cli.check import check
-from poller.cli.demo import demo_command
-from poller.cli.look import explain, show, status
-from poller.cli.migrate import migrate
-from poller.cli.operate import cancel, pause, resolve, resume, retry
-from poller.cli.run import run
-from poller.cli.send import send
+
+COMMANDS = {
+    "demo": ("demo", "demo_command"),
+    "migrate": ("migrate", "migrate"),
+    "check": ("check", "check"),
+    "run": ("run", "run"),
+    "status": ("look", "status"),
+    "show": ("look", "show"),
+    "explain": ("look", "explain"),
+    "send": ("send", "send"),
+    "retry": ("operate", "retry"),
+    "pause": ("operate", "pause"),
+    "resume": ("operate", "resume"),
+    "cancel": ("operate", "cancel"),
+    "resolve": ("operate", "resolve"),
+}
+"""Each command's module and function. Only the one that is asked for is imported: the libraries take a while."""
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+class _Commands(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - click's signature
+        if cmd_name not in COMMANDS:
+            return None
+        module, function = COMMANDS[cmd_name]
+        command = getattr(import_module(f"poller.cli.{module}"), function)
+        assert isinstance(command, click.Command)  # noqa: S101 - the table above says so
+        return command
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="poller")
 @click.option(
     "--config",
@@ -35,7 +60,3 @@ def main(context: click.Context, config: str | None) -> None:
     Start with `poller demo`; then `poller migrate`, `poller check` and `poller run`.
     """
     context.obj = config
-
-
-for command in (demo_command, migrate, check, run, status, show, explain, send, retry, pause, resume, cancel, resolve):
-    main.add_command(command)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -16,6 +15,7 @@ from email.policy import default
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
+from service import zygote
 
 from poller.outbox.database import connect, transaction
 from poller.outbox.tables import attempt, outbox, recipient
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from servers.fault import FaultServer
+    from service.zygote import Process
 
     from poller.outbox.settings import DatabaseSettings
 
@@ -105,18 +106,16 @@ class Bench:
         return path
 
     @contextlib.contextmanager
-    def running(self, config: Path, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+    def running(self, config: Path, *arguments: str) -> Iterator[Process]:
         """`poller run` as a process; killed at the end if it still runs."""
-        log = (self.directory / f"{self.name}.log").open("ab")
-        command = [sys.executable, "-m", "poller", "--config", str(config), "run", *arguments]
-        process = subprocess.Popen(command, stdout=log, stderr=log, env=_environment())
+        log = self.directory / f"{self.name}.log"
+        process = zygote.start(["--config", str(config), "run", *arguments], log)
         try:
             yield process
         finally:
             if process.poll() is None:
                 process.kill()
             process.wait()
-            log.close()
 
     def run(self, config: Path, *arguments: str, timeout: float = 100) -> int:
         """`poller run …` to its end; returns the exit code."""
@@ -126,11 +125,14 @@ class Bench:
     def poller(self, config: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Any other command, to its end."""
         command = [sys.executable, "-m", "poller", "--config", str(config), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60, env=_environment())
+        return subprocess.run(
+            command, capture_output=True, text=True, check=False, timeout=60, env=zygote.environment()
+        )
 
     def log(self) -> list[dict[str, Any]]:
         """What the process logged."""
-        text = (self.directory / f"{self.name}.log").read_text()
+        file = self.directory / f"{self.name}.log"
+        text = file.read_text() if file.exists() else ""
         return [json.loads(line) for line in text.splitlines() if line.startswith("{")]
 
     def wait_for(self, condition: Callable[[], bool], seconds: float = 30) -> None:
@@ -186,12 +188,7 @@ def _section(name: str, values: Mapping[str, Any]) -> str:
     return f"[{name}]\n" + "".join(f"{key} = {json.dumps(value)}\n" for key, value in values.items()) + "\n"
 
 
-def _environment() -> dict[str, str]:
-    keep = {name: value for name, value in os.environ.items() if not name.startswith("POLLER")}
-    return {**keep, "PYTHONUNBUFFERED": "1"}
-
-
-def terminate(process: subprocess.Popen[bytes]) -> float:
+def terminate(process: Process) -> float:
     """SIGTERM, and how long it took to end, in seconds."""
     began = time.monotonic()
     process.send_signal(signal.SIGTERM)

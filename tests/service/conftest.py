@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+from service import zygote
 from service.bench import Bench
 
 if TYPE_CHECKING:
@@ -12,6 +13,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from poller.outbox.settings import DatabaseSettings
+
+
+def pytest_sessionfinish() -> None:
+    zygote.stop()
 
 
 @pytest.fixture
