@@ -91,7 +91,7 @@ def load(path: Path | None, environ: Mapping[str, str]) -> Config:
     config = Config(source=written.source, looked=written.looked, **sections)
     problems += _disagreements(config, written.given, {problem.key for problem in problems})
     if problems:
-        raise ConfigError(*sorted(problems, key=_in_order))
+        raise ConfigError(*sorted(problems, key=_in_order), readable=config)
     return config
 
 

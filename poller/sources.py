@@ -48,11 +48,19 @@ class Problem:
 
 
 class ConfigError(Exception):
-    """The configuration can't be used; `problems` holds every reason, in the order of the file."""
+    """The configuration can't be used; `problems` holds every reason, in the order of the file.
 
-    def __init__(self, *problems: Problem) -> None:
+    `readable` is the configuration as far as it could be read, a key with a problem at its default; None if not at all.
+    """
+
+    def __init__(self, *problems: Problem, readable: Any = None) -> None:
         super().__init__(*problems)
         self.problems = problems
+        self.readable = readable
+
+    def concerns(self, section: str) -> bool:
+        """Whether a problem lies in this section."""
+        return any(problem.key.partition(".")[0] == section for problem in self.problems)
 
     def __str__(self) -> str:
         count = "1 problem" if len(self.problems) == 1 else f"{len(self.problems)} problems"

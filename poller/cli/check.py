@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -56,7 +57,7 @@ class Verdicts:
         except (DatabaseRefused, SchemaTrouble) as error:
             self.bad(what, str(error))
         except DatabaseUnavailable as error:
-            self.bad(what, f"{error}; is it running, and is [database] url right?")
+            self.bad(what, f"{error}; look at [database] url, and whether it is running")
         except RelayTrouble as error:
             self.bad(what, f"at {error.phase.value}: {error.reason}")
 
@@ -73,14 +74,22 @@ def check(context: click.Context) -> None:
     try:
         config = configuration(context)
     except ConfigError as error:
-        for problem in error.problems:
-            verdicts.bad("config", str(problem))
+        _check_what_is_readable(verdicts, error)
         sys.exit(MISUSED)
     verdicts.good("config", str(config.source or "defaults: no configuration file was found"))
     _check_message(verdicts, config)
     _check_database(verdicts, config)
     _check_relay(verdicts, config)
     sys.exit(FAILED if verdicts.failed else 0)
+
+
+def _check_what_is_readable(verdicts: Verdicts, error: ConfigError) -> None:
+    """Every problem at once, and behind them what the sections without one lead to."""
+    for problem in error.problems:
+        verdicts.bad("config", str(problem))
+    for section, look in (("message", _check_message), ("database", _check_database), ("smtp", _check_relay)):
+        if error.readable is not None and not error.concerns(section):
+            look(verdicts, error.readable)
 
 
 def _check_message(verdicts: Verdicts, config: Config) -> None:
@@ -100,6 +109,10 @@ def _check_message(verdicts: Verdicts, config: Config) -> None:
 def _check_database(verdicts: Verdicts, config: Config) -> None:
     with verdicts.trying("database"):
         engine = connect(config.database)
+        file = engine.url.database if engine.dialect.name == "sqlite" else None
+        if file and not Path(file).exists():  # connecting would make it
+            verdicts.bad("database", f"{file} does not exist yet; run: poller migrate")
+            return
         facts = about(engine)
         verdicts.good("database", f"{facts.server} at {engine.url.render_as_string(hide_password=True)}")
         if facts.dialect == "sqlite" and facts.version < SAFE_SQLITE:
