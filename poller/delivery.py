@@ -106,6 +106,12 @@ class Delivery:
         self._follow(self.cohort.release())
         self.ledger.flush()
 
+    def excuse_withheld(self) -> None:
+        """We stop before it is known whether they are an incident: give them back, and write everything down."""
+        released = self.cohort.release()
+        self._follow(replace(released, settle=(), excuse=(*released.settle, *released.excuse)))
+        self.ledger.flush()
+
     @property
     def in_hand(self) -> set[int]:
         """Ids of claimed rows that are not written down yet."""
@@ -135,15 +141,17 @@ class Delivery:
     # --- one session ---
 
     def _one_session(self, messages: Iterator[Message]) -> None:
-        self._delivered = False
         last: Verdict | None = None
         for exchange in self.courier.carry(messages):
             last = self._settle(exchange)
             self._refusals = self._refusals + 1 if _refused_us(last) else 0
             if self._refusals >= REFUSALS_OF_US:
                 self.courier.close()
-        if not self.courier.is_open and not self.rest.remaining(self.clock()):
+        if self.courier.is_open:
+            return  # and what it has delivered counts for it in the next batch
+        if not self.rest.remaining(self.clock()):
             self._session_ended(last)
+        self._delivered = False
 
     def _session_ended(self, last: Verdict | None) -> None:
         """Rule 4: go on at once, or let the relay rest. `last` is None when not even one message was taken."""

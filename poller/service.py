@@ -257,11 +257,14 @@ class Service:
     def _drain(self) -> None:
         self._begin()
         self._recover()
+        nothing_more = False
         try:
             while not self._stop.is_set() and self._batch():
                 self._breathe()
+            nothing_more = not self._stop.is_set()
         finally:
-            self.delivery.settle_withheld()
+            conclude = self.delivery.settle_withheld if nothing_more else self.delivery.excuse_withheld
+            conclude()
         self._end_if_done()
 
     def _breathe(self) -> None:

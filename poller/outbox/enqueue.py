@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 
 from poller.outbox.database import is_refusal, transaction, words_of
+from poller.outbox.rows import DRAFT_COLUMNS
 from poller.outbox.tables import attachment, outbox
 
 if TYPE_CHECKING:
@@ -19,19 +20,7 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import Connection, Engine
 
 APPLICATION_COLUMNS = (
-    "recipients",
-    "cc",
-    "bcc",
-    "sender",
-    "reply_to",
-    "envelope_from",
-    "subject",
-    "body_text",
-    "body_html",
-    "template",
-    "context",
-    "locale",
-    "headers",
+    *DRAFT_COLUMNS,
     "message_id",
     "batch",
     "priority",

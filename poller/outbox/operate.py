@@ -20,7 +20,7 @@ import sqlalchemy as sa
 
 from poller.outbox.database import transaction
 from poller.outbox.dialects import DIALECTS
-from poller.outbox.tables import attempt, meta, outbox, recipient
+from poller.outbox.tables import TERMINAL_STATUSES, attempt, meta, outbox, recipient
 from poller.outbox.upsert import upsert
 
 if TYPE_CHECKING:
@@ -33,18 +33,7 @@ NOBODY = "operator"  # outbox_attempt.worker of what a person did
 
 Action = Literal["pause", "resume", "cancel", "retry", "resolve-sent", "resolve-resend", "resolve-failed"]
 
-STATUSES = (
-    "queued",
-    "sending",
-    "sent",
-    "partial",
-    "failed",
-    "in_doubt",
-    "paused",
-    "cancelled",
-    "expired",
-    "suppressed",
-)
+STATUSES = ("queued", "sending", "in_doubt", "paused", *TERMINAL_STATUSES)
 
 FROM: dict[Action, tuple[str, ...]] = {
     "pause": ("queued", "sending"),

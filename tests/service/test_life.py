@@ -114,8 +114,7 @@ def test_a_killed_worker_told_to_hold_sends_nothing_twice(bench: Bench) -> None:
 def test_another_worker_takes_over_when_the_lease_has_ended(bench: Bench) -> None:
     bench.insert(10)
     with FaultServer(Faults(reply_delay=0.05)) as relay:
-        quick = {"worker": {"takeover": "2s", "heartbeat": "500ms"}, "smtp": {"end_timeout": "1s"}}
-        config = _unchecked(bench, relay, quick)
+        config = bench.configure(relay.host, relay.port)
         with bench.running(config) as process:
             bench.wait_for(lambda: len(relay.messages) > 2)
             process.send_signal(signal.SIGKILL)
@@ -123,15 +122,9 @@ def test_another_worker_takes_over_when_the_lease_has_ended(bench: Bench) -> Non
         assert bench.statuses()["sending"] > 0
         sql(bench, "UPDATE outbox_worker SET lease_until = heartbeat_at")
         bench.name = "w2"
-        assert bench.run(_unchecked(bench, relay, quick), "--drain", "--for", "60s") == 0
+        assert bench.run(bench.configure(relay.host, relay.port), "--drain", "--for", "60s") == 0
     assert bench.statuses() == Counter(sent=10)
     assert any(line["event"] == "rows.recovered" for line in bench.log())
-
-
-def _unchecked(bench: Bench, relay: FaultServer, settings: dict[str, dict[str, object]]) -> Path:
-    """A takeover far shorter than a configuration allows would be refused: as short as it may be."""
-    del settings
-    return bench.configure(relay.host, relay.port, smtp={"end_timeout": "1s"}, worker={"takeover": "61s"})
 
 
 @ONE
@@ -343,3 +336,21 @@ def test_rows_paused_while_their_batch_is_sent_stay_behind(bench: Bench) -> None
 
 def _held(bench: Bench) -> int:
     return sum(1 for row in bench.rows() if row.status == "paused" and row.claimed_by)
+
+
+def test_a_few_identical_refusals_are_not_believed_because_we_stop(bench: Bench) -> None:
+    bench.insert(9)
+
+    def answer(heard: Heard) -> bytes | None:
+        if heard.verb == "RCPT":
+            time.sleep(0.2)
+            return b"550 5.7.0 Policy server says no\r\n"
+        return None
+
+    with FaultServer(Faults(answer=answer)) as relay, bench.running(bench.configure(relay.host, relay.port)) as process:
+        bench.wait_for(lambda: bench.statuses()["sending"] > 0)
+        time.sleep(0.7)
+        terminate(process)
+    assert bench.statuses() == Counter(queued=9)
+    assert {row.attempts for row in bench.rows()} == {0}
+    assert sum(row.setbacks for row in bench.rows()) >= 1
