@@ -92,7 +92,7 @@ class Exchange:
 
     `rcpt` has one entry per `message.recipients`, in order; None where no reply was read. `lacking` names what the
     relay does not offer and the message needs ("SMTPUTF8", or SIZE in words): then nothing was sent at all.
-    `seconds` is the time the transaction took.
+    `seconds` is the time the transaction took; `relay` names the relay it was with, as `host:port`.
     """
 
     message: Message
@@ -105,6 +105,7 @@ class Exchange:
     lacking: str = ""
     end_of_data_sent: bool = False
     seconds: float = 0.0
+    relay: str = ""
 
 
 class RelayTrouble(Exception):  # noqa: N818 - named by who is to blame

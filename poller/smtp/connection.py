@@ -16,9 +16,10 @@ import ipaddress
 import select
 import ssl
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
-from poller.exchange import Loss, Message, Phase, RelayTrouble
+from poller.exchange import Loss, Message, Phase, RelayTrouble, Reply
 from poller.smtp.conversation import Await, Committing, LineLost, Send, StartTls
 from poller.smtp.dial import STOPPING, dial, place
 from poller.smtp.replies import NotSmtp, RawReply, ReplyReader
@@ -27,13 +28,14 @@ from poller.units import format_duration
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable
 
     from poller.smtp.conversation import Action, Talk
     from poller.smtp.settings import SmtpSettings
     from poller.smtp.wake import Bell
 
 T = TypeVar("T")
+Hook = Callable[[Message, tuple[Reply | None, ...]], None]
+"""Hears of each message immediately before the end of its data leaves, with the replies to its recipients so far."""
 
 READ_SIZE = 64 * 1024
 """Bytes per read: more than any group of replies but those to thousands of recipients."""
@@ -74,7 +76,7 @@ class Connection:
         mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
         return (mapped or address).is_loopback
 
-    def drive(self, talk: Talk[T], committing: Callable[[Message], None]) -> T:
+    def drive(self, talk: Talk[T], committing: Hook) -> T:
         """Hold a conversation to its end. What `committing` raises comes out as it is, with the line closed."""
         try:
             action = next(talk)
@@ -93,14 +95,14 @@ class Connection:
             self.abort()
             raise
 
-    def _perform(self, action: Action, committing: Callable[[Message], None]) -> RawReply | str | None:
+    def _perform(self, action: Action, committing: Hook) -> RawReply | str | None:
         match action:
             case Send():
                 self._write(action.data, action.phase)
             case Await():
                 return self._read_reply(action.phase)
             case Committing():
-                committing(action.message)
+                committing(action.message, action.rcpt)
             case StartTls():
                 return self._upgrade()
         return None

@@ -58,9 +58,10 @@ class StartTls:
 
 @dataclass(frozen=True, slots=True)
 class Committing:
-    """The next `Send` holds the end of this message's data."""
+    """The next `Send` holds the end of this message's data; `rcpt` is what each recipient was told so far."""
 
     message: Message
+    rcpt: tuple[Reply | None, ...]
 
 
 Action = Send | Await | StartTls | Committing
@@ -245,7 +246,7 @@ def content(transaction: Transaction, session: Session) -> Talk[None]:
     cut = max(0, len(ready) - LAST_PIECE)
     if cut:
         yield Send(Phase.CONTENT, ready[:cut])
-    yield Committing(transaction.message)
+    yield Committing(transaction.message, tuple(transaction.rcpt))
     yield Send(Phase.CONTENT, ready[cut:])
     transaction.phase = Phase.END
     transaction.end_of_data_sent = True

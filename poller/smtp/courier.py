@@ -10,8 +10,8 @@ Rule 1. One `Exchange` for each message taken from the iterator, in order. None 
 Rule 2. `carry` ends when the session does (lost, 421, a reply that does not fit). Whether to rest before the next
         `open` is the caller's to decide; what was not taken is still in the caller's iterator. The only session that
         `carry` replaces itself is one that has served its time: `max_messages_per_connection`, `max_connection_age`.
-Rule 3. `committing(message)` is called immediately before the bytes that hold the end of its data. What it raises comes
-        out of `carry`, the line is closed, and that message was not delivered.
+Rule 3. `committing(message, rcpt)` is called immediately before the bytes that hold the end of its data, `rcpt` being
+        what its recipients were told. What it raises comes out of `carry`, the line is closed, it was not delivered.
 Rule 4. Sent content is not held on to.
 
 Raises RelayTrouble from `open`, and from `carry` when a planned replacement fails: then no message was taken.
@@ -25,6 +25,7 @@ import contextlib
 import functools
 import socket
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from poller.smtp.connection import Connection
@@ -36,12 +37,13 @@ from poller.smtp.wake import Bell
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from poller.exchange import Exchange, Message
+    from poller.exchange import Exchange, Message, Reply
+    from poller.smtp.connection import Hook
     from poller.smtp.replies import Features
     from poller.smtp.settings import SmtpSettings
 
 
-def _nothing(_: Message) -> None:
+def _nothing(_: Message, __: tuple[Reply | None, ...]) -> None:
     """No journal."""
 
 
@@ -72,7 +74,7 @@ class Courier:
         settings: SmtpSettings,
         *,
         clock: Callable[[], float] = time.monotonic,
-        committing: Callable[[Message], None] = _nothing,
+        committing: Hook = _nothing,
         session_events: Callable[[str, dict[str, Any]], None] | None = None,
     ) -> None:
         self.relay = place(settings.host, settings.port)
@@ -158,7 +160,7 @@ class Courier:
         line.messages += not exchange.lacking
         if line.session.over:
             self._drop(line.session.over)
-        return exchange
+        return replace(exchange, relay=self.relay)
 
     # Beginnings and ends ----------------------------------------------------------------------------------------------
 

@@ -68,7 +68,7 @@ def test_a_message_is_taken_only_when_the_one_before_is_answered() -> None:
 def test_the_hook_comes_before_the_end_of_data_has_left() -> None:
     seen: list[tuple[int, int]] = []
     with FaultServer() as relay:
-        courier = Courier(settings(relay.port), committing=lambda m: seen.append((m.row_id, len(relay.messages))))
+        courier = Courier(settings(relay.port), committing=lambda m, _: seen.append((m.row_id, len(relay.messages))))
         courier.open()
         list(courier.carry(letters(3)))
         courier.close()
@@ -76,7 +76,7 @@ def test_the_hook_comes_before_the_end_of_data_has_left() -> None:
 
 
 def test_what_the_hook_raises_comes_out_and_the_message_is_not_delivered() -> None:
-    def committing(_: Message) -> None:
+    def committing(_: Message, __: object) -> None:
         raise OSError("disk full")
 
     with FaultServer() as relay:
