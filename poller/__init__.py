@@ -13,8 +13,10 @@ One arrow runs through the package, and the layout is the arrow:
     retry.py     pure: what becomes of the row
     rest.py      pure: how long a relay in trouble is left alone
     prepare.py   pure: a claimed row on its way to the wire
+    journal/     what this worker put on the wire and what came back, on local disk
     ledger.py    outcomes on their way into the database
     delivery.py  the arrow itself
+    recovery.py  the road back after a crash
     service.py   ticks, leases, signals, shutdown
     lease.py     how long a worker may still act on what it claimed
     state.py     the state directory: who a worker is, and that it is alone

@@ -213,9 +213,11 @@ def _retry_backwards(config: Config) -> str:
 
 
 def _takeover_early(config: Config) -> str:
-    least = config.smtp.end_timeout + LONGEST_LOCAL_WORK_S
+    least = config.smtp.end_timeout + min(LONGEST_LOCAL_WORK_S, config.smtp.end_timeout)
     early = config.worker.takeover < least
-    remedy = f"worker.takeover must be at least {format_duration(least)} (smtp.end_timeout and a minute)"
+    remedy = (
+        f"worker.takeover must be at least {format_duration(least)} (smtp.end_timeout and a minute, or as much again)"
+    )
     return f"a row could be taken over while it is being sent; {remedy}" if early else ""
 
 

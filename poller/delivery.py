@@ -10,6 +10,9 @@ Rule 4. A session that delivered something is replaced at once when it breaks; o
         and so do a 421 and refusals of us in a row. A single refusal of us does not: it may depend on the row's sender
         or recipient, and must not stand in everyone's way.
 Rule 5. A short rest is waited for with the rows in hand; for a long one they are handed back.
+Rule 6. The journal hears of each step first: before composing, before the end of data leaves, when the answer is read.
+        Where the lease has ended or the journal can't be written, the end of data does not leave.
+Rule 7. Whatever breaks a batch off, a row of it that was begun is handed back, or is in doubt if its end had left.
 """
 
 from __future__ import annotations
@@ -21,20 +24,21 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from poller.cohort import Belief, Cohort
-from poller.exchange import RelayTrouble
+from poller.exchange import RelayTrouble, unanswered
 from poller.log import OnChange, shortened
 from poller.message import Attachment, Unsendable
 from poller.outbox.database import DatabaseUnavailable
 from poller.outcome import Blame, Deferred, Failed, InDoubt, Verdict, in_doubt_after_crash, judge
-from poller.prepare import Prepared, prepare, recipients_of, standing_of
-from poller.retry import next_step, refused
+from poller.prepare import Prepared, prepare, prepared_again, recipients_of, standing_of
+from poller.retry import died, next_step, refused
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from datetime import datetime
 
-    from poller.exchange import Exchange, Message
+    from poller.exchange import Exchange, Message, Reply
+    from poller.journal import Journal
     from poller.ledger import Ledger
     from poller.log import Logger
     from poller.message import Composer
@@ -51,6 +55,10 @@ SHORT_REST_S = 5.0
 LOOK_EVERY_S = 0.25  # between two looks at what an operator did to rows that are claimed and not begun
 
 
+class LeaseEnded(Exception):  # noqa: N818 - named as the fact it is
+    """Our rows may be others' by now."""
+
+
 @dataclass(kw_only=True, slots=True)
 class Delivery:
     """Everything the arrow passes through. Belongs to one thread."""
@@ -62,10 +70,13 @@ class Delivery:
     rest: Rest
     retry: RetrySettings
     recipients_at_once: int
+    journal: Journal
     clock: Callable[[], float]
     stop: threading.Event
     may_begin: Callable[[], bool]
     """Whether the lease lasts for one more transaction."""
+    may_finish: Callable[[], bool]
+    """Whether the rows are still ours: asked at the last moment before one can't be called back."""
     progressed: Callable[[], None]
     log: Logger
     chance: Callable[[], float] = random.random
@@ -74,6 +85,7 @@ class Delivery:
     cohort: Cohort[tuple[Prepared, Verdict]] = field(init=False)
     _say_relay: OnChange = field(init=False)
     _begun: dict[int, Prepared] = field(default_factory=dict)
+    _committed: set[int] = field(default_factory=set)
     _now: datetime = field(init=False)
     _now_at: float = field(init=False)
     _delivered: bool = False
@@ -98,8 +110,10 @@ class Delivery:
                 self._one_session(self._messages(pending, suppressed))
         except RelayTrouble as trouble:
             self.troubled(trouble)
+        except LeaseEnded:
+            self.log.warning("worker.lease_lost", reason="the lease ended while a message was on its way")
         finally:
-            self._give_back(pending)
+            self._break_off(pending)
 
     def settle_withheld(self) -> None:
         """Nothing more is coming: believe the refusals that were withheld, and write everything down."""
@@ -127,7 +141,7 @@ class Delivery:
         for row in orphans:
             self._now, self._now_at = self.store.now(), self.clock()
             try:
-                standing = standing_of(row, recipients_of(row, self.composer))
+                standing = standing_of(row, [r.address for r in recipients_of(row, self.composer)])
             except Unsendable:  # it was readable when it was sent; what is written down still stands
                 standing = standing_of(row, ())
             doubt = in_doubt_after_crash(why)
@@ -137,6 +151,25 @@ class Delivery:
                 self._say(row, step, 0.0)
                 judged += 1
         return judged
+
+    def settle_again(self, row: ClaimedRow, exchange: Exchange, at: datetime) -> None:
+        """What the journal knows of a row that is not written down yet takes the same road as news from the wire."""
+        self._now, self._now_at = at, self.clock()
+        self._begun[row.id] = prepared_again(row, exchange.message, self.composer)
+        self._weigh(exchange)
+
+    def died(self, row: ClaimedRow, deaths: int) -> None:
+        """Composing this row has killed the process, for the `deaths`-th time."""
+        self._now, self._now_at = self.store.now(), self.clock()
+        standing = standing_of(row, [*row.known])
+        self._add(row, died(standing, deaths, now=self._now, chance=self.chance(), settings=self.retry))
+
+    def commit(self, message: Message, rcpt: Sequence[Reply | None]) -> None:
+        """The courier is about to let the end of `message` go. Raises LeaseEnded, JournalTrouble: then it does not."""
+        if not self.may_finish():
+            raise LeaseEnded
+        self.journal.commit(message, self.courier.relay, rcpt)
+        self._committed.add(message.row_id)
 
     # --- one session ---
 
@@ -174,6 +207,11 @@ class Delivery:
 
     def _settle(self, exchange: Exchange) -> Verdict:
         self.progressed()
+        self.journal.answer(exchange, self._time())
+        self._committed.discard(exchange.message.row_id)
+        return self._weigh(exchange)
+
+    def _weigh(self, exchange: Exchange) -> Verdict:
         begun = self._begun.pop(exchange.message.row_id)
         verdict = judge(exchange)
         if verdict.delivered:
@@ -239,6 +277,7 @@ class Delivery:
 
     def _message(self, row: ClaimedRow, suppressed: Mapping[str, str]) -> Message | None:
         """The row as a message for the recipients that are open; None when it was settled without one."""
+        self.journal.begin(row.id, row.claim_seq)
         files = tuple(Attachment(**found) for found in self.store.attachments(row.id)) if row.has_attachments else ()
         try:
             prepared = prepare(
@@ -255,6 +294,7 @@ class Delivery:
         if prepared.message is None:
             self._add(row, self._next_step(prepared.standing, prepared.settled))
         else:
+            self.journal.compose(prepared.message)
             self._begun[row.id] = prepared
         return prepared.message
 
@@ -264,16 +304,15 @@ class Delivery:
         pairs = zip(verdict.message.recipients, verdict.outcomes, strict=True)
         outcomes = dict(begun.settled)
         outcomes |= {address: outcome for wire, outcome in pairs for address in begun.wire[wire]}
-        step = self._next_step(begun.standing, outcomes, phase=verdict.phase.value)
+        step = self._next_step(begun.standing, outcomes, phase=verdict.phase.value, relay=verdict.relay)
         self._add(begun.row, step, seconds=seconds)
 
     def _refuse(self, row: ClaimedRow, reason: str) -> None:
         standing = standing_of(row, ())
         self._add(row, refused(standing, reason, now=self._time(), settings=self.retry))
 
-    def _next_step(self, standing: Standing, outcomes: Mapping[str, Outcome], phase: str | None = None) -> Step:
-        chance = self.chance()
-        return next_step(standing, outcomes, now=self._time(), chance=chance, settings=self.retry, phase=phase)
+    def _next_step(self, standing: Standing, outcomes: Mapping[str, Outcome], **where: str | None) -> Step:
+        return next_step(standing, outcomes, now=self._time(), chance=self.chance(), settings=self.retry, **where)
 
     def _add(self, row: ClaimedRow, step: Step, *, seconds: float = 0.0) -> None:
         self._say(row, step, seconds)
@@ -325,9 +364,20 @@ class Delivery:
                 continue  # said when it is its turn
         return self.store.suppressed(addresses)
 
+    def _break_off(self, pending: deque[ClaimedRow]) -> None:
+        """Rule 7. After a batch that went to its end there is nothing left to do."""
+        begun = list(self._begun.values())
+        pending.extendleft(left.row for left in reversed(begun) if left.row.id not in self._committed)
+        for left in begun:
+            if left.row.id in self._committed and left.message is not None:
+                self._settle(unanswered(left.message, self.courier.relay, "the session was given up"))
+        self._begun.clear()
+        self._give_back(pending)
+
     def _give_back(self, pending: deque[ClaimedRow]) -> None:
         if not pending:
             return
+        self.journal.settled((row.id, row.claim_seq) for row in pending)
         try:
             self.store.hand_back(pending)
         except DatabaseUnavailable as why:

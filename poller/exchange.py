@@ -108,6 +108,23 @@ class Exchange:
     relay: str = ""
 
 
+def unanswered(message: Message, relay: str, reason: str, rcpt: tuple[Reply | None, ...] = ()) -> Exchange:
+    """The exchange of a message whose end of data may have left, and whose answer was never read.
+
+    Who was refused at RCPT stays refused; for all others it is as if the line had been lost.
+    """
+    return Exchange(
+        message=message,
+        phase=Phase.END,
+        mail=Reply(code=250),
+        rcpt=(*rcpt, *[None] * (len(message.recipients) - len(rcpt))),
+        data=Reply(code=354),
+        loss=Loss(phase=Phase.END, reason=reason),
+        end_of_data_sent=True,
+        relay=relay,
+    )
+
+
 class RelayTrouble(Exception):  # noqa: N818 - named by who is to blame
     """The relay could not be used at all: no connection, no greeting, no TLS, no login. No row is to blame.
 

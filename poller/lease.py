@@ -1,8 +1,10 @@
-"""Pure but for the clock: how long a worker may still act on what it claimed.
+"""Pure but for the clock: how long a worker may still act on what it claimed, and when others may judge its rows.
 
 Rule 1. A renewal counts from when it was asked for, not from when it was answered.
 Rule 2. The clock goes on while the machine is suspended, as everybody else's does.
 Rule 3. A lease that had ended and is had again is another one: rows claimed before may be others' by now.
+Rule 4. Another worker is silent only when we have watched its heartbeat stand still for the whole time ourselves: no
+        clock that is set forward, neither ours nor the database's, makes a living worker's rows anybody else's.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ import time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
 
 def boot_clock() -> float:
@@ -51,3 +53,29 @@ class Lease:
     def ended(self) -> bool:
         """Others may judge our rows now."""
         return self._clock() >= self._until
+
+
+class Watch:
+    """Who has been silent for `length` seconds, as we saw it ourselves (Rule 4)."""
+
+    def __init__(self, clock: Callable[[], float], length: float) -> None:
+        self._clock = clock
+        self._length = length
+        self._seen: dict[str, tuple[object, float]] = {}
+
+    def silent(self, holders: Mapping[str, tuple[object, bool]]) -> set[str]:
+        """Of `holders`, those that said that they stopped, or whose mark has stood still for long enough.
+
+        By name, what changes while the worker lives, and whether it has stopped.
+        """
+        now = self._clock()
+        self._seen = {name: self._since(name, mark, now) for name, (mark, _) in holders.items()}
+        return {
+            name
+            for name, (_, has_stopped) in holders.items()
+            if has_stopped or now - self._seen[name][1] >= self._length
+        }
+
+    def _since(self, name: str, mark: object, now: float) -> tuple[object, float]:
+        before = self._seen.get(name)
+        return before if before is not None and before[0] == mark else (mark, now)

@@ -5,6 +5,8 @@ Rule 2. The record is retried, never the send. While a group is overdue nothing 
 Rule 3. A row that can't be written (locked by someone, say) is set aside, holds up no other, and is tried again and
         again; after STUBBORN_TRIES it is given up in words, unless it was accepted: a 250 is never given up. Too many
         set aside stop the sending as well.
+Rule 4. With each group goes the journal's position: what lies beyond it is applied again after a crash. The journal
+        forgets a row when its outcome is in the database, or was given up in words.
 
 Raises nothing for a database that is away: it waits, says so once, and goes on when the database does. It returns with
 the outcomes still in hand only when `abandon` is set: a stop that has waited long enough. Then it says what it knew.
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     import threading
     from collections.abc import Callable
 
+    from poller.journal import Journal
     from poller.log import Logger
     from poller.outbox.rows import Recorded
     from poller.outbox.store import Store
@@ -40,25 +43,33 @@ _LATE_EVENT = {
     Late.GONE: (logging.WARNING, "row.gone"),
     Late.OVERTAKEN: (logging.WARNING, "row.gone"),
     Late.ACCEPTED_TWICE: (logging.ERROR, "row.accepted_twice"),
+    Late.REPAIRED: (logging.WARNING, "row.repaired"),
     Late.SETTLED: (logging.WARNING, "row.gone"),
 }
 
 
 class Ledger:
-    """Outcomes that are judged and not yet written. Belongs to the delivering thread."""
+    """Outcomes that are judged and not yet written. Belongs to the delivering thread.
+
+    Sets `unsure` when the database was away: it may come back older than it was.
+    """
 
     def __init__(
         self,
         store: Store,
         *,
         clock: Callable[[], float],
+        journal: Journal,
         abandon: threading.Event,
+        unsure: threading.Event,
         progressed: Callable[[], None],
         log: Logger,
     ) -> None:
         self._store = store
         self._clock = clock
+        self._journal = journal
         self._abandon = abandon
+        self._unsure = unsure
         self._progressed = progressed
         self._log = log
         self._say = OnChange(log)
@@ -88,7 +99,7 @@ class Ledger:
 
         False: it is locked by someone. Ours is tried again from here; another's stays an orphan and is found again.
         """
-        recorded = self._store.record([step], holder=holder)
+        recorded = self._store.record([step], holder=holder, position=self._journal.applied_by)
         if recorded.stubborn and holder != self._store.worker:
             return False
         self._note(recorded, [step])
@@ -100,7 +111,8 @@ class Ledger:
         pause = AWAY_FIRST_S
         while self._pending:
             try:
-                self._note(self._store.record(self._pending), self._pending)
+                self._journal.sync_group()
+                self._note(self._store.record(self._pending, position=self._journal.applied_by), self._pending)
             except DatabaseUnavailable as why:
                 self._say_away(str(why))
                 if self._abandon.wait(pause):
@@ -133,6 +145,7 @@ class Ledger:
         waiting = len(self._pending)
         self._say.say("error", "database.unavailable", about="database", reason=reason, waiting=waiting)
         self._away = True
+        self._unsure.set()
 
     def _back(self) -> None:
         if self._away:
@@ -144,8 +157,9 @@ class Ledger:
             return
         for step, tries in list(self._stubborn.values()):
             try:
-                recorded = self._store.record([step])
+                recorded = self._store.record([step], position=self._journal.applied_by)
             except DatabaseUnavailable:
+                self._unsure.set()
                 return
             del self._stubborn[step.row_id]
             self._note(recorded, [step], tries=tries)
@@ -156,12 +170,17 @@ class Ledger:
             self.written[by_id[row_id].status] += 1
         for row_id, late in recorded.late.items():
             self._note_late(by_id[row_id], late)
+        stubborn = {step.row_id for step in recorded.stubborn}
+        self._journal.settled(step.key for step in steps if step.row_id not in stubborn)
         for step in recorded.stubborn:
             self._set_aside(step, tries + 1, recorded.why)
+        if recorded.applied is not None:
+            self._journal.confirm(recorded.applied)
 
     def _note_late(self, step: Step, late: Late) -> None:
-        if late is Late.RECORDED:
+        if late in {Late.RECORDED, Late.REPAIRED}:
             self.written[step.status] += 1
+        if late is Late.RECORDED:
             return
         level, event = _LATE_EVENT[late]
         self._log.log(level, event, id=step.row_id, found=late.value, outcome=step.status)
@@ -171,6 +190,7 @@ class Ledger:
             said = str(step.reply) if step.reply else step.error
             self._log.error("record.failed", id=step.row_id, outcome=step.status, reply=said, reason=why)
             if step.sent_at is None:
+                self._journal.settled([step.key])
                 return
         if tries == 1:
             self._log.warning("record.stubborn", id=step.row_id, outcome=step.status, reason=why)

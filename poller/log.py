@@ -43,6 +43,9 @@ EVENTS: Final[Mapping[str, str]] = MappingProxyType({
     "relay.unavailable": "the relay can't be reached, refuses the login or rests",
     "relay.available": "the relay takes mail again",
     "relay.incident": "the relay refuses one row after another alike; the rows are kept, someone should look",
+    "journal.unavailable": "the journal of this worker can't be written; nothing is sent until it can",
+    "journal.available": "the journal can be written again",
+    "journal.replayed": "what the journal knew and the database did not was written down",
     "session.opened": "connected, encrypted and logged in",
     "session.closed": "the connection ended, and why",
     "batch.claimed": "rows were claimed and are about to be sent",
@@ -55,9 +58,11 @@ EVENTS: Final[Mapping[str, str]] = MappingProxyType({
     "row.expired": "the row's time was over before it was sent",
     "row.gone": "the row was deleted or taken while its message was on its way",
     "row.accepted_twice": "the relay has accepted a message that had been sent before",
+    "row.repaired": "the database had lost a claim of ours, being older than it was; claim and outcome are in it again",
     "rows.handed_back": "claimed rows were released unsent, at no cost to them",
     "rows.recovered": "rows that a dead worker had claimed were judged",
     "outbox.paused": "an operator has switched the whole outbox off",
+    "outbox.held": "this outbox looks like a copy or an old backup; nothing is sent until it is adopted",
     "outbox.resumed": "an operator has switched the outbox on again",
     "tick.failed": "an error that nobody foresaw ends the process; the next start judges what it held",
     "drain.finished": "nothing is due any more",
@@ -213,6 +218,10 @@ class OnChange:
     def __init__(self, log: Logger) -> None:
         self._log = log
         self._last: dict[Hashable, tuple[str, Hashable]] = {}
+
+    def said(self, event: str, *, about: Hashable) -> bool:
+        """Whether `event` was the last thing said `about` this."""
+        return self._last.get(about, ("", None))[0] == event
 
     def say(self, level: str, event: str, *, about: Hashable, fingerprint: Hashable = None, **fields: object) -> bool:
         """Log `event` with `fields`, unless it was the last thing said `about` this with this `fingerprint`.

@@ -104,6 +104,8 @@ class Verdict:
     outcomes: tuple[Outcome, ...]
     slow_down: bool = False
     """The relay said 421: it wants fewer of us."""
+    relay: str = ""
+    """Which relay it was, as `host:port`."""
 
     @property
     def blames_session(self) -> bool:
@@ -239,6 +241,7 @@ def judge(exchange: Exchange) -> Verdict:
         phase=exchange.phase,
         outcomes=outcomes,
         slow_down=any(reply is not None and reply.code == SERVICE_CLOSING for reply in replies_seen),
+        relay=exchange.relay,
     )
 
 

@@ -55,7 +55,7 @@ def prepare(
     if row.relay is not None:
         raise Unsendable("relay", f"there is no relay {row.relay!r}; leave the column NULL, then: poller retry")
     recipients = recipients_of(row, composer)
-    standing = standing_of(row, recipients)
+    standing = standing_of(row, [recipient.address for recipient in recipients])
     settled = _without_sending(row, recipients, standing, suppressed, now)
     wire = _wire(recipients, standing, settled, at_once)
     message = _message(row, attachments, composer, tuple(wire)) if wire else None
@@ -67,9 +67,22 @@ def recipients_of(row: ClaimedRow, composer: Composer) -> tuple[Recipient, ...]:
     return _purely(composer.recipients, _draft(row, ()))
 
 
-def standing_of(row: ClaimedRow, recipients: Iterable[Recipient]) -> Standing:
-    """Where the row stands. Without `recipients` (its lists can't be read) what is written down of it."""
-    addresses = [recipient.address for recipient in recipients] or [*row.known]
+def prepared_again(row: ClaimedRow, message: Message, composer: Composer) -> Prepared:
+    """A row whose message had been on its way in an earlier life, to find its outcome now."""
+    try:
+        recipients = [(recipient.address, recipient.wire) for recipient in recipients_of(row, composer)]
+    except Unsendable:  # it was readable when it was sent
+        recipients = []
+    behind = {w: tuple(address for address, wire in recipients if wire == w) or (w,) for w in message.recipients}
+    addresses = [address for address, _ in recipients]
+    missing = [address for found in behind.values() for address in found if address not in addresses]
+    standing = standing_of(row, [*addresses, *missing])
+    return Prepared(row=row, standing=standing, settled={}, wire=behind, message=message)
+
+
+def standing_of(row: ClaimedRow, addresses: Iterable[str]) -> Standing:
+    """Where the row stands. Without `addresses` (its lists can't be read) what is written down of it."""
+    addresses = [*addresses] or [*row.known]
     if len(addresses) > 1:
         fresh = [RecipientState(address=address) for address in addresses]
     else:

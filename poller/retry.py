@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
 OnDoubt = Literal["resend", "hold"]
 
+MOST_DEATHS = 3
+"""So often a row may kill the process that composes it. A machine out of memory may look like that once."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class RetrySettings:
@@ -125,6 +128,12 @@ class Step:
     recipients: tuple[RecipientState, ...] = ()
     notes: tuple[Note, ...] = ()
     phase: str | None = None
+    relay: str | None = None
+
+    @property
+    def key(self) -> tuple[int, int]:
+        """Row id and claim_seq."""
+        return self.row_id, self.claim_seq
 
 
 # The first that occurs among recipients of whom none was accepted gives the row its terminal status.
@@ -154,6 +163,7 @@ def next_step(
     chance: float,
     settings: RetrySettings,
     phase: str | None = None,
+    relay: str | None = None,
 ) -> Step:
     """What becomes of the row. `outcomes` is by recipient address; open recipients it does not name stay open."""
     before = {state.address: state for state in standing.recipients}
@@ -186,6 +196,29 @@ def next_step(
         recipients=tuple(after.values()) if several else (),
         notes=_notes(standing, outcomes, after, several=several),
         phase=phase,
+        relay=relay,
+    )
+
+
+def died(standing: Standing, deaths: int, *, now: datetime, chance: float, settings: RetrySettings) -> Step:
+    """The step of a row whose composing has just killed the process, for the `deaths`-th time.
+
+    Others go first; and after MOST_DEATHS it fails, so that it can't keep the worker from its work for ever.
+    """
+    reason = f"composing it killed the worker ({deaths} of {MOST_DEATHS} times)"
+    note = Note(outcome="died", recipient=None, blame="worker", reply=None, queue_id=None, error=reason)
+    if deaths >= MOST_DEATHS:
+        step = refused(standing, f"composing it has killed the worker {deaths} times", now=now, settings=settings)
+        return replace(step, notes=(note, *step.notes))
+    return Step(
+        row_id=standing.row_id,
+        claim_seq=standing.claim_seq,
+        message_id=standing.message_id,
+        status="queued",
+        at=now,
+        due_at=_within(standing.expires_at, now + timedelta(seconds=settings.delay(deaths, chance))),
+        error=reason,
+        notes=(note,),
     )
 
 

@@ -7,6 +7,8 @@ Rule 3. A database or relay that is away is waited for, said once, and said agai
 Rule 4. What nobody foresaw ends the process (exit 1): the next start judges what it held. It is never swallowed.
 Rule 5. SIGTERM and SIGINT: the message in hand finishes within `stop_timeout`, the rest is handed back. A second one
         cuts the line.
+Rule 6. Before the first row, and whenever the database was away, it is made sure that the database knows what the
+        journal knows (`poller.recovery`). An outbox that is not at home here, or older than it was, is left alone.
 
 The scheduler lives on the wall clock; the main thread watches the monotonic one.
 """
@@ -31,23 +33,27 @@ from apscheduler.schedulers.background import BackgroundScheduler
 from poller import __version__
 from poller.delivery import Delivery
 from poller.exchange import RelayTrouble
-from poller.lease import Lease, boot_clock
-from poller.ledger import Ledger
+from poller.journal import Journal, JournalTrouble
+from poller.lease import Lease, Watch, boot_clock
+from poller.ledger import GROUP, Ledger
 from poller.log import OnChange, get_logger
 from poller.message import Composer
 from poller.outbox import report
 from poller.outbox.database import DatabaseRefused, DatabaseUnavailable, connect
+from poller.outbox.guard import hold, home_of, stranger
 from poller.outbox.migrate import SchemaTrouble, require_current
 from poller.outbox.rows import NameTaken
-from poller.outbox.store import ORPHANS_AT_ONCE, Store
+from poller.outbox.store import Store
+from poller.recovery import Recovery
 from poller.rest import Rest
 from poller.smtp.courier import Courier
-from poller.state import StateDirectory, default_directory
+from poller.state import StateDirectory, boot, default_directory
 
 if TYPE_CHECKING:
     from collections import Counter
 
     from poller.config import Config
+    from poller.exchange import Message, Reply
     from poller.log import Logger
     from poller.outbox.rows import ClaimedRow
 
@@ -77,6 +83,15 @@ class Finished:
         return int(self.crashed or self.left > 0 or any(self.written[status] for status in UNFINISHED))
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Life:
+    """What the last life left: `applied` is the journal's position as the database has it, `knew` as itself has it."""
+
+    applied: int
+    knew: int
+    is_whole: bool
+
+
 class Service:
     """One worker. `run` returns when it has stopped; `stop` may be called from a signal handler or another thread."""
 
@@ -96,7 +111,10 @@ class Service:
         where = config.worker.state_dir
         self._state = StateDirectory(Path(where) if where else default_directory(self._name, os.environ))
         self._engine = connect(config.database)
+        self._home = home_of(config.database)
+        self._unsure = threading.Event()
         self._incarnation: int | None = None
+        self._to_take_up: _Life | None = None
         self._lease = Lease(boot_clock, config.worker.takeover, spare=config.smtp.end_timeout + TRANSACTION_SPARE_S)
         self._claimed_in = 0
         self._cut = False
@@ -106,6 +124,7 @@ class Service:
         self._refused = ""
         self._was_paused = False
         self._database_away = False
+        self._at_home = False
         # Two threads: one delivers, one keeps us alive.
         self._scheduler = BackgroundScheduler(
             timezone=UTC,
@@ -118,9 +137,22 @@ class Service:
         config = self.config
         composer = Composer(config.message, config.templates, host_name=socket.getfqdn())
         self.store = Store(self._engine, worker=self._name, message_id_domain=composer.message_id_domain)
-        self.courier = Courier(config.smtp, session_events=self._session_event)
+        self.courier = self._courier()
+        self.journal = Journal(
+            self._state.path,
+            boot=boot(),
+            sync=config.worker.journal_sync,
+            keep=config.worker.journal_keep,
+            keep_size=config.worker.journal_keep_size,
+        )
         self.ledger = Ledger(
-            self.store, clock=self._clock, abandon=self._abandon, progressed=self._progressed, log=self._log
+            self.store,
+            clock=self._clock,
+            journal=self.journal,
+            abandon=self._abandon,
+            unsure=self._unsure,
+            progressed=self._progressed,
+            log=self._log,
         )
         self.delivery = Delivery(
             store=self.store,
@@ -130,12 +162,39 @@ class Service:
             rest=Rest(first=config.smtp.rest_first, longest=config.smtp.rest_longest),
             retry=config.retry,
             recipients_at_once=config.smtp.max_recipients_per_message,
+            journal=self.journal,
             clock=self._clock,
             stop=self._stop,
-            may_begin=lambda: self._lease.allows_another and self._lease.epoch == self._claimed_in,
+            may_begin=lambda: self._lease.allows_another and self._is_same_claim and not self._unsure.is_set(),
+            may_finish=lambda: not self._lease.ended and self._is_same_claim,
             progressed=self._progressed,
             log=self._log,
         )
+        self.recovery = Recovery(
+            store=self.store,
+            journal=self.journal,
+            ledger=self.ledger,
+            delivery=self.delivery,
+            watch=Watch(boot_clock, config.worker.takeover),
+            takeover=config.worker.takeover,
+            progressed=self._progressed,
+            log=self._log,
+        )
+
+    def _courier(self) -> Courier:
+        return Courier(
+            self.config.smtp,
+            committing=self._committing,
+            session_events=self._session_event,
+        )
+
+    def _committing(self, message: Message, rcpt: tuple[Reply | None, ...]) -> None:
+        self.delivery.commit(message, rcpt)
+
+    @property
+    def _is_same_claim(self) -> bool:
+        """The lease under which the rows in hand were claimed has not ended meanwhile."""
+        return self._lease.epoch == self._claimed_in
 
     # --- the main thread ---
 
@@ -202,6 +261,7 @@ class Service:
         scheduler.shutdown(wait=self._idle.is_set())
         self.courier.close()
         self._sign_off()
+        self.journal.close()
         self._engine.dispose()
         self._state.release()
         self._log.info("worker.stopped", worker=self._name, **dict(self.ledger.written))
@@ -236,8 +296,11 @@ class Service:
         except DatabaseUnavailable as why:
             self._say.say("error", "database.unavailable", about="database", fingerprint=str(why), reason=str(why))
             self._database_away = True
+            self._unsure.set()
             if self.mode == "once":
                 self._wishes.put("done")
+        except JournalTrouble as why:
+            self._cannot_journal(why)
         except (NameTaken, SchemaTrouble, DatabaseRefused) as why:
             self._refused = str(why)
             self._wishes.put("crashed")
@@ -274,45 +337,86 @@ class Service:
             self._progressed()
             self._stop.wait(self.config.poll.batch_pause)
 
+    def _cannot_journal(self, why: JournalTrouble) -> None:
+        """Nothing is sent until it can be written; where it was taken away, another process has to begin anew."""
+        self.delivery.trouble = str(why)
+        self._say.say("error", "journal.unavailable", about="journal", fingerprint=str(why), reason=str(why))
+        if why.is_gone or self.mode == "once":
+            self._wishes.put("crashed")
+
     def _begin(self) -> None:
         """The first tick that reaches the database: enter ourselves, and judge what we held before."""
-        if self._incarnation is not None:
-            return
+        if self._incarnation is None:
+            self._enter()
+        if self._to_take_up is not None:
+            self._take_up(self._to_take_up)
+
+    def _enter(self) -> None:
         require_current(self._engine)
+        outbox = self.store.outbox_identity()
+        past = self.journal.outline(outbox)
         asked_at = self._lease.now()
-        incarnation = self.store.register(
+        registered = self.store.register(
             identity=self._state.identity,
             host=socket.gethostname(),
             pid=os.getpid(),
             version=__version__,
             lease=self.config.worker.takeover,
+            may_be_alive=self._state.is_copy,
         )
         self._lease.renewed(asked_at)
-        takeover = self.config.worker.takeover
-        while orphans := self.store.orphans(takeover=takeover, own=True, beside=self.ledger.in_hand):
-            self.delivery.recover(orphans, "this worker was killed while the row was in its hands")
-            self._log.warning("rows.recovered", rows=len(orphans), of=self._name)
-        self._incarnation = incarnation
-        self._log.info("worker.started", worker=self._name, incarnation=incarnation, version=__version__)
+        self._claimed_in = self._lease.epoch
+        is_whole = not self._state.is_copy and past.is_whole(boot=self.journal.boot, applied=registered.applied)
+        self.journal.start(
+            outbox=outbox,
+            identity=self._state.identity,
+            incarnation=registered.incarnation,
+            last=max(past.last, registered.applied),
+            applied=registered.applied,
+            is_whole=is_whole,
+        )
+        self._state.settle()
+        self._to_take_up = _Life(applied=registered.applied, knew=past.applied, is_whole=is_whole)
+        self._incarnation = registered.incarnation
+        self._log.info("worker.started", worker=self._name, incarnation=self._incarnation, version=__version__)
+
+    def _take_up(self, life: _Life) -> None:
+        """Make sure that the database knows what the journal knows, and judge what bears our name."""
+        lacking = self.recovery.lacking(life.applied, life.knew)
+        if lacking > GROUP:
+            why = f"the journal of {self._name!r} knows of {lacking} messages that were sent and are not marked here"
+            hold(self._engine, why)
+            self._log.error("outbox.held", reason=why)
+        self.recovery.replay(life.applied)
+        self.recovery.own(is_whole=life.is_whole and not self.journal.has_gap)
+        self.journal.taken_up()
+        self._to_take_up = None
+
+    def _make_sure(self) -> None:
+        """The database was away: has it come back as it was?"""
+        if not self._unsure.is_set():
+            return
+        self._unsure.clear()
+        incarnation, applied = self.store.life()
+        if (incarnation, applied) < (self._incarnation or 0, self.journal.applied):
+            self.delivery.excuse_withheld()
+            self._incarnation = None
+            self._begin()
 
     def _recover(self) -> None:
-        """Judge the rows of workers whose lease has ended."""
-        if self._clock() < self._orphans_at:
-            return
-        self._orphans_at = self._clock() + min(ORPHAN_CHECK_S, self.config.worker.takeover / 4)
-        while orphans := self.store.orphans(takeover=self.config.worker.takeover, own=False):
-            judged = self.delivery.recover(orphans, "its worker fell silent while the row was in its hands")
-            if judged:
-                self._log.warning("rows.recovered", rows=judged, of=sorted({row.holder for row in orphans}))
-            if judged < ORPHANS_AT_ONCE:
-                break  # the rest, if any, is locked by someone: next time
+        """Look now and then after the rows of others."""
+        if self._clock() >= self._orphans_at:
+            self._orphans_at = self._clock() + min(ORPHAN_CHECK_S, self.config.worker.takeover / 4)
+            self.recovery.others()
 
     def _batch(self) -> bool:
         """One batch. False: nothing to do now."""
         self._progressed()
         self._renew_courier()
-        if not self._lease.allows_another or self._is_paused() or not self._rested():
+        self._make_sure()
+        if not self._lease.allows_another or self._is_paused() or self._is_elsewhere() or not self._rested():
             return False
+        self._require_journal()
         try:
             if not self.courier.is_open and not self.store.anything_due():
                 return False
@@ -332,7 +436,7 @@ class Service:
     def _renew_courier(self) -> None:
         """One whose line was cut when the lease ended is done for."""
         if self._cut and self._lease.allows_another:
-            self.courier = Courier(self.config.smtp, session_events=self._session_event)
+            self.courier = self._courier()
             self.delivery.courier = self.courier
             self._cut = False
 
@@ -362,6 +466,25 @@ class Service:
             self._say.say("info", "outbox.resumed", about="switch")
         self._was_paused = why is not None
         return self._was_paused
+
+    def _is_elsewhere(self) -> bool:
+        """Leave an outbox alone that looks like a copy of another, until it is adopted."""
+        if self._at_home:
+            return False
+        why = stranger(self._engine, self._home)
+        self._at_home = not why
+        if why:
+            self.delivery.trouble = why
+            self._say.say("error", "outbox.held", about="home", reason=why)
+        elif self._say.say("info", "outbox.resumed", about="home"):
+            self.delivery.trouble = None
+        return bool(why)
+
+    def _require_journal(self) -> None:
+        self.journal.require()
+        if self._say.said("journal.unavailable", about="journal"):
+            self._say.say("info", "journal.available", about="journal")
+            self.delivery.trouble = None
 
     def _end_if_done(self) -> None:
         if self.mode == "forever" or self._stop.is_set():
@@ -397,10 +520,15 @@ class Service:
                 lease=self._lease.length,
                 trouble=self.delivery.trouble,
             )
+            name_is_lost = not renewed and self.store.life()[0] >= self._incarnation
         except DatabaseUnavailable:
+            self._unsure.set()
             return  # the delivering thread finds out and says so
         if renewed:
             self._lease.renewed(asked_at)
+            return
+        if not name_is_lost:
+            self._unsure.set()  # the database is older than our entry: the delivering thread makes it anew
             return
         self._log.error("worker.lease_lost", reason=f"another process works under the name {self._name!r}")
         self._wishes.put("crashed")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
-from poller.units import SETTINGS, Count, Seconds, SecondsOrZero
+from poller.units import SETTINGS, Bytes, Count, Seconds, SecondsOrZero
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,5 +32,9 @@ class WorkerSettings:
     heartbeat: Seconds = 10.0
     takeover: Seconds = 900.0
     """How long a worker is silent before another judges its rows. Longer than the longest transaction."""
+    journal_sync: Literal["none", "batch", "message"] = "none"
+    """What a power cut may take of the journal; the end of a process takes nothing."""
+    journal_keep: Seconds = 3 * 86400.0
+    journal_keep_size: Bytes = 256_000_000
     stop_timeout: Seconds = 25.0
     """How long a stop waits for the message in hand."""

@@ -2,13 +2,16 @@
 
 Rule 1. One process at a time: the lock is the kernel's (flock), so it ends with the process, `kill -9` included.
 Rule 2. `identity` is made once and stays with the directory; the same worker name with another identity is another
-        worker.
+        worker. The file knows its own inode, so that a copy is known for one (`is_copy`), and becomes a home of its own
+        by `settle`.
+Rule 3. `boot` is the kernel's name of its present life: what it had in memory then is still there.
 
 Raises StateTaken when another process holds the directory, OSError (with its path) when it can't be used.
 """
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import secrets
@@ -50,16 +53,34 @@ class StateDirectory:
             ) from None
         os.ftruncate(self._lock, 0)
         os.pwrite(self._lock, f"{os.getpid()}\n".encode(), 0)
-        self.identity = self._identity()
+        self.identity, self.is_copy = self._read_identity()
 
-    def _identity(self) -> str:
+    def _read_identity(self) -> tuple[str, bool]:
         file = self.path / "identity"
         if not file.exists():
-            new = file.with_suffix(".new")
-            new.write_text(secrets.token_hex(16) + "\n")
-            new.replace(file)
-        return file.read_text().strip()
+            self._write_identity(secrets.token_hex(16))
+        identity, _, inode = file.read_text().strip().partition(" ")
+        return identity, inode != str(file.stat().st_ino)
+
+    def _write_identity(self, identity: str) -> None:
+        new = self.path / "identity.new"
+        new.touch()
+        new.write_text(f"{identity} {new.stat().st_ino}\n")
+        new.replace(self.path / "identity")
+
+    def settle(self) -> None:
+        """Know this for its place from now on."""
+        if self.is_copy:
+            self._write_identity(self.identity)
+            self.is_copy = False
 
     def release(self) -> None:
         """Let another process have it."""
         os.close(self._lock)
+
+
+def boot() -> str:
+    """The kernel's name of its present life; "" where it does not tell."""
+    with contextlib.suppress(OSError):
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return ""

@@ -36,8 +36,9 @@ PURE = {
 JUDGES = {"poller." + name for name in ("outcome", "retry", "cohort", "rest", "throttle", "exchange", "units")}
 ROOMS = {"poller.outbox", "poller.message", "poller.smtp", "poller.journal"}
 LOG = {"poller.log"}
-DELIVERY = JUDGES | ROOMS | LOG | {"poller.prepare", "poller.ledger", "poller.delivery"}
-SERVICE = DELIVERY | {"poller", "poller.service", "poller.state", "poller.lease", "poller.config", "poller.settings"}
+DELIVERY = JUDGES | ROOMS | LOG | {"poller.prepare", "poller.ledger", "poller.delivery", "poller.lease"}
+RECOVERY = DELIVERY | {"poller.recovery"}
+SERVICE = RECOVERY | {"poller", "poller.service", "poller.state", "poller.config", "poller.settings"}
 EVERYTHING = SERVICE | {"poller", "poller.cli", "poller.status", "poller.sources"}
 
 MAY_IMPORT = {
@@ -51,6 +52,7 @@ MAY_IMPORT = {
     "poller.prepare": JUDGES | {"poller.message", "poller.outbox", "poller.prepare"},
     "poller.ledger": DELIVERY - {"poller.delivery"},
     "poller.delivery": DELIVERY,
+    "poller.recovery": RECOVERY,
     "poller.state": set(),
     "poller.lease": set(),
     "poller.service": SERVICE,

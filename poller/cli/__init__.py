@@ -28,6 +28,7 @@ COMMANDS = {
     "resume": ("operate", "resume"),
     "cancel": ("operate", "cancel"),
     "resolve": ("operate", "resolve"),
+    "adopt": ("adopt", "adopt"),
 }
 """Each command's module and function. Only the one that is asked for is imported: the libraries take a while."""
 

@@ -135,7 +135,7 @@ def _prepare(engine: Engine, settings: DatabaseSettings) -> None:
             connection.isolation_level = None
             # Text that is not UTF-8 (an application wrote Latin-1) must not break the reading of other rows.
             connection.text_factory = partial(str, encoding="utf-8", errors="replace")
-            connection.create_function("poller_message_id", 3, keyed_message_id, deterministic=True)
+            connection.create_function("poller_message_id", 4, keyed_message_id, deterministic=True)
         cursor = connection.cursor()
         for statement in statements:
             cursor.execute(statement)
@@ -178,9 +178,12 @@ def readable_json(text: str | bytes) -> Any:
         return str(text)
 
 
-def keyed_message_id(key: str, row_id: int, domain: str) -> str:
-    """The Message-ID of a row, as the other dialects compute it in SQL: 32 hex digits that tell nobody the id."""
-    digest = hashlib.sha256(f"{key}:{row_id}".encode()).hexdigest()
+def keyed_message_id(key: str, row_id: int, created_at: str, domain: str) -> str:
+    """The Message-ID of a row, as the other dialects compute it in SQL: 32 hex digits that tell nobody the id.
+
+    `created_at` is written as SQLite stores it: 2026-11-22 03:00:00.000000, UTC.
+    """
+    digest = hashlib.sha256(f"{key}:{row_id}:{created_at}".encode()).hexdigest()
     return f"<{digest[:32]}@{domain}>"
 
 

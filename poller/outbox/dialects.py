@@ -38,7 +38,8 @@ _COLUMN_LIST = ", ".join(f"o.{column.name}" for column in CLAIM_COLUMNS)
 _HELD = ", ".join(f"'{status}'" for status in HELD_STATUSES)
 _NOT_PAUSED = "NOT EXISTS (SELECT 1 FROM outbox_meta WHERE name = 'paused')"
 
-# What the claim writes. Message-IDs are a keyed hash of the id: they tell nobody how many messages there are.
+# What the claim writes. Message-IDs are a keyed hash: they tell nobody how many messages there are. The time of the
+# INSERT makes them a row's own for ever, even where a restored backup gives the same id to another row.
 _CLAIM_SET = """
     status = 'sending', claim_seq = {o}claim_seq + 1, claimed_by = :worker, claimed_at = {now}, updated_at = {now},
     first_attempt_at = COALESCE({o}first_attempt_at, {now}),
@@ -123,6 +124,8 @@ class Dialect:
     """A query for the priorities that have a row due now; no rows while the outbox is paused."""
     claim: Callable[[Connection, ClaimRequest], Sequence[sa.Row[Any]]]
     record: Callable[[Connection, str, list[dict[str, Any]]], set[int]]
+    message_id: str
+    """An SQL expression for the Message-ID that a row's first claim gives it; `{o}` is the table's prefix."""
     row_lock: str
     """What follows a SELECT that must hold its rows until the end of the transaction."""
 
@@ -134,7 +137,8 @@ class Dialect:
 # --- PostgreSQL ----------------------------------------------------------------------------------------------------
 
 _PG_NOW = "clock_timestamp()"
-_PG_HASH = "encode(sha256(convert_to(CAST(:key AS text) || ':' || o.id, 'UTF8')), 'hex')"
+_PG_CREATED = "to_char({o}created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS.US')"
+_PG_HASH = f"encode(sha256(convert_to(CAST(:key AS text) || ':' || {{o}}id || ':' || {_PG_CREATED}, 'UTF8')), 'hex')"
 _PG_MESSAGE_ID = f"'<' || left({_PG_HASH}, 32) || '@' || CAST(:domain AS text) || '>'"
 _PG_CLAIM = sa.text(f"""
 WITH pick AS MATERIALIZED (
@@ -151,7 +155,7 @@ WITH pick AS MATERIALIZED (
     LIMIT :limit
 )
 UPDATE outbox AS o
-SET {_CLAIM_SET.format(o="o.", now=_PG_NOW, message_id=_PG_MESSAGE_ID)}
+SET {_CLAIM_SET.format(o="o.", now=_PG_NOW, message_id=_PG_MESSAGE_ID.format(o="o."))}
 FROM pick
 WHERE o.id = pick.id AND o.status = 'queued'
 RETURNING {_COLUMN_LIST}
@@ -206,15 +210,17 @@ POSTGRESQL = Dialect(
     due=_per_priority(_DUE_ONE.format(now="statement_timestamp()")),
     claim=_returning_claim(_PG_CLAIM),
     record=_returning_record(_PG_RECORD, lambda moment: moment.isoformat()),
+    message_id=_PG_MESSAGE_ID,
     row_lock="FOR NO KEY UPDATE",
 )
 
 # --- SQLite --------------------------------------------------------------------------------------------------------
 
 _LITE_NOW = "strftime('%Y-%m-%d %H:%M:%f000', 'now')"
+_LITE_MESSAGE_ID = "poller_message_id(:key, {o}id, {o}created_at, :domain)"
 _LITE_CLAIM = sa.text(f"""
 UPDATE outbox AS o
-SET {_CLAIM_SET.format(o="", now=_LITE_NOW, message_id="poller_message_id(:key, id, :domain)")}
+SET {_CLAIM_SET.format(o="", now=_LITE_NOW, message_id=_LITE_MESSAGE_ID.format(o=""))}
 WHERE id IN (
     SELECT id FROM ({
     " UNION ALL ".join(
@@ -242,13 +248,15 @@ SQLITE = Dialect(
     due=_per_priority(_DUE_ONE.format(now=_LITE_NOW)),
     claim=_returning_claim(_LITE_CLAIM),
     record=_returning_record(_LITE_RECORD, _naive),
+    message_id=_LITE_MESSAGE_ID,
     row_lock="",
 )
 
 # --- MariaDB and MySQL ---------------------------------------------------------------------------------------------
 
 _MY_NOW = "UTC_TIMESTAMP(6)"
-_MY_MESSAGE_ID = "CONCAT('<', LEFT(SHA2(CONCAT(:key, ':', id), 256), 32), '@', :domain, '>')"
+_MY_CREATED = "DATE_FORMAT({o}created_at, '%Y-%m-%d %H:%i:%s.%f')"
+_MY_MESSAGE_ID = f"CONCAT('<', LEFT(SHA2(CONCAT(:key, ':', {{o}}id, ':', {_MY_CREATED}), 256), 32), '@', :domain, '>')"
 _MY_DUE = sa.text(_per_priority(_DUE_ONE.format(now=_MY_NOW)))
 _MY_PICK = sa.text(f"""
 SELECT id FROM outbox FORCE INDEX (outbox_due)
@@ -257,7 +265,7 @@ ORDER BY due_at, id
 LIMIT :limit
 FOR UPDATE SKIP LOCKED
 """)
-_MY_CLAIM_SET = _CLAIM_SET.format(o="", now=_MY_NOW, message_id=_MY_MESSAGE_ID)
+_MY_CLAIM_SET = _CLAIM_SET.format(o="", now=_MY_NOW, message_id=_MY_MESSAGE_ID.format(o=""))
 _MY_CLAIM = sa.text(f"UPDATE outbox FORCE INDEX (PRIMARY) SET {_MY_CLAIM_SET} WHERE id IN :ids").bindparams(
     sa.bindparam("ids", expanding=True)
 )
@@ -309,6 +317,7 @@ MYSQL = Dialect(
     due=_per_priority(_DUE_ONE.format(now=_MY_NOW)),
     claim=_my_claim,
     record=_my_record,
+    message_id=_MY_MESSAGE_ID,
     row_lock="FOR UPDATE",
 )
 

@@ -10,6 +10,7 @@ Raises DatabaseUnavailable when the database is away.
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
@@ -18,12 +19,12 @@ from sqlalchemy.exc import DBAPIError
 from poller.outbox.database import RowsLocked, transaction, words_of
 from poller.outbox.dialects import DIALECTS
 from poller.outbox.rows import Late, Recorded
-from poller.outbox.tables import TERMINAL_STATUSES, attempt, outbox, recipient
+from poller.outbox.tables import HELD_STATUSES, TERMINAL_STATUSES, attempt, outbox, recipient, worker
 from poller.outbox.upsert import upsert
 from poller.retry import Note
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Sequence
+    from collections.abc import Callable, Collection, Iterable, Sequence
     from datetime import datetime
 
     from sqlalchemy.engine import Connection, Engine
@@ -33,31 +34,47 @@ if TYPE_CHECKING:
 _OUTCOME_COLUMNS = ("due_at", "reply_code", "reply_status", "reply_text", "queue_id", "error", "sent_at", "finished_at")
 
 
-def record(engine: Engine, holder: str, steps: Sequence[Step]) -> Recorded:
-    """Write down `steps` of rows claimed by `holder`; what can't be written now comes back as `stubborn`."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Writer:
+    """Who writes: `holder` has claimed the rows. With `position` its journal's position is written down as well.
+
+    `position` says, for the keys (id, claim_seq) that are being written, up to where everything is then; `identity`
+    and `incarnation` are those of the life that asks: another's position is left alone.
+    """
+
+    holder: str
+    message_id_key: str
+    message_id_domain: str
+    identity: str = ""
+    incarnation: int = 0
+    position: Callable[[Collection[tuple[int, int]]], int] | None = None
+
+
+def record(engine: Engine, writer: Writer, steps: Sequence[Step]) -> Recorded:
+    """Write down `steps` of rows that `writer` holds; what can't be written now comes back as `stubborn`."""
     try:
-        written = transaction(engine, lambda c: _record_group(c, holder, steps))
+        written, applied = transaction(engine, lambda c: _record_group(c, writer, steps))
     except RowsLocked as error:
-        return _record_unlocked(engine, holder, steps, str(error))
+        return _record_unlocked(engine, writer, steps, str(error))
     except DBAPIError as error:
-        return _record_each(engine, holder, steps, words_of(error))
-    rest = [_settle(engine, holder, step) for step in steps if step.row_id not in written]
-    return _merged([Recorded(written=frozenset(written)), *rest])
+        return _record_each(engine, writer, steps, words_of(error))
+    rest = [_settle(engine, writer, step) for step in steps if step.row_id not in written]
+    return _merged([Recorded(written=frozenset(written), applied=applied), *rest])
 
 
-def _record_unlocked(engine: Engine, holder: str, steps: Sequence[Step], why: str) -> Recorded:
+def _record_unlocked(engine: Engine, writer: Writer, steps: Sequence[Step], why: str) -> Recorded:
     locked = transaction(engine, lambda c: locked_by_others(c, [step.row_id for step in steps]))
     if not locked:
-        return _record_each(engine, holder, steps, why)
+        return _record_each(engine, writer, steps, why)
     free = [step for step in steps if step.row_id not in locked]
     set_aside = Recorded(written=frozenset(), stubborn=tuple(s for s in steps if s.row_id in locked), why=why)
-    return _merged([set_aside, record(engine, holder, free)] if free else [set_aside])
+    return _merged([set_aside, record(engine, writer, free)] if free else [set_aside])
 
 
-def _record_each(engine: Engine, holder: str, steps: Sequence[Step], why: str) -> Recorded:
+def _record_each(engine: Engine, writer: Writer, steps: Sequence[Step], why: str) -> Recorded:
     if len(steps) == 1:
         return Recorded(written=frozenset(), stubborn=tuple(steps), why=why)
-    return _merged([record(engine, holder, [step]) for step in steps])
+    return _merged([record(engine, writer, [step]) for step in steps])
 
 
 def locked_by_others(connection: Connection, ids: Collection[int]) -> set[int]:
@@ -83,35 +100,55 @@ def _merged(parts: Sequence[Recorded]) -> Recorded:
         late={row_id: late for part in parts for row_id, late in part.late.items()},
         stubborn=tuple(step for part in parts for step in part.stubborn),
         why=next((part.why for part in parts if part.why), ""),
+        applied=max((part.applied for part in parts if part.applied is not None), default=None),
     )
 
 
-def _record_group(connection: Connection, holder: str, steps: Sequence[Step]) -> set[int]:
-    written = DIALECTS[connection.dialect.name].record(connection, holder, [_values(step) for step in steps])
+def _record_group(connection: Connection, writer: Writer, steps: Sequence[Step]) -> tuple[set[int], int | None]:
+    """The ids that were written, and the journal's position if it was."""
+    written = DIALECTS[connection.dialect.name].record(connection, writer.holder, [_values(step) for step in steps])
     done = [step for step in steps if step.row_id in written]
     _write_recipients(connection, done)
-    _write_notes(connection, holder, done)
-    return written
+    _write_notes(connection, writer.holder, done)
+    return written, write_position(connection, writer, {step.key for step in done})
 
 
-def _settle(engine: Engine, holder: str, step: Step) -> Recorded:
+def write_position(connection: Connection, writer: Writer, keys: Collection[tuple[int, int]]) -> int | None:
+    """Write down the journal's position as it is once `keys` are written. None: it is not asked for, or not ours."""
+    if writer.position is None:
+        return None
+    position = writer.position(keys)
+    mine = sa.and_(
+        worker.c.name == writer.holder,
+        worker.c.identity == writer.identity,
+        worker.c.incarnation == writer.incarnation,
+    )
+    changed = connection.execute(sa.update(worker).where(mine).values(journal_applied=position)).rowcount
+    return position if changed else None
+
+
+def _settle(engine: Engine, writer: Writer, step: Step) -> Recorded:
     try:
-        late = transaction(engine, lambda c: _settle_late(c, holder, step))
+        late = transaction(engine, lambda c: _settle_late(c, writer, step))
     except (DBAPIError, RowsLocked) as error:
         return Recorded(written=frozenset(), stubborn=(step,), why=words_of(error))
     return Recorded(written=frozenset(), late={step.row_id: late})
 
 
-def _settle_late(connection: Connection, holder: str, step: Step) -> Late:
+def _settle_late(connection: Connection, writer: Writer, step: Step) -> Late:
     """The fence let `step` not through: find out why, and save what is a fact."""
-    columns = (outbox.c.claim_seq, outbox.c.message_id, outbox.c.status, outbox.c.updated_at)
+    holder = writer.holder
+    message_id = given_message_id(connection, key=writer.message_id_key, domain=writer.message_id_domain)
+    columns = (outbox.c.claim_seq, message_id.label("message_id"), outbox.c.status, outbox.c.updated_at)
     row = connection.execute(sa.select(*columns).where(outbox.c.id == step.row_id).with_for_update()).first()
     accepted = step.sent_at is not None
     if row is None:
         _write_notes(connection, holder, [step], why="the row was deleted meanwhile")
         return Late.GONE
+    if row.message_id == step.message_id and row.claim_seq < step.claim_seq and row.status in _NEVER_ENDED:
+        return _claim_again(connection, writer, step, row.status)
     if (row.claim_seq, row.message_id) != (step.claim_seq, step.message_id):
-        if not accepted:
+        if not accepted or (row.message_id == step.message_id and _is_known(connection, row.status, step)):
             return Late.OVERTAKEN
         _write_notes(
             connection, holder, [step], outcome="accepted_twice", why="accepted by a claim that was no longer ours"
@@ -124,6 +161,30 @@ def _settle_late(connection: Connection, holder: str, step: Step) -> Late:
     if step.status != "queued" or row.status == "in_doubt":
         connection.execute(sa.update(outbox).where(outbox.c.id == step.row_id).values(_late_values(step, holder)))
     return Late.SETTLED
+
+
+def given_message_id(connection: Connection, *, key: str, domain: str) -> sa.ColumnElement[str]:
+    """The Message-ID of a row, or the one that its first claim will give it."""
+    expression = DIALECTS[connection.dialect.name].message_id.format(o="outbox.")
+    return sa.func.coalesce(
+        outbox.c.message_id, sa.text(expression).bindparams(key=key, domain=domain), type_=sa.Text()
+    )
+
+
+def _claim_again(connection: Connection, writer: Writer, step: Step, status: str) -> Late:
+    """The database is older than our claim, which was in it before: enter that claim again, then its outcome."""
+    claim = {
+        "status": status if status in HELD_STATUSES else "sending",
+        "claim_seq": step.claim_seq,
+        "message_id": step.message_id,
+        "claimed_by": writer.holder,
+        "claimed_at": step.at,
+        "first_attempt_at": sa.func.coalesce(outbox.c.first_attempt_at, step.at),
+        "finished_at": None,
+    }
+    connection.execute(sa.update(outbox).where(outbox.c.id == step.row_id).values(claim))
+    _record_group(connection, replace(writer, position=None), [step])
+    return Late.REPAIRED
 
 
 def _is_known(connection: Connection, status: str, step: Step) -> bool:
@@ -164,6 +225,7 @@ def _write_notes(
             "outcome": outcome if outcome and note.outcome == "accepted" else note.outcome,
             "blame": note.blame,
             "phase": step.phase,
+            "relay": step.relay or None,
             **_reply_values(note),
             "error": why if why and note.outcome == "accepted" else note.error or why,
         }
@@ -172,6 +234,9 @@ def _write_notes(
     ]
     if rows:
         connection.execute(sa.insert(attempt), rows)
+
+
+_NEVER_ENDED = ("queued", "sending", "paused", "cancelled", "in_doubt")
 
 
 def _bare_note(step: Step) -> Note:

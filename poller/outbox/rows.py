@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -57,6 +57,10 @@ class ClaimedRow:
     known: Mapping[str, RecipientState] = field(default_factory=dict)
     has_attachments: bool = False
 
+    def at_claim(self, claim_seq: int) -> ClaimedRow:
+        """The same row, as that claim had it in its hands."""
+        return replace(self, claim_seq=claim_seq)
+
 
 class Late(enum.StrEnum):
     """What was found where a row should have been waiting for its outcome."""
@@ -69,6 +73,8 @@ class Late(enum.StrEnum):
     """Somebody had judged it meanwhile, and what we know adds nothing."""
     ACCEPTED_TWICE = "accepted_twice"
     """It was claimed again meanwhile, and our message was accepted too: kept as history."""
+    REPAIRED = "repaired"
+    """The database had lost our claim, because it came back older than it was: claim and outcome are in it again."""
     GONE = "gone"
     """The row was deleted while it was being sent."""
 
@@ -81,6 +87,27 @@ class Recorded:
     late: Mapping[int, Late] = field(default_factory=dict)
     stubborn: tuple[Step, ...] = ()
     why: str = ""
+    applied: int | None = None
+    """The position of our journal that the database has now; None if it was not written."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Found:
+    """A row as it was looked up. `is_held`: its claim is the present one, and is ours."""
+
+    row: ClaimedRow
+    is_held: bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Registered:
+    """We are entered in outbox_worker. `applied` is the journal position of our last life.
+
+    It is 0 if the database knows of none, or only of another worker's with the same name.
+    """
+
+    incarnation: int
+    applied: int
 
 
 class NameTaken(Exception):  # noqa: N818 - named by who is to blame

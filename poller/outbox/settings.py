@@ -18,5 +18,7 @@ class DatabaseSettings:
     """As SQLAlchemy writes it: `postgresql://user@host/name`, `mysql://…`, `sqlite:///file`."""
     schema: str | None = None
     """PostgreSQL only: the schema that holds the tables; default the first of the search path."""
+    belongs_to: str | None = None
+    """What the outbox calls its home; default the URL without user and password."""
     lock_timeout: Seconds = 5.0
     """How long a write waits for a row that someone else has locked, before it goes on with the others."""

@@ -11,7 +11,10 @@ may simply be called again with the same steps.
 
 from __future__ import annotations
 
+import hashlib
 import secrets
+from collections.abc import Callable, Collection
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import sqlalchemy as sa
@@ -21,14 +24,14 @@ from poller.outbox import recording
 from poller.outbox.database import DatabaseUnavailable, transaction
 from poller.outbox.dialects import CLAIM_COLUMNS, DIALECTS, ClaimRequest
 from poller.outbox.report import attachments_of
-from poller.outbox.rows import DRAFT_COLUMNS, ClaimedRow, NameTaken, Recorded
-from poller.outbox.tables import HELD_STATUSES, Utc, attachment, meta, outbox, recipient, suppression
+from poller.outbox.rows import DRAFT_COLUMNS, ClaimedRow, Found, NameTaken, Recorded, Registered
+from poller.outbox.tables import HELD_STATUSES, Utc, attachment, attempt, meta, outbox, recipient, suppression
 from poller.outbox.tables import worker as worker_table
 from poller.outbox.upsert import insert_unless_there, upsert
 from poller.retry import RecipientState
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from datetime import datetime
 
     from sqlalchemy.engine import Connection, Engine
@@ -42,6 +45,11 @@ Fence = tuple[int, int, str]
 MESSAGE_ID_KEY_BYTES = 32
 ORPHANS_AT_ONCE = 200
 
+Position = Callable[[Collection[tuple[int, int]]], int]
+"""How far the journal is written down, once the rows with these keys (id, claim_seq) are."""
+
+_ENDED = "o.claimed_by IN :names AND (w.lease_until < {now} OR (w.name IS NULL AND o.claimed_at < {long_ago}))"
+
 
 class Store:
     """One worker's view of one outbox. Safe to use from two threads: each call takes its own connection."""
@@ -53,6 +61,8 @@ class Store:
         self._sql = DIALECTS[engine.dialect.name]
         self._key: str | None = None
         self._claim_unconfirmed = False
+        self._identity = ""
+        self._incarnation = 0
 
     # --- the clock and the switch ---
 
@@ -71,16 +81,22 @@ class Store:
 
     # --- being a worker ---
 
-    def register(self, *, identity: str, host: str, pid: int, version: str, lease: float) -> int:
-        """Enter ourselves in outbox_worker for `lease` seconds and return the incarnation. Raises NameTaken."""
+    def register(
+        self, *, identity: str, host: str, pid: int, version: str, lease: float, may_be_alive: bool = True
+    ) -> Registered:
+        """Enter ourselves in outbox_worker for `lease` seconds.
 
-        def work(connection: Connection) -> int:
+        Raises NameTaken while another worker with our name may be alive; `may_be_alive` says that one with our own
+        identity can't be, as this is its directory.
+        """
+
+        def work(connection: Connection) -> Registered:
             now = self._now_on(connection)
-            incarnation = self._incarnation(connection, identity, now)
+            registered = self._registration(connection, identity, now, may_be_alive=may_be_alive)
             row = {
                 "name": self.worker,
                 "identity": identity,
-                "incarnation": incarnation,
+                "incarnation": registered.incarnation,
                 "host": host,
                 "pid": pid,
                 "version": version,
@@ -89,11 +105,43 @@ class Store:
                 "lease_until": self._lease_end(lease),
                 "stopped_at": None,
                 "trouble": None,
+                "journal_applied": registered.applied,
             }
             upsert(connection, worker_table, [row])
-            return incarnation
+            return registered
 
-        return self._write(work)
+        registered = self._write(work)
+        self._identity, self._incarnation = identity, registered.incarnation
+        return registered
+
+    def outbox_identity(self) -> str:
+        """What this outbox is known by to journals: the same in every copy of it, and no secret."""
+        return hashlib.sha256(f"identity of {self._message_id_key()}".encode()).hexdigest()[:32]
+
+    def life(self) -> tuple[int, int]:
+        """Incarnation and journal position that the database has of us; (0, 0) if another worker has our name."""
+        query = sa.select(worker_table.c.incarnation, worker_table.c.journal_applied).where(
+            worker_table.c.name == self.worker, worker_table.c.identity == self._identity
+        )
+        found = self._read(lambda c: c.execute(query).first())
+        return (found.incarnation, found.journal_applied) if found else (0, 0)
+
+    def holders(self) -> dict[str, tuple[object, bool]]:
+        """Who else holds rows: by name, what changes while it lives, and whether it said that it has stopped."""
+        mark = (worker_table.c.incarnation, worker_table.c.heartbeat_at, worker_table.c.stopped_at)
+        query = (
+            sa.select(outbox.c.claimed_by, *mark)
+            .select_from(outbox.outerjoin(worker_table, worker_table.c.name == outbox.c.claimed_by))
+            .where(
+                outbox.c.claimed_by.is_not(None),
+                outbox.c.claimed_by != self.worker,
+                outbox.c.status.in_(HELD_STATUSES),
+                outbox.c.finished_at.is_(None),
+            )
+            .distinct()
+        )
+        found = self._read(lambda c: c.execute(query).all())
+        return {row.claimed_by: ((row.incarnation, row.heartbeat_at), row.stopped_at is not None) for row in found}
 
     def heartbeat(self, *, identity: str, incarnation: int, lease: float, trouble: str | None = None) -> bool:
         """Renew the lease, and say what keeps mail from going out. False: somebody else has our name now: stop."""
@@ -134,12 +182,46 @@ class Store:
         self._claim_unconfirmed = strays_left
         return rows
 
-    def orphans(self, *, takeover: float, own: bool, beside: Collection[int] = ()) -> list[ClaimedRow]:
-        """Rows in the hands of nobody: of workers whose lease has ended, and with `own` all that bear our name.
+    def orphans_of(self, silent: Collection[str], *, takeover: float) -> list[ClaimedRow]:
+        """Rows in the hands of the `silent`, if the database agrees that their leases have ended."""
+        if not silent:
+            return []
+        query = self._orphan_query(_ENDED.format(now=self._sql.now, long_ago=self._sql.moment(":ago")), ())
+        return self._orphans(query.bindparams(sa.bindparam("names", [*silent], expanding=True), ago=-takeover))
 
-        Ids in `beside` are left out. At most ORPHANS_AT_ONCE.
-        """
-        query = self._orphan_query(takeover, beside, own=own)
+    def own_orphans(self, *, beside: Collection[int] = ()) -> list[ClaimedRow]:
+        """Rows that bear our name, but those in `beside`. At most ORPHANS_AT_ONCE."""
+        return self._orphans(self._orphan_query("o.claimed_by = :me", beside).bindparams(me=self.worker))
+
+    def look_up(self, ids: Collection[int]) -> dict[int, Found]:
+        """Rows by id, as they are; a Message-ID that was never given is the one that will be."""
+        given = recording.given_message_id
+
+        def work(connection: Connection) -> dict[int, Found]:
+            now = self._now_on(connection)
+            message_id = given(connection, key=self._message_id_key(), domain=self._domain).label("message_id")
+            columns = [message_id if column.name == "message_id" else column for column in CLAIM_COLUMNS]
+            rows = connection.execute(sa.select(*columns, outbox.c.finished_at).where(outbox.c.id.in_(ids))).all()
+            known = _known_recipients(connection, [row.id for row in rows]) if rows else {}
+            return {row.id: self._as_found(row, known.get(row.id, {}), now) for row in rows}
+
+        self._message_id_key()
+        return self._read(work)
+
+    def _as_found(self, row: Any, known: Mapping[str, RecipientState], now: datetime) -> Found:
+        claimed = _as_claimed(row, known, ())
+        is_held = row.claimed_by == self.worker and row.status in HELD_STATUSES and row.finished_at is None
+        first, last = row.first_attempt_at or now, row.claimed_at or now
+        return Found(row=replace(claimed, holder=self.worker, first_attempt_at=first, claimed_at=last), is_held=is_held)
+
+    def deaths(self, row_id: int) -> int:
+        """How often composing this row has killed a worker, since it was last started afresh."""
+        query = sa.select(attempt.c.outcome).where(attempt.c.outbox_id == row_id).order_by(attempt.c.id)
+        outcomes = self._read(lambda c: list(c.execute(query).scalars()))
+        since = max((n for n, outcome in enumerate(outcomes) if outcome == "retry"), default=-1)
+        return outcomes[since + 1 :].count("died")
+
+    def _orphans(self, query: Any) -> list[ClaimedRow]:
         return self._write(lambda c: self._claimed(c, c.execute(query).all()))
 
     def still_sending(self, ids: Collection[int]) -> set[int]:
@@ -163,9 +245,17 @@ class Store:
 
     # --- writing down ---
 
-    def record(self, steps: Sequence[Step], *, holder: str | None = None) -> Recorded:
-        """Write down what became of rows that `holder` (default: we) had claimed; see `poller.outbox.recording`."""
-        return recording.record(self.engine, holder or self.worker, steps)
+    def record(self, steps: Sequence[Step], *, holder: str | None = None, position: Position | None = None) -> Recorded:
+        """Write down what became of rows that `holder` (default: we) had claimed; see `poller.outbox.recording`.
+
+        `position` says how far our journal is written down, once the rows with these keys are.
+        """
+        return recording.record(self.engine, self._writer(holder, position), steps)
+
+    def note_position(self, position: int) -> bool:
+        """Write down how far our journal is. False: somebody else has our name now."""
+        writer = self._writer(None, lambda _: position)
+        return self._write(lambda c: recording.write_position(c, writer, ())) is not None
 
     def hand_back(self, rows: Iterable[ClaimedRow]) -> None:
         """Return rows that were not begun: as they were before the claim, but for `claim_seq`.
@@ -189,6 +279,16 @@ class Store:
     def _write(self, work: Callable[[Connection], T]) -> T:
         return transaction(self.engine, work)
 
+    def _writer(self, holder: str | None, position: Position | None) -> recording.Writer:
+        return recording.Writer(
+            holder=holder or self.worker,
+            message_id_key=self._message_id_key(),
+            message_id_domain=self._domain,
+            identity=self._identity,
+            incarnation=self._incarnation,
+            position=position if holder in {None, self.worker} else None,
+        )
+
     def _now_on(self, connection: Connection) -> datetime:
         now = connection.execute(sa.select(sa.literal_column(self._sql.now, type_=Utc()))).scalar_one()
         assert now is not None  # noqa: S101 - a clock always answers
@@ -197,17 +297,19 @@ class Store:
     def _lease_end(self, lease: float) -> Any:
         return sa.text(self._sql.moment(":lease")).bindparams(lease=lease)
 
-    def _incarnation(self, connection: Connection, identity: str, now: datetime) -> int:
+    def _registration(self, connection: Connection, identity: str, now: datetime, *, may_be_alive: bool) -> Registered:
         query = sa.text(f"SELECT * FROM outbox_worker WHERE name = :name {self._sql.row_lock}").columns(*worker_table.c)
         row = connection.execute(query, {"name": self.worker}).first()
         if row is None:
-            return 1
-        if row.identity != identity and row.lease_until > now:
+            return Registered(incarnation=1, applied=0)
+        is_ours = row.identity == identity
+        if row.lease_until > now and not (is_ours and not may_be_alive):
             raise NameTaken(
-                f"a worker named {self.worker!r} is alive on {row.host} (pid {row.pid}); give this one its own"
-                " [worker] name, or wait for the other's lease to end"
+                f"a worker named {self.worker!r} is alive on {row.host} (pid {row.pid})"
+                f"{', and this state directory is a copy of its' if is_ours else ''}; give this one its own [worker]"
+                f" name and state_dir, or wait for the other's lease to end at {row.lease_until:%H:%M:%S} UTC"
             )
-        return int(row.incarnation) + 1
+        return Registered(incarnation=int(row.incarnation) + 1, applied=int(row.journal_applied) if is_ours else 0)
 
     def _message_id_key(self) -> str:
         if self._key is None:
@@ -237,20 +339,16 @@ class Store:
 
         return self._write(work)
 
-    def _orphan_query(self, takeover: float, beside: Collection[int], *, own: bool) -> Any:
-        now = self._sql.now
-        long_ago = self._sql.moment(":ago")
+    def _orphan_query(self, whose: str, beside: Collection[int]) -> Any:
         columns = ", ".join(f"o.{column.name}" for column in CLAIM_COLUMNS)
         held = ", ".join(f"'{status}'" for status in HELD_STATUSES)
-        mine = "o.claimed_by = :me OR" if own else ""
         return (
             sa.text(f"""
             SELECT {columns} FROM outbox AS o LEFT JOIN outbox_worker AS w ON w.name = o.claimed_by
             WHERE o.claimed_by IS NOT NULL AND o.status IN ({held}) AND o.finished_at IS NULL
-              AND o.id NOT IN :beside AND ({mine} (o.claimed_by <> :me
-                   AND (w.lease_until < {now} OR (w.name IS NULL AND o.claimed_at < {long_ago}))))
+              AND o.id NOT IN :beside AND {whose}
             ORDER BY o.id LIMIT {ORPHANS_AT_ONCE}""")
-            .bindparams(sa.bindparam("beside", [*beside] or [0], expanding=True), me=self.worker, ago=-takeover)
+            .bindparams(sa.bindparam("beside", [*beside] or [0], expanding=True))
             .columns(*CLAIM_COLUMNS)
         )
 

@@ -168,6 +168,7 @@ attempt = sa.Table(
     sa.Column("outcome", sa.Text, nullable=False),
     sa.Column("blame", sa.Text),
     sa.Column("phase", sa.Text),
+    sa.Column("relay", sa.Text),
     *_reply_columns(),
 )
 
@@ -193,4 +194,5 @@ worker = sa.Table(
     sa.Column("lease_until", Utc, nullable=False),
     sa.Column("stopped_at", Utc),
     sa.Column("trouble", sa.Text),
+    sa.Column("journal_applied", _big(), nullable=False, server_default=sa.FetchedValue()),
 )

@@ -145,9 +145,10 @@ CREATE TABLE IF NOT EXISTS outbox_attempt (
     at           DATETIME(6)  NOT NULL,
     worker       VARCHAR(191) NOT NULL,
     recipient    VARCHAR(512) NULL COMMENT 'NULL: the whole message.',
-    outcome      VARCHAR(32)  NOT NULL COMMENT 'deferred, failed, in_doubt, handed_back, accepted (after earlier trouble), accepted_twice, or an operator''s word.',
+    outcome      VARCHAR(32)  NOT NULL COMMENT 'deferred, failed, in_doubt, died (composing it killed the worker), handed_back, accepted (after earlier trouble), accepted_twice, or an operator''s word.',
     blame        VARCHAR(16)  NULL COMMENT 'session: the connection or the relay; message; recipient; worker: a crash.',
     phase        VARCHAR(16)  NULL,
+    relay        VARCHAR(300) NULL COMMENT 'host:port it was with.',
     reply_code   SMALLINT     NULL,
     reply_status VARCHAR(16)  NULL,
     reply_text   TEXT         NULL,
@@ -177,7 +178,8 @@ CREATE TABLE IF NOT EXISTS outbox_worker (
     heartbeat_at DATETIME(6)  NOT NULL,
     lease_until  DATETIME(6)  NOT NULL COMMENT 'After this another worker judges the rows that this one holds.',
     stopped_at   DATETIME(6)  NULL,
-    trouble      TEXT         NULL COMMENT 'What keeps mail from going out, as of the heartbeat; NULL: nothing.'
+    trouble      TEXT         NULL COMMENT 'What keeps mail from going out, as of the heartbeat; NULL: nothing.',
+    journal_applied BIGINT    NOT NULL DEFAULT 0 COMMENT 'What the worker''s own journal says up to this position is written down here; what it says beyond is applied again.'
 ) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE /*M! utf8mb4_nopad_bin */ /*!80017 utf8mb4_0900_bin */
   COMMENT 'Who works here.';
 

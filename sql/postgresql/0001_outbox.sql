@@ -176,6 +176,7 @@ CREATE TABLE outbox_attempt (
     outcome      text        NOT NULL,
     blame        text,
     phase        text,
+    relay        text,
     reply_code   smallint,
     reply_status text,
     reply_text   text,
@@ -186,7 +187,8 @@ CREATE TABLE outbox_attempt (
 CREATE INDEX outbox_attempt_by_row ON outbox_attempt (outbox_id, id);
 COMMENT ON TABLE outbox_attempt IS 'History of what did not simply succeed; append-only. Deleting a row of outbox leaves its history.';
 COMMENT ON COLUMN outbox_attempt.recipient IS 'NULL: the whole message.';
-COMMENT ON COLUMN outbox_attempt.outcome IS 'deferred, failed, in_doubt, handed_back, accepted (after earlier trouble), accepted_twice, or an operator''s word.';
+COMMENT ON COLUMN outbox_attempt.outcome IS 'deferred, failed, in_doubt, died (composing it killed the worker), handed_back, accepted (after earlier trouble), accepted_twice, or an operator''s word.';
+COMMENT ON COLUMN outbox_attempt.relay IS 'host:port it was with.';
 COMMENT ON COLUMN outbox_attempt.blame IS 'session: the connection or the relay; message; recipient; worker: a crash.';
 
 CREATE TABLE outbox_suppression (
@@ -210,13 +212,15 @@ CREATE TABLE outbox_worker (
     heartbeat_at timestamptz NOT NULL,
     lease_until  timestamptz NOT NULL,
     stopped_at   timestamptz,
-    trouble      text
+    trouble      text,
+    journal_applied bigint NOT NULL DEFAULT 0
 );
 
 COMMENT ON TABLE outbox_worker IS 'Who works here. After lease_until another worker judges the rows that this one holds.';
 COMMENT ON COLUMN outbox_worker.identity IS 'Of its state directory: the same name from another directory is another worker.';
 COMMENT ON COLUMN outbox_worker.incarnation IS 'Grows at each start.';
 COMMENT ON COLUMN outbox_worker.trouble IS 'What keeps mail from going out, as of the heartbeat; NULL: nothing.';
+COMMENT ON COLUMN outbox_worker.journal_applied IS 'What the worker''s own journal says up to this position is written down here; what it says beyond is applied again.';
 
 -- How much is waiting, going, finished?
 CREATE VIEW outbox_now AS

@@ -199,11 +199,13 @@ CREATE TABLE outbox_attempt (
     worker       TEXT    NOT NULL,
     -- NULL: the whole message.
     recipient    TEXT,
-    -- deferred, failed, in_doubt, handed_back, accepted (after earlier trouble), accepted_twice, or an operator's word.
+    -- deferred, failed, in_doubt, died (composing it killed the worker), handed_back, accepted (after earlier trouble), accepted_twice, or an operator's word.
     outcome      TEXT    NOT NULL,
     -- session: the connection or the relay; message; recipient; worker: a crash.
     blame        TEXT,
     phase        TEXT,
+    -- host:port it was with.
+    relay        TEXT,
     reply_code   INTEGER,
     reply_status TEXT,
     reply_text   TEXT,
@@ -237,7 +239,9 @@ CREATE TABLE outbox_worker (
     lease_until  TEXT    NOT NULL,
     stopped_at   TEXT,
     -- What keeps mail from going out, as of the heartbeat; NULL: nothing.
-    trouble      TEXT
+    trouble      TEXT,
+    -- What the worker's own journal says up to this position is written down here; what it says beyond is applied again.
+    journal_applied INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 
 -- How much is waiting, going, finished?

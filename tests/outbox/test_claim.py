@@ -27,7 +27,7 @@ from poller.outbox.database import keyed_message_id
 from poller.outbox.operate import Selection, change, pause_all, resume_all
 from poller.outbox.rows import ClaimedRow, NameTaken
 from poller.outbox.store import Store
-from poller.outbox.tables import attachment, meta, suppression, worker
+from poller.outbox.tables import SQLITE_TIME, attachment, meta, suppression, worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -93,14 +93,20 @@ def test_the_attachments_of_a_claimed_row_are_read_in_order(store: Store) -> Non
     ]
 
 
+def given(engine: Engine, row_id: int) -> str:
+    """The Message-ID that a row's first claim gives it."""
+    with engine.connect() as connection:
+        key = connection.execute(sa.select(meta.c.value).where(meta.c.name == "message_id_key")).scalar_one()
+    created_at = row_of(engine, row_id).created_at.strftime(SQLITE_TIME)
+    return keyed_message_id(key, row_id, created_at, "mail.example.com")
+
+
 def test_a_message_id_is_fixed_at_the_first_claim_and_alike_on_every_dialect(store: Store, other: Store) -> None:
     row_id = insert(store.engine)
     first = claimed(store)
     store.hand_back([first])
     again = claimed(other)
-    with store.engine.connect() as connection:
-        key = connection.execute(sa.select(meta.c.value).where(meta.c.name == "message_id_key")).scalar_one()
-    assert first.message_id == again.message_id == keyed_message_id(key, row_id, "mail.example.com")
+    assert first.message_id == again.message_id == given(store.engine, row_id)
     assert re.fullmatch(r"<[0-9a-f]{32}@mail\.example\.com>", first.message_id)
 
 
@@ -198,7 +204,8 @@ def test_rows_of_a_claim_that_was_never_heard_of_go_back_first(engine: Engine) -
 
 
 def register(store: Store, identity: str = "dir-1", lease: float = 60) -> int:
-    return store.register(identity=identity, host="h", pid=1, version="0", lease=lease)
+    entered = store.register(identity=identity, host="h", pid=1, version="0", lease=lease, may_be_alive=False)
+    return entered.incarnation
 
 
 def test_each_start_is_another_incarnation(store: Store) -> None:
@@ -209,6 +216,37 @@ def test_a_name_is_taken_while_another_with_it_is_alive(store: Store) -> None:
     register(store, "dir-1")
     with pytest.raises(NameTaken, match="w1"):
         register(store, "dir-2")
+
+
+def test_a_copied_state_directory_waits_until_the_lease_of_the_original_ends(store: Store) -> None:
+    register(store, "dir-1")
+    with pytest.raises(NameTaken, match="this state directory is a copy"):
+        store.register(identity="dir-1", host="h", pid=2, version="0", lease=60, may_be_alive=True)
+
+
+def test_a_worker_is_told_how_far_its_journal_was_written_down_and_a_stranger_nothing(store: Store) -> None:
+    register(store, "dir-1")
+    assert store.life() == (1, 0)
+    assert store.note_position(41)
+    assert store.life() == (1, 41)
+    again = store.register(identity="dir-1", host="h", pid=1, version="0", lease=-1, may_be_alive=False)
+    assert (again.incarnation, again.applied) == (2, 41)
+    other = store.register(identity="dir-2", host="h", pid=1, version="0", lease=60)
+    assert (other.incarnation, other.applied) == (3, 0)
+    assert store.life() == (3, 0)
+
+
+def test_who_holds_rows_is_known_by_what_changes_while_they_live(store: Store, other: Store) -> None:
+    register(store)
+    insert(store.engine)
+    claimed(store)
+    first = other.holders()["w1"]
+    assert store.heartbeat(identity="dir-1", incarnation=1, lease=60)
+    second = other.holders()["w1"]
+    assert (first[1], second[1], first[0] == second[0]) == (False, False, False)
+    store.sign_off(incarnation=1)
+    assert other.holders()["w1"][1]
+    assert store.holders() == {}
 
 
 def test_a_name_is_free_when_its_lease_has_ended_or_its_owner_signed_off(store: Store) -> None:
@@ -234,9 +272,9 @@ def test_rows_of_a_worker_whose_lease_has_ended_are_orphans(store: Store, other:
     register(store, lease=60)
     row_id = insert(store.engine)
     claimed(store)
-    assert other.orphans(takeover=0, own=True) == []
+    assert other.own_orphans() == other.orphans_of(["w1"], takeover=0) == []
     by_hand(store.engine, "UPDATE outbox_worker SET lease_until = '2020-01-01 00:00:00'")
-    (orphan,) = other.orphans(takeover=900, own=False)
+    (orphan,) = other.orphans_of(["w1"], takeover=900)
     assert (orphan.id, orphan.holder, orphan.status) == (row_id, "w1", "sending")
 
 
@@ -245,22 +283,22 @@ def test_an_orphan_stays_one_when_an_operator_pauses_or_cancels_it(store: Store,
     row_id = insert(store.engine)
     claimed(store)
     change(store.engine, Selection(ids=(row_id,)), word)  # type: ignore[arg-type]
-    assert [row.id for row in other.orphans(takeover=-1, own=False)] == [row_id]
+    assert [row.id for row in other.orphans_of(["w1"], takeover=-1)] == [row_id]
 
 
 def test_rows_of_a_worker_that_nobody_knows_are_orphans_after_the_takeover_time(store: Store, other: Store) -> None:
     row_id = insert(store.engine)
     claimed(store)
-    assert other.orphans(takeover=900, own=False) == []
-    assert [row.id for row in other.orphans(takeover=-1, own=False)] == [row_id]
+    assert other.orphans_of(["w1"], takeover=900) == []
+    assert [row.id for row in other.orphans_of(["w1"], takeover=-1)] == [row_id]
 
 
 def test_a_worker_finds_what_it_held_before_its_restart(store: Store) -> None:
     register(store)
     row_id = insert(store.engine)
     claimed(store)
-    assert store.orphans(takeover=900, own=False) == []
-    assert [row.id for row in store.orphans(takeover=900, own=True)] == [row_id]
+    assert [row.id for row in store.own_orphans()] == [row_id]
+    assert store.own_orphans(beside=[row_id]) == []
 
 
 def test_rows_that_ended_or_wait_are_nobodys_orphans(store: Store, other: Store) -> None:
@@ -268,7 +306,7 @@ def test_rows_that_ended_or_wait_are_nobodys_orphans(store: Store, other: Store)
         insert(store.engine)
         store.record([make(store, claimed(store))])
     by_hand(store.engine, "UPDATE outbox SET status = 'cancelled' WHERE status IN ('failed', 'in_doubt')")
-    assert other.orphans(takeover=-1, own=True) == store.orphans(takeover=-1, own=True) == []
+    assert other.orphans_of(["w1"], takeover=-1) == store.own_orphans() == []
 
 
 # ---- suppression
@@ -307,6 +345,4 @@ def test_two_stores_of_one_outbox_share_the_secret_behind_message_ids(engine: En
     rows = [insert(engine), insert(engine)]
     first, second = store_for(engine, "w1"), store_for(engine, "w2")
     ids = [first.claim(1)[0].message_id, second.claim(1)[0].message_id]
-    with engine.connect() as connection:
-        key = connection.execute(sa.select(meta.c.value).where(meta.c.name == "message_id_key")).scalar_one()
-    assert ids == [keyed_message_id(key, row_id, "mail.example.com") for row_id in rows]
+    assert ids == [given(engine, row_id) for row_id in rows]

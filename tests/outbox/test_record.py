@@ -79,7 +79,7 @@ def test_a_row_in_doubt_is_in_no_workers_hands(store: Store) -> None:
     _, row = recorded(store, doubtful)
     assert (row.status, row.doubts, row.attempts, row.error) == ("in_doubt", 1, 0, "line lost")
     assert (row.claimed_by, row.claimed_at, row.sent_at, row.finished_at) == (None, None, None, None)
-    assert store.orphans(takeover=900, own=True) == []
+    assert store.own_orphans() == []
 
 
 def test_a_partial_row_has_a_line_for_each_recipient(store: Store) -> None:
@@ -125,8 +125,31 @@ def test_a_whole_group_is_written_at_once(store: Store) -> None:
 # ---- the fence
 
 
+@pytest.mark.parametrize("make", [sent, deferred, failed, doubtful])
+def test_a_claim_that_an_older_database_has_lost_is_entered_again_with_its_outcome(
+    store: Store, make: Callable[[Store, ClaimedRow], Step]
+) -> None:
+    row_id = insert(store.engine)
+    step = make(store, claimed(store))
+    older = "status = 'queued', claim_seq = 0, claimed_by = NULL, claimed_at = NULL, first_attempt_at = NULL"
+    by_hand(store.engine, f"UPDATE outbox SET {older}, message_id = NULL")
+    assert store.record([step]).late == {row_id: Late.REPAIRED}
+    row = row_of(store.engine, row_id)
+    assert (row.status, row.claim_seq, row.message_id) == (step.status, 1, step.message_id)
+    assert row.sent_at == step.sent_at
+
+
+def test_another_row_under_the_same_id_is_left_alone(store: Store) -> None:
+    row_id = insert(store.engine)
+    step = sent(store, claimed(store))
+    by_hand(store.engine, "DELETE FROM outbox")
+    insert(store.engine, id=row_id)
+    assert store.record([step]).late == {row_id: Late.ACCEPTED_TWICE}
+    assert status_of(store.engine, row_id) == "queued"
+
+
 @pytest.mark.parametrize(
-    "wrong", [{"claim_seq": 7}, {"message_id": "<other@example.com>"}, {"message_id": "<OTHER@example.com>"}]
+    "wrong", [{"claim_seq": 0}, {"message_id": "<other@example.com>"}, {"message_id": "<OTHER@example.com>"}]
 )
 @pytest.mark.parametrize("make", [sent, deferred])
 def test_a_step_with_another_fence_changes_nothing(

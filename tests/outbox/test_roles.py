@@ -146,14 +146,14 @@ def test_the_poller_does_its_work_and_no_ddl(login: Callable[[str], Engine]) -> 
     engine = login("outbox_poller")
     require_current(engine)
     store = store_for(engine, "w1")
-    incarnation = store.register(identity="d", host="h", pid=1, version="0", lease=60)
+    incarnation = store.register(identity="d", host="h", pid=1, version="0", lease=60).incarnation
     assert store.heartbeat(identity="d", incarnation=incarnation, lease=60)
     ids = [enqueue_alone(engine, recipients="a@example.com", body_text="Hello") for _ in range(3)]
     rows = store.claim(10)
     written = store.record([sent(store, rows[0]), deferred(store, rows[1])]).written
     store.hand_back(rows[2:])
     assert written == set(ids[:2])
-    assert store.orphans(takeover=900, own=True) == []
+    assert store.own_orphans() == []
     assert store.attachments(ids[0]) == []
     assert store.suppressed(["a@example.com"]) == {}
     assert change(engine, Selection(ids=(ids[2],)), "cancel") == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import time
 from collections import Counter
@@ -77,7 +78,26 @@ def test_a_stop_cuts_a_relay_that_never_answers_and_the_message_is_in_doubt(benc
     assert bench.statuses() == Counter(queued=3)
 
 
-def test_what_a_killed_worker_held_is_in_doubt_and_judged_at_the_next_start(bench: Bench) -> None:
+def test_of_what_a_killed_worker_held_only_what_was_on_the_wire_is_in_doubt(bench: Bench) -> None:
+    bench.insert(60)
+    with FaultServer(Faults(reply_delay=0.02)) as relay:
+        config = bench.configure(relay.host, relay.port)
+        for kills in range(1, 4):
+            with bench.running(config) as process:
+                bench.wait_for(lambda seen=kills * 10: len(relay.messages) > seen)
+                process.send_signal(signal.SIGKILL)
+                process.wait()
+            assert bench.statuses()["sending"] > 1
+        assert bench.run(config, "--drain", "--for", "60s") == 0
+        found = books(bench, relay)
+    assert bench.statuses() == Counter(sent=60)
+    assert (found.lost, found.wrongly_marked) == (0, 0)
+    assert found.doubts <= 3
+    assert found.duplicates <= found.doubts
+    assert {row.setbacks for row in bench.rows()} == {0}
+
+
+def test_without_its_journal_all_that_a_killed_worker_held_is_in_doubt(bench: Bench) -> None:
     bench.insert(40)
     with FaultServer(Faults(reply_delay=0.02)) as relay:
         config = bench.configure(relay.host, relay.port)
@@ -87,6 +107,8 @@ def test_what_a_killed_worker_held_is_in_doubt_and_judged_at_the_next_start(benc
             process.wait()
         held = [row.id for row in bench.rows() if row.status == "sending"]
         assert held
+        shutil.rmtree(bench.directory / "state-w1")
+        sql(bench, "UPDATE outbox_worker SET lease_until = heartbeat_at")
         assert bench.run(config, "--drain", "--for", "60s") == 0
         found = books(bench, relay)
     assert bench.statuses() == Counter(sent=40)
@@ -111,8 +133,9 @@ def test_a_killed_worker_told_to_hold_sends_nothing_twice(bench: Bench) -> None:
     assert set(found.statuses) == {"sent", "in_doubt"}
 
 
-def test_another_worker_takes_over_when_the_lease_has_ended(bench: Bench) -> None:
+def test_another_worker_takes_over_when_it_has_seen_the_lease_end(bench: Bench) -> None:
     bench.insert(10)
+    bench.settings = {"smtp": {"end_timeout": "1s"}, "worker": {"takeover": "2s", "heartbeat": "500ms"}}
     with FaultServer(Faults(reply_delay=0.05)) as relay:
         config = bench.configure(relay.host, relay.port)
         with bench.running(config) as process:
@@ -120,7 +143,6 @@ def test_another_worker_takes_over_when_the_lease_has_ended(bench: Bench) -> Non
             process.send_signal(signal.SIGKILL)
             process.wait()
         assert bench.statuses()["sending"] > 0
-        sql(bench, "UPDATE outbox_worker SET lease_until = heartbeat_at")
         bench.name = "w2"
         assert bench.run(bench.configure(relay.host, relay.port), "--drain", "--for", "60s") == 0
     assert bench.statuses() == Counter(sent=10)

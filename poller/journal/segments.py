@@ -1,0 +1,202 @@
+"""Segments: the files of a journal. A magic number, a header, then frames, each with length, checksum and position.
+
+Rule 1. A segment's room is taken from the disk when it is made, so that appending to it needs none.
+Rule 2. Reading ends at the first frame that does not fit. Zeros are the room that is left; the beginning of a frame and
+        then zeros is a record that was never finished; anything else is damage.
+Rule 3. Each frame says up to which position everything had been synced when it was written.
+
+Raises OSError, with the path in it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import struct
+import zlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+MAGIC = b"POLLERJ1"
+SUFFIX = ".journal"
+SIZE = 8 * 1024 * 1024
+"""Bytes: some ten thousand messages, and little to read at a start."""
+
+_HEADER_MOST = 4096
+_FRAME = struct.Struct("<IIQQ")  # length of the payload, checksum of all that follows, position, synced up to
+_CHECKED = struct.Struct("<QQ")
+FRAME_BYTES = _FRAME.size
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Header:
+    """Whose segment it is.
+
+    `first` is the position of its first record, `applied` what was written down by then, `boot` the kernel's name of
+    its own life. `whole` says that what earlier lives left behind is known completely.
+    """
+
+    outbox: str
+    identity: str
+    incarnation: int
+    boot: str
+    sync: str
+    first: int
+    applied: int
+    whole: bool
+
+
+class Frame(NamedTuple):
+    """One record as it was read."""
+
+    position: int
+    synced: int
+    payload: bytes
+
+
+class Segment:
+    """A segment that is being written."""
+
+    def __init__(self, path: Path, size: int) -> None:
+        self.path = path
+        self._size = size
+        self._used = 0
+        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        try:
+            _allocate(self._fd, size)
+        except OSError as error:
+            os.close(self._fd)
+            path.unlink(missing_ok=True)
+            raise OSError(error.errno, error.strerror, str(path)) from error
+
+    @property
+    def room(self) -> int:
+        """Bytes that can still be appended, frames included."""
+        return self._size - self._used
+
+    @property
+    def is_gone(self) -> bool:
+        """Somebody has removed or replaced the file."""
+        try:
+            there = self.path.stat()
+        except FileNotFoundError:
+            return True
+        ours = os.fstat(self._fd)
+        return (there.st_ino, there.st_dev) != (ours.st_ino, ours.st_dev)
+
+    def head(self, header: Header) -> None:
+        """Write the header, which makes the file a segment, and give it its name."""
+        names = {name: getattr(header, name) for name in Header.__slots__}
+        self._write(MAGIC)
+        self.append(header.first, 0, json.dumps(names).encode())
+        final = self.path.with_name(name_of(header.first))
+        self.path.replace(final)
+        self.path = final
+
+    def append(self, position: int, synced: int, payload: bytes) -> None:
+        """Write one record."""
+        checksum = zlib.crc32(payload, zlib.crc32(_CHECKED.pack(position, synced)))
+        self._write(_FRAME.pack(len(payload), checksum, position, synced) + payload)
+
+    def _write(self, data: bytes) -> None:
+        while data:
+            written = os.pwrite(self._fd, data, self._used)
+            self._used += written
+            data = data[written:]
+
+    def sync(self) -> None:
+        """Everything that was appended survives a power cut from now on."""
+        getattr(os, "fdatasync", os.fsync)(self._fd)
+
+    def close(self) -> None:
+        """Give back the room that was not used. Never raises."""
+        with contextlib.suppress(OSError):  # else the next start does it
+            os.ftruncate(self._fd, self._used)
+        os.close(self._fd)
+
+
+def name_of(first: int) -> str:
+    """The file name of the segment that begins with this position; names sort like positions."""
+    return f"{first:016x}{SUFFIX}"
+
+
+def segments(directory: Path) -> list[Path]:
+    """The segments in `directory`, the oldest first."""
+    return sorted(directory.glob(f"*{SUFFIX}"))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Reading:
+    """A segment as it was found: its records, the bytes they take, and whether what follows them is damaged."""
+
+    header: Header
+    frames: list[Frame]
+    used: int
+    damaged: bool
+
+
+def read(path: Path) -> Reading | None:
+    """The segment at `path`; None if it is no segment, or torn before its first record."""
+    data = path.read_bytes()
+    if not data.startswith(MAGIC):
+        return None
+    found = list(_frames(data, len(MAGIC)))
+    header = _header(found[0].payload) if found else None
+    if header is None:
+        return None
+    used = len(MAGIC) + sum(FRAME_BYTES + len(frame.payload) for frame in found)
+    return Reading(header=header, frames=found[1:], used=used, damaged=_is_damaged(data, used))
+
+
+def header_of(path: Path) -> Header | None:
+    """The header alone; None as in `read`."""
+    with path.open("rb") as file:
+        start = file.read(_HEADER_MOST)
+    found = next(_frames(start, len(MAGIC)), None) if start.startswith(MAGIC) else None
+    return _header(found.payload) if found else None
+
+
+def trim(path: Path, reading: Reading) -> None:
+    """Give back the room that a killed process had taken for `path` and did not use. Never raises."""
+    if not reading.damaged and path.stat().st_size > reading.used:
+        with contextlib.suppress(OSError):
+            os.truncate(path, reading.used)
+
+
+def _is_damaged(data: bytes, used: int) -> bool:
+    """There is more behind the last record than the beginning of one."""
+    length = _FRAME.unpack_from(data, used)[0] if used + FRAME_BYTES <= len(data) else 0
+    return any(data[used + FRAME_BYTES + length :])
+
+
+def _frames(data: bytes, offset: int) -> Iterator[Frame]:
+    while offset + FRAME_BYTES <= len(data):
+        length, checksum, position, synced = _FRAME.unpack_from(data, offset)
+        offset += FRAME_BYTES
+        payload = data[offset : offset + length]
+        if not length or zlib.crc32(payload, zlib.crc32(_CHECKED.pack(position, synced))) != checksum:
+            return
+        offset += length
+        yield Frame(position, synced, payload)
+
+
+def _header(payload: bytes) -> Header | None:
+    try:
+        values: Any = json.loads(payload)
+        return Header(**values)
+    except (ValueError, TypeError):
+        return None
+
+
+def _allocate(fd: int, size: int) -> None:
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(fd, 0, size)
+        return
+    block = bytes(64 * 1024)  # where the system has no such call, zeros take the room as well
+    for offset in range(0, size, len(block)):
+        os.pwrite(fd, block[: size - offset], offset)
