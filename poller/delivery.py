@@ -356,6 +356,8 @@ class Delivery:
 
     def _suppressed(self, rows: Iterable[ClaimedRow]) -> dict[str, str]:
         """Of all addresses in `rows`, those on the suppression list: one question for the batch."""
+        if not self.store.suppresses_anyone():
+            return {}
         addresses: set[str] = set()
         for row in rows:
             try:

@@ -14,7 +14,10 @@ Rule 4. One line is one event: control characters are escaped, so that a relay's
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
+import functools
+import json
 import logging
 import re
 import sys
@@ -71,8 +74,53 @@ EVENTS: Final[Mapping[str, str]] = MappingProxyType({
 })  # fmt: skip
 """Every event, and what it means to the person who reads it."""
 
-Logger = structlog.stdlib.BoundLogger
-"""For annotations."""
+_LEVELS = {name: logging.getLevelNamesMapping()[name.upper()] for name in ("debug", "info", "warning", "error")}
+
+
+class Logger(structlog.BoundLoggerBase):
+    """What `get_logger` gives: a method for each level. An event that is not on the list is refused at every level."""
+
+    def debug(self, event: str, **fields: object) -> None:
+        """For whoever looks for a fault."""
+        self.log(logging.DEBUG, event, **fields)
+
+    def info(self, event: str, **fields: object) -> None:
+        """What is as it should be."""
+        self.log(logging.INFO, event, **fields)
+
+    def warning(self, event: str, **fields: object) -> None:
+        """What somebody may want to look at."""
+        self.log(logging.WARNING, event, **fields)
+
+    def error(self, event: str, **fields: object) -> None:
+        """What somebody should look at."""
+        self.log(logging.ERROR, event, **fields)
+
+    def exception(self, event: str, **fields: object) -> None:
+        """An error, with the exception that is being handled."""
+        self.log(logging.ERROR, event, exc_info=True, **fields)
+
+    def log(self, level: int, event: str, **fields: object) -> None:
+        """An event of any level, as `logging` counts them."""
+        if event not in EVENTS:
+            raise ValueError(f"{event!r} is not on the list of events; see poller.log.EVENTS")
+        if level >= _threshold[0]:
+            self._proxy_to_logger(logging.getLevelName(level).lower(), event, **fields)
+
+
+class _Outlet:
+    """Writes lines. A log that can't be written, on a full disk say, must not end the service."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def msg(self, line: str) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            self._stream.write(line + "\n")
+            self._stream.flush()
+
+    debug = info = warning = error = msg
+
 
 _ADDRESS = re.compile(r"[^\s<>\"'(),;:@/\\=\[\]…]+@(?=[\w\[])")
 _CREDENTIALS = re.compile(r"(?<=://)[^\s/@]*:[^\s@]*@")
@@ -98,39 +146,43 @@ def configure(settings: LogSettings, stream: TextIO | None = None) -> None:
     """Send every event, and what libraries log, to `stream` (default stderr). A second call replaces the first."""
     stream = stream or sys.stderr
     is_console = settings.format == "console" or (settings.format == "auto" and stream.isatty())
-    shared: list[Processor] = [structlog.stdlib.add_log_level, structlog.processors.TimeStamper(fmt="iso", utc=True)]
+    rendering = _for_people(is_terminal=stream.isatty()) if is_console else _for_machines()
+    # Our own events go straight to the stream: there is one for each message, and logging's records cost more than all
+    # that is done for it otherwise.
     structlog.configure(
-        processors=[
-            _listed,
-            structlog.stdlib.filter_by_level,
-            *shared,
-            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
-        ],
-        logger_factory=structlog.stdlib.LoggerFactory(),
-        wrapper_class=structlog.stdlib.BoundLogger,
+        processors=[_stamped, *rendering],
+        logger_factory=lambda *_: _Outlet(stream),
+        wrapper_class=Logger,
         cache_logger_on_first_use=False,
     )
-    rendering = _for_people(is_terminal=stream.isatty()) if is_console else _for_machines()
     last = structlog.stdlib.ProcessorFormatter.remove_processors_meta
     formatter = structlog.stdlib.ProcessorFormatter(
-        foreign_pre_chain=[structlog.stdlib.add_logger_name, *shared], processors=[last, *rendering]
+        foreign_pre_chain=[structlog.stdlib.add_logger_name, _stamped], processors=[last, *rendering]
     )
-    _route(logging.getLevelNamesMapping()[settings.level.upper()], formatter, stream)
+    _threshold[0] = _LEVELS[settings.level]
+    _route(_threshold[0], formatter, stream)
 
 
-def _listed(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    if event.get("event") not in EVENTS:
-        raise ValueError(f"{event.get('event')!r} is not on the list of events; see poller.log.EVENTS")
+_threshold = [logging.INFO]
+
+
+def _stamped(_logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+    event["level"] = method
+    event["timestamp"] = dt.datetime.now(dt.UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
     return event
 
 
 def _for_machines() -> list[Processor]:
-    exceptions = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
-    return [
-        structlog.processors.ExceptionRenderer(exceptions),
-        _discreet,
-        structlog.processors.JSONRenderer(ensure_ascii=False),
-    ]
+    render = structlog.processors.ExceptionRenderer(structlog.tracebacks.ExceptionDictTransformer(show_locals=False))
+    encode = json.JSONEncoder(ensure_ascii=False, default=str).encode
+
+    def exceptions(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+        return render(logger, method, event) if "exc_info" in event else event
+
+    def as_json(_logger: WrappedLogger, _method: str, event: EventDict) -> str:
+        return encode(event)
+
+    return [exceptions, _discreet, as_json]
 
 
 def _for_people(*, is_terminal: bool) -> list[Processor]:
@@ -145,9 +197,11 @@ def _for_people(*, is_terminal: bool) -> list[Processor]:
 
 def _discreet(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
     """Rules 2 to 4 for a whole event."""
-    first = [key for key in _FIRST if key in event]
-    others = sorted(event.keys() - set(first))
-    return {key: _traceback(event[key]) if key == "exception" else _public(key, event[key]) for key in first + others}
+    ordered: EventDict = {key: event.pop(key) for key in _FIRST if key in event}
+    ordered["event"] = _public("event", ordered["event"])
+    for key in sorted(event):
+        ordered[key] = _traceback(event[key]) if key == "exception" else _public(key, event[key])
+    return ordered
 
 
 def _traceback(value: object) -> object:
@@ -158,11 +212,11 @@ def _traceback(value: object) -> object:
 
 
 def _public(key: str, value: object) -> object:
+    if value is None or isinstance(value, int | float):
+        return value
+    if _is_private(key):
+        return "…"
     match value:
-        case None | bool() | int() | float():
-            return value
-        case _ if _PRIVATE.search(key.lower()):
-            return "…"
         case Mapping():
             return {str(name): _public(str(name), item) for name, item in value.items()}
         case list() | tuple() | set() | frozenset():
@@ -173,7 +227,14 @@ def _public(key: str, value: object) -> object:
             return _public_text(key, value.decode("latin-1") if isinstance(value, bytes) else str(value))
 
 
+@functools.lru_cache(maxsize=1024)
+def _is_private(key: str) -> bool:
+    return bool(_PRIVATE.search(key.lower()))
+
+
 def _public_text(key: str, text: str) -> str:
+    if text.isprintable() and "@" not in text:
+        return text
     text = _CREDENTIALS.sub("…@", text)
     if key != "message_id":
         text = _ADDRESS.sub(lambda found: shortened(found[0]), text)

@@ -166,6 +166,21 @@ def next_step(
     relay: str | None = None,
 ) -> Step:
     """What becomes of the row. `outcomes` is by recipient address; open recipients it does not name stay open."""
+    if (plain := _plainly_sent(standing, outcomes)) is not None:
+        return _sent_at_once(standing, plain, now=now, phase=phase, relay=relay)
+    return _weighed(standing, outcomes, now=now, chance=chance, settings=settings, phase=phase, relay=relay)
+
+
+def _weighed(
+    standing: Standing,
+    outcomes: Mapping[str, Outcome],
+    *,
+    now: datetime,
+    chance: float,
+    settings: RetrySettings,
+    phase: str | None,
+    relay: str | None,
+) -> Step:
     before = {state.address: state for state in standing.recipients}
     outcomes = {a: o for a, o in outcomes.items() if a in before and before[a].status == "queued"}
     due_at = _due_at(standing, outcomes, now=now, chance=chance, settings=settings)
@@ -195,6 +210,32 @@ def next_step(
         sent_at=max((s.sent_at for s in after.values() if s.sent_at), default=None),
         recipients=tuple(after.values()) if several else (),
         notes=_notes(standing, outcomes, after, several=several),
+        phase=phase,
+        relay=relay,
+    )
+
+
+def _plainly_sent(standing: Standing, outcomes: Mapping[str, Outcome]) -> Sent | None:
+    """The acceptance of a row with one recipient and no history: nearly all of them, and nothing to be weighed."""
+    if len(standing.recipients) > 1 or len(outcomes) != 1 or standing.attempts + standing.doubts + standing.setbacks:
+        return None
+    (recipient,) = standing.recipients
+    outcome = outcomes.get(recipient.address)
+    return outcome if isinstance(outcome, Sent) and recipient.status == "queued" else None
+
+
+def _sent_at_once(standing: Standing, sent: Sent, *, now: datetime, phase: str | None, relay: str | None) -> Step:
+    """What `_weighed` comes to for such a row."""
+    return Step(
+        row_id=standing.row_id,
+        claim_seq=standing.claim_seq,
+        message_id=standing.message_id,
+        status="sent",
+        at=now,
+        attempts=1,
+        reply=sent.reply,
+        queue_id=sent.queue_id or None,
+        sent_at=now,
         phase=phase,
         relay=relay,
     )

@@ -24,11 +24,13 @@ from poller.message.templates import Rendered, Templates
 from poller.message.text import text_from_html
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from poller.message.addresses import Mailbox
     from poller.message.parts import Part
     from poller.message.settings import MessageSettings, TemplateSettings
+
+    Lists = Mapping[Literal["to", "cc", "bcc"], tuple[Mailbox, ...]]
 
 _ATEXT = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+"
 _MESSAGE_ID = re.compile(rf"<{_ATEXT}(?:\.{_ATEXT})*@(?:{_ATEXT}(?:\.{_ATEXT})*|\[[!-Z^-~]+\])>")
@@ -143,7 +145,7 @@ class Composer:
         subject = _rendered_subject(draft, made.subject)
         return Rendered(subject=subject, text=made.text, html=made.html)
 
-    def _redirected(self, lists: dict[Literal["to", "cc", "bcc"], list[Mailbox]]) -> Iterable[str]:
+    def _redirected(self, lists: Lists) -> Iterable[str]:
         """Who would have got the message; of `bcc` only how many (Rule 3)."""
         named = [mailbox for kind in ("to", "cc") for mailbox in lists[kind]]
         if named:
@@ -185,22 +187,29 @@ def _one_address(column: str, text: str) -> Mailbox:
     return found[0]
 
 
-def _mailboxes(draft: Draft) -> dict[Literal["to", "cc", "bcc"], list[Mailbox]]:
+def _mailboxes(draft: Draft) -> Lists:
     """The three lists, each mailbox once."""
+    return _read_lists(draft.recipients, draft.cc, draft.bcc)
+
+
+@lru_cache(maxsize=256)
+def _read_lists(*texts: str | None) -> Lists:
+    """`texts` as in _LISTS. Kept for a while: a row's lists are asked for when it is looked at, and when composed."""
     seen: set[str] = set()
-    lists: dict[Literal["to", "cc", "bcc"], list[Mailbox]] = {}
-    for kind, column in _LISTS:
-        lists[kind] = []
-        for mailbox in _address_list(column, getattr(draft, column)):
+    lists: dict[Literal["to", "cc", "bcc"], tuple[Mailbox, ...]] = {}
+    for (kind, column), text in zip(_LISTS, texts, strict=True):
+        found: list[Mailbox] = []
+        for mailbox in _address_list(column, text):
             if mailbox.wire not in seen:
                 seen.add(mailbox.wire)
-                lists[kind].append(mailbox)
+                found.append(mailbox)
+        lists[kind] = tuple(found)
     if not seen:
         raise Unsendable("recipients", "no address in recipients, cc or bcc; write at least one")
     return lists
 
 
-def _address_fields(lists: dict[Literal["to", "cc", "bcc"], list[Mailbox]], reply_to: list[Mailbox]) -> Iterable[str]:
+def _address_fields(lists: Lists, reply_to: list[Mailbox]) -> Iterable[str]:
     if lists["to"]:
         yield fields.address_field("To", lists["to"])
     elif not lists["cc"]:

@@ -17,6 +17,7 @@ import json
 import time
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
+from weakref import WeakKeyDictionary
 
 import sqlalchemy as sa
 from sqlalchemy import event
@@ -293,6 +294,22 @@ def words_of(error: BaseException) -> str:
     return " ".join(text.split())[:500]
 
 
+_READING: dict[str, dict[str, Any]] = {
+    "sqlite": {"poller_reading": True},
+    # Without BEGIN and COMMIT a question costs one round trip and not three.
+    "postgresql": {"isolation_level": "AUTOCOMMIT"},
+}
+_readers: WeakKeyDictionary[Engine, Engine] = WeakKeyDictionary()
+
+
+def _reader(engine: Engine) -> Engine:
+    """The same engine, for questions."""
+    reader = _readers.get(engine)
+    if reader is None:
+        reader = _readers[engine] = engine.execution_options(**_READING.get(engine.dialect.name, {}))
+    return reader
+
+
 def transaction(engine: Engine, work: Callable[[Connection], T], *, reading: bool = False) -> T:
     """`work` in a transaction of its own, repeated when the server rolled it back as a victim.
 
@@ -300,8 +317,8 @@ def transaction(engine: Engine, work: Callable[[Connection], T], *, reading: boo
     Raises RowsLocked, which is one, when a lock was not given up in time; then it was not. (SQLite has one lock for
     all, and is then away.)
     """
-    if reading and engine.dialect.name == "sqlite":
-        engine = engine.execution_options(poller_reading=True)
+    if reading:
+        engine = _reader(engine)
     for attempt in range(1, SAFE_TRIES + 1):
         try:
             with engine.begin() as connection:

@@ -234,6 +234,11 @@ class Store:
         """A row's attachments in order: name, content_type, content, content_id."""
         return attachments_of(self.engine, row_id)
 
+    def suppresses_anyone(self) -> bool:
+        """Whether there is anybody on the suppression list."""
+        query = sa.select(suppression.c.address).limit(1)
+        return self._read(lambda c: c.execute(query).first()) is not None
+
     def suppressed(self, addresses: Collection[str]) -> dict[str, str]:
         """Of `addresses`, those on the suppression list, themselves or by `@domain`, with the reason."""
         wanted = {key for address in addresses for key in _suppression_keys(address)}
@@ -396,6 +401,9 @@ def _reply_of(row: Any) -> Reply | None:
     return Reply(code=row.reply_code, status=row.reply_status or "", text=row.reply_text or "")
 
 
+_DRAFT = slice(CLAIM_COLUMNS.index(outbox.c[DRAFT_COLUMNS[0]]), CLAIM_COLUMNS.index(outbox.c[DRAFT_COLUMNS[-1]]) + 1)
+
+
 def _as_claimed(row: Any, known: Mapping[str, RecipientState], attached: Collection[int]) -> ClaimedRow:
     return ClaimedRow(
         id=row.id,
@@ -414,7 +422,7 @@ def _as_claimed(row: Any, known: Mapping[str, RecipientState], attached: Collect
         relay=row.relay,
         batch=row.batch,
         domain=row.domain,
-        content={name: getattr(row, name) for name in DRAFT_COLUMNS},
+        content=dict(zip(DRAFT_COLUMNS, row[_DRAFT], strict=True)),
         known=known,
         has_attachments=row.id in attached,
     )

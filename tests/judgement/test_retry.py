@@ -12,7 +12,20 @@ from hypothesis import strategies as st
 
 from poller.exchange import Reply
 from poller.outcome import Blame, Deferred, Expired, Failed, InDoubt, Outcome, Sent, Suppressed
-from poller.retry import Note, OnDoubt, RecipientState, RetrySettings, Standing, Step, fold, next_step, refused
+from poller.retry import (
+    MOST_DEATHS,
+    Note,
+    OnDoubt,
+    RecipientState,
+    RetrySettings,
+    Standing,
+    Step,
+    _weighed,
+    died,
+    fold,
+    next_step,
+    refused,
+)
 
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
 DEFAULTS = RetrySettings()
@@ -162,6 +175,26 @@ def test_the_rows_status_is_the_fold_of_its_recipients(situation: Situation) -> 
     if found.recipients:
         assert found.status == fold(state.status for state in found.recipients)
     assert len(found.recipients) == (len(standing.recipients) if len(standing.recipients) > 1 else 0)
+
+
+SHORT_WAY = st.builds(
+    lambda status, expires_at, queue_id: (
+        row(recipient(status=status), expires_at=expires_at),
+        {"a@example.com": replace(SENT, queue_id=queue_id)},
+    ),
+    st.sampled_from(["queued", "queued", "sent"]),
+    st.none() | st.just(NOON + timedelta(hours=1)),
+    st.sampled_from(["", "4F1A"]),
+)
+
+
+@given(SHORT_WAY | SITUATIONS.map(lambda drawn: drawn[:2]), A_FEW_SETTINGS)
+def test_the_short_way_for_a_plain_success_ends_where_the_long_one_does(
+    situation: tuple[Standing, dict[str, Outcome]], settings: RetrySettings
+) -> None:
+    standing, outcomes = situation
+    facts: dict[str, Any] = {"now": NOON, "chance": 0.5, "settings": settings, "phase": "end", "relay": "r:25"}
+    assert next_step(standing, outcomes, **facts) == _weighed(standing, outcomes, **facts)
 
 
 @given(SITUATIONS)
@@ -596,3 +629,16 @@ def test_a_refusal_of_us_is_given_time_at_once_and_a_421_is_not_the_rows(code: i
     said = Deferred(blame=Blame.SESSION, reason="no", reply=Reply(code=code, text="no"))
     found = step(row(), said)
     assert (waited(found) if found.due_at else None) == expected
+
+
+# ---- deaths
+
+
+def test_a_row_that_killed_its_worker_lets_others_go_first_and_fails_at_last() -> None:
+    facts: dict[str, Any] = {"now": NOON, "chance": 0.5, "settings": DEFAULTS}
+    first, second, last = (died(row(), deaths, **facts) for deaths in range(1, MOST_DEATHS + 1))
+    assert [step.status for step in (first, second, last)] == ["queued", "queued", "failed"]
+    assert (first.due_at, second.due_at) == (NOON + timedelta(seconds=60), NOON + timedelta(seconds=120))
+    assert {step.attempts for step in (first, second, last)} == {0}
+    assert [step.notes[0].outcome for step in (first, second, last)] == ["died", "died", "died"]
+    assert last.error == "composing it has killed the worker 3 times"
