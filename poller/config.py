@@ -207,6 +207,11 @@ def _is_loopback(host: str) -> bool:
     return name == "localhost" or name.endswith(".localhost")
 
 
+def _nothing_to_hear(config: Config) -> str:
+    deaf = config.poll.listen and not config.database.url.startswith("postgresql")
+    return "only PostgreSQL notifies; leave it out for the database in database.url" if deaf else ""
+
+
 def _retry_backwards(config: Config) -> str:
     backwards = config.retry.longest < config.retry.first
     return "the waits would shrink; retry.longest must be at least retry.first" if backwards else ""
@@ -233,6 +238,7 @@ _CHECKS: tuple[tuple[tuple[str, ...], Callable[[Config], str]], ...] = (
     (("smtp.username", "smtp.password"), _password_missing),
     (("smtp.password", "smtp.username"), _username_missing),
     (("smtp.security", "smtp.username", "smtp.host"), _clear_text),
+    (("poll.listen", "database.url"), _nothing_to_hear),
     (("retry.longest", "retry.first"), _retry_backwards),
     (("worker.takeover", "smtp.end_timeout"), _takeover_early),
     (("worker.heartbeat", "worker.takeover"), _heartbeat_slow),

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from datetime import datetime
 
+    from poller.ahead import Ahead
     from poller.exchange import Exchange, Message, Reply
     from poller.journal import Journal
     from poller.ledger import Ledger
@@ -67,6 +68,7 @@ class Delivery:
     courier: Courier
     composer: Composer
     ledger: Ledger
+    ahead: Ahead
     rest: Rest
     retry: RetrySettings
     recipients_at_once: int
@@ -86,6 +88,7 @@ class Delivery:
     _say_relay: OnChange = field(init=False)
     _begun: dict[int, Prepared] = field(default_factory=dict)
     _committed: set[int] = field(default_factory=set)
+    _suppresses: dict[str, str] = field(default_factory=dict)
     _now: datetime = field(init=False)
     _now_at: float = field(init=False)
     _delivered: bool = False
@@ -103,11 +106,12 @@ class Delivery:
         """Send `rows` in order, over one session after another, until all are settled or the relay must rest."""
         pending = deque(rows)
         self._set_clock(pending)
-        suppressed = self._suppressed(pending)
+        self._suppresses = self._suppressed(pending)
+        self.ahead.begin(len(pending))
         try:
             while pending and self._may_go_on() and self._rested():
                 self.courier.open()
-                self._one_session(self._messages(pending, suppressed))
+                self._one_session(self._messages(pending))
         except RelayTrouble as trouble:
             self.troubled(trouble)
         except LeaseEnded:
@@ -249,17 +253,25 @@ class Delivery:
 
     # --- from row to message ---
 
-    def _messages(self, pending: deque[ClaimedRow], suppressed: Mapping[str, str]) -> Iterator[Message]:
+    def _messages(self, pending: deque[ClaimedRow]) -> Iterator[Message]:
         """The messages of `pending`, composed one by one as the wire asks for them."""
         # The record first: it may wait for the database, and the lease may have ended meanwhile.
-        while pending and self.ledger.flush_if_due() and self._may_go_on() and not self._must_rest():
+        while self.ledger.flush_if_due() and self._may_go_on() and not self._must_rest() and self._has_more(pending):
             self.progressed()
             if self._taken_back(pending):
                 return
-            message = self._message(pending[0], suppressed)
+            message = self._message(pending[0])
             pending.popleft()  # only now: a database that goes away meanwhile leaves the row to be handed back
             if message is not None:
                 yield message
+
+    def _has_more(self, pending: deque[ClaimedRow]) -> bool:
+        """Whether there is a row to go on with; what was claimed ahead joins those in hand."""
+        if rows := self.ahead.rows(len(pending)):
+            self._set_clock(rows)
+            self._suppresses |= self._suppressed(rows)
+            pending.extend(rows)
+        return bool(pending)
 
     def _taken_back(self, pending: deque[ClaimedRow]) -> bool:
         """Look now and then whether an operator has paused or cancelled rows not begun. True: none are left."""
@@ -275,7 +287,7 @@ class Delivery:
             pending.extend(remaining)
         return not pending
 
-    def _message(self, row: ClaimedRow, suppressed: Mapping[str, str]) -> Message | None:
+    def _message(self, row: ClaimedRow) -> Message | None:
         """The row as a message for the recipients that are open; None when it was settled without one."""
         self.journal.begin(row.id, row.claim_seq)
         files = tuple(Attachment(**found) for found in self.store.attachments(row.id)) if row.has_attachments else ()
@@ -284,7 +296,7 @@ class Delivery:
                 row,
                 files,
                 composer=self.composer,
-                suppressed=suppressed,
+                suppressed=self._suppresses,
                 now=self._time(),
                 at_once=self.recipients_at_once,
             )
@@ -374,6 +386,7 @@ class Delivery:
             if left.row.id in self._committed and left.message is not None:
                 self._settle(unanswered(left.message, self.courier.relay, "the session was given up"))
         self._begun.clear()
+        pending.extend(self.ahead.rest())
         self._give_back(pending)
 
     def _give_back(self, pending: deque[ClaimedRow]) -> None:

@@ -1,6 +1,7 @@
 """The ledger: outcomes on their way into the database.
 
-Rule 1. Outcomes are written in groups, by size and by time; a single one at low load is written at once.
+Rule 1. Outcomes are written in groups, by size and by time; a single one at low load is written at once. The
+        bookkeeper, a thread of its own, writes one group while the next is gathered, and never more than one.
 Rule 2. The record is retried, never the send. While a group is overdue nothing more is begun.
 Rule 3. A row that can't be written (locked by someone, say) is set aside, holds up no other, and is tried again and
         again; after STUBBORN_TRIES it is given up in words, unless it was accepted: a 250 is never given up. Too many
@@ -25,6 +26,7 @@ from poller.outbox.rows import Late
 if TYPE_CHECKING:
     import threading
     from collections.abc import Callable
+    from concurrent.futures import Executor, Future
 
     from poller.journal import Journal
     from poller.log import Logger
@@ -58,6 +60,7 @@ class Ledger:
         self,
         store: Store,
         *,
+        bookkeeper: Executor,
         clock: Callable[[], float],
         journal: Journal,
         abandon: threading.Event,
@@ -66,6 +69,7 @@ class Ledger:
         log: Logger,
     ) -> None:
         self._store = store
+        self._bookkeeper = bookkeeper
         self._clock = clock
         self._journal = journal
         self._abandon = abandon
@@ -74,6 +78,7 @@ class Ledger:
         self._log = log
         self._say = OnChange(log)
         self._pending: list[Step] = []
+        self._writing: tuple[list[Step], Future[Recorded]] | None = None
         self._since = 0.0
         self._stubborn: dict[int, tuple[Step, int]] = {}
         self._stubborn_next = 0.0
@@ -84,22 +89,47 @@ class Ledger:
     @property
     def in_hand(self) -> set[int]:
         """Ids of the rows whose outcome is known and not written."""
-        return {step.row_id for step in self._pending} | set(self._stubborn)
+        writing = self._writing[0] if self._writing else ()
+        return {step.row_id for step in (*self._pending, *writing)} | set(self._stubborn)
 
     def add(self, step: Step) -> None:
-        """Take one outcome; write the group if it is full or has waited long enough."""
+        """Take one outcome; have the group written if it is full or has waited long enough."""
         if not self._pending:
             self._since = max(self._since, self._clock() - GROUP_AGE_S)
         self._pending.append(step)
         if len(self._pending) >= GROUP or self._clock() - self._since >= GROUP_AGE_S:
+            self._harvest()
+            self._hand_over()
+
+    def _hand_over(self) -> None:
+        """Give the group to the bookkeeper and go on."""
+        if self._away:
             self.flush()
+            return
+        steps, self._pending = self._pending, []
+        self._since = self._clock()
+        self._journal.sync_group()
+        writing = self._bookkeeper.submit(self._store.record, steps, position=self._journal.position())
+        self._writing = (steps, writing)
+
+    def _harvest(self) -> None:
+        """See what became of the group that is being written; waits for it. What could not be written is taken back."""
+        if self._writing is None:
+            return
+        steps, writing = self._writing
+        self._writing = None
+        try:
+            self._note(writing.result(), steps)
+        except DatabaseUnavailable as why:
+            self._pending = [*steps, *self._pending]
+            self._say_away(str(why))
 
     def record_orphan(self, step: Step, *, holder: str) -> bool:
         """Write down at once what became of another's row, or of one that we held in an earlier life.
 
         False: it is locked by someone. Ours is tried again from here; another's stays an orphan and is found again.
         """
-        recorded = self._store.record([step], holder=holder, position=self._journal.applied_by)
+        recorded = self._store.record([step], holder=holder, position=self._journal.position())
         if recorded.stubborn and holder != self._store.worker:
             return False
         self._note(recorded, [step])
@@ -107,12 +137,13 @@ class Ledger:
 
     def flush(self) -> bool:
         """Write everything down. False: the database is away and a stop was asked for, the rest is still in hand."""
+        self._harvest()
         self._retry_stubborn()
         pause = AWAY_FIRST_S
         while self._pending:
             try:
                 self._journal.sync_group()
-                self._note(self._store.record(self._pending, position=self._journal.applied_by), self._pending)
+                self._note(self._store.record(self._pending, position=self._journal.position()), self._pending)
             except DatabaseUnavailable as why:
                 self._say_away(str(why))
                 if self._abandon.wait(pause):
@@ -136,8 +167,12 @@ class Ledger:
 
     def flush_if_due(self) -> bool:
         """Write an overdue group. False as `flush` says it: then nothing more may be begun."""
+        if self._writing is not None and self._writing[1].done():
+            self._harvest()
         if self._pending and self._clock() - self._since >= GROUP_AGE_S:
-            return self.flush()
+            if self._writing is not None or self._away:
+                return self.flush()
+            self._hand_over()
         self._retry_stubborn()
         return True
 
@@ -157,7 +192,7 @@ class Ledger:
             return
         for step, tries in list(self._stubborn.values()):
             try:
-                recorded = self._store.record([step], position=self._journal.applied_by)
+                recorded = self._store.record([step], position=self._journal.position())
             except DatabaseUnavailable:
                 self._unsure.set()
                 return

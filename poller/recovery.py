@@ -67,7 +67,7 @@ class Recovery:
             known += len(chunk)
         self.delivery.settle_withheld()
         if known:
-            self.store.note_position(self.journal.applied_by(()))
+            self.store.note_position(self.journal.position()(()))
             self.log.info("journal.replayed", messages=known)
         return known
 

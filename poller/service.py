@@ -21,6 +21,7 @@ import signal
 import socket
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor as Executor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -31,6 +32,7 @@ from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.schedulers.background import BackgroundScheduler
 
 from poller import __version__
+from poller.ahead import Ahead
 from poller.delivery import Delivery
 from poller.exchange import RelayTrouble
 from poller.journal import Journal, JournalTrouble
@@ -41,6 +43,7 @@ from poller.message import Composer
 from poller.outbox import report
 from poller.outbox.database import DatabaseRefused, DatabaseUnavailable, connect
 from poller.outbox.guard import hold, home_of, stranger
+from poller.outbox.listen import Ear
 from poller.outbox.migrate import SchemaTrouble, require_current
 from poller.outbox.rows import NameTaken
 from poller.outbox.store import Store
@@ -107,12 +110,14 @@ class Service:
         self._wishes: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._idle = threading.Event()
         self._idle.set()
+        self._woken = threading.Event()
         self._name = config.worker.name or socket.gethostname()
         where = config.worker.state_dir
         self._state = StateDirectory(Path(where) if where else default_directory(self._name, os.environ))
         self._engine = connect(config.database)
         self._home = home_of(config.database)
         self._unsure = threading.Event()
+        self._bookkeeper = Executor(1, thread_name_prefix="bookkeeper")
         self._incarnation: int | None = None
         self._to_take_up: _Life | None = None
         self._lease = Lease(boot_clock, config.worker.takeover, spare=config.smtp.end_timeout + TRANSACTION_SPARE_S)
@@ -132,6 +137,7 @@ class Service:
             job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},
         )
         self._wire_up()
+        self._ear = Ear(self._engine, heard=self._wake, lost=self._ear_lost) if config.poll.listen else None
 
     def _wire_up(self) -> None:
         config = self.config
@@ -147,6 +153,7 @@ class Service:
         )
         self.ledger = Ledger(
             self.store,
+            bookkeeper=self._bookkeeper,
             clock=self._clock,
             journal=self.journal,
             abandon=self._abandon,
@@ -159,6 +166,13 @@ class Service:
             courier=self.courier,
             composer=composer,
             ledger=self.ledger,
+            ahead=Ahead(
+                bookkeeper=self._bookkeeper,
+                claim=self.store.claim_ahead,
+                batch=config.poll.batch_size,
+                may_claim=self._may_claim_ahead,
+                unavailable=self._database_lost,
+            ),
             rest=Rest(first=config.smtp.rest_first, longest=config.smtp.rest_longest),
             retry=config.retry,
             recipients_at_once=config.smtp.max_recipients_per_message,
@@ -204,6 +218,8 @@ class Service:
             self._listen_to_signals()
         self._schedule(self._scheduler)
         self._scheduler.start()
+        if self._ear is not None:
+            self._ear.start()
         try:
             crashed = self._watch()
         finally:
@@ -253,6 +269,8 @@ class Service:
     def _shut_down(self, scheduler: BackgroundScheduler) -> None:
         self._log.info("worker.stopping", worker=self._name)
         self._stop.set()
+        if self._ear is not None:
+            self._ear.stop()
         scheduler.pause()
         if not self._wait_until_idle(self.config.worker.stop_timeout):
             self._abandon.set()
@@ -261,6 +279,7 @@ class Service:
         scheduler.shutdown(wait=self._idle.is_set())
         self.courier.close()
         self._sign_off()
+        self._bookkeeper.shutdown(wait=self._idle.is_set())
         self.journal.close()
         self._engine.dispose()
         self._state.release()
@@ -288,15 +307,31 @@ class Service:
 
     # --- the delivering thread ---
 
+    def _wake(self) -> None:
+        """New rows may be there: look at once.
+
+        By a job of its own: to move the tick forward while it is just ending would be in vain. A look that is still
+        waiting for its turn is enough.
+        """
+        self._woken.set()
+        if self._idle.is_set() and not self._stop.is_set():
+            now = datetime.now(UTC)
+            look = self._scheduler.add_job
+            look(
+                self._tick, "date", run_date=now, id="look", executor="deliver", replace_existing=True, max_instances=2
+            )
+
+    def _ear_lost(self, why: str) -> None:
+        self._say.say("warning", "database.unavailable", about="ear", fingerprint=why, reason=why)
+
     def _tick(self) -> None:
         self._idle.clear()  # before looking at `stop`: who stops us waits for this
+        self._woken.clear()
         try:
             if not self._stop.is_set():
                 self._drain()
         except DatabaseUnavailable as why:
-            self._say.say("error", "database.unavailable", about="database", fingerprint=str(why), reason=str(why))
-            self._database_away = True
-            self._unsure.set()
+            self._database_lost(why)
             if self.mode == "once":
                 self._wishes.put("done")
         except JournalTrouble as why:
@@ -308,6 +343,8 @@ class Service:
             if not self._stop.is_set():  # the scheduler's own lock is held while it shuts down
                 self._leave_the_line()
             self._idle.set()
+            if self._woken.is_set():  # somebody called while nobody listened
+                self._wake()
 
     def _leave_the_line(self) -> None:
         """The session may be of use to the next tick for `idle_close` seconds, and no longer."""
@@ -322,13 +359,19 @@ class Service:
         self._recover()
         nothing_more = False
         try:
-            while not self._stop.is_set() and self._batch():
+            while not self._stop.is_set() and (self._batch() or self._called_again()):
                 self._breathe()
             nothing_more = not self._stop.is_set()
         finally:
             conclude = self.delivery.settle_withheld if nothing_more else self.delivery.excuse_withheld
             conclude()
         self._end_if_done()
+
+    def _called_again(self) -> bool:
+        """New rows came while we looked."""
+        was_called = self._woken.is_set()
+        self._woken.clear()
+        return was_called
 
     def _breathe(self) -> None:
         """Wait between two batches, with nothing unwritten meanwhile."""
@@ -433,6 +476,15 @@ class Service:
         self.delivery.deliver(rows)
         return True
 
+    def _may_claim_ahead(self) -> bool:
+        """A batch that is followed by a pause is a batch, and ends."""
+        return not self.config.poll.batch_pause and self.store.may_claim_ahead and self.delivery.may_begin()
+
+    def _database_lost(self, why: DatabaseUnavailable) -> None:
+        self._say.say("error", "database.unavailable", about="database", fingerprint=str(why), reason=str(why))
+        self._database_away = True
+        self._unsure.set()
+
     def _renew_courier(self) -> None:
         """One whose line was cut when the lease ended is done for."""
         if self._cut and self._lease.allows_another:
@@ -476,7 +528,8 @@ class Service:
         if why:
             self.delivery.trouble = why
             self._say.say("error", "outbox.held", about="home", reason=why)
-        elif self._say.say("info", "outbox.resumed", about="home"):
+        elif self._say.said("outbox.held", about="home"):
+            self._say.say("info", "outbox.resumed", about="home")
             self.delivery.trouble = None
         return bool(why)
 

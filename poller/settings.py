@@ -17,6 +17,8 @@ class PollSettings:
     interval: Seconds = 5.0
     batch_size: Count = 100
     batch_pause: SecondsOrZero = 0.0
+    listen: bool = False
+    """PostgreSQL only: hear of new rows at once."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,6 +19,7 @@ from poller.exchange import RelayTrouble
 from poller.message import Composer
 from poller.outbox.database import DatabaseRefused, DatabaseUnavailable, connect
 from poller.outbox.facts import about
+from poller.outbox.listen import is_installed
 from poller.outbox.migrate import SchemaTrouble
 from poller.smtp.courier import Courier
 
@@ -125,6 +126,8 @@ def _check_database(verdicts: Verdicts, config: Config) -> None:
         else:
             verdicts.good("clock", f"within {CLOCK_DRIFT_S:.0f} s of the database's")
         _check_schema(verdicts, facts)
+        if config.poll.listen and not facts.pending and not facts.trouble and not is_installed(engine):
+            verdicts.bad("listen", "new rows notify nobody ([poll] listen); run: poller migrate")
         engine.dispose()
 
 

@@ -6,6 +6,7 @@ import click
 
 from poller.cli.session import configuration, in_words, out
 from poller.outbox.database import connect
+from poller.outbox.listen import install
 from poller.outbox.migrate import apply, pending
 
 
@@ -22,6 +23,8 @@ def migrate(context: click.Context, *, sql: bool) -> None:
             click.echo(f"-- {migration.name}.sql\n{migration.sql}")
         return
     applied = apply(engine, config.database.schema)
+    if config.poll.listen and install(engine):
+        applied.append("listen.sql")
     where = engine.url.render_as_string(hide_password=True)
     for name in applied:
         out.print(f"applied {name}")

@@ -20,6 +20,7 @@ import contextlib
 import errno
 import itertools
 import time
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
@@ -28,7 +29,7 @@ from poller.journal.entries import Entry, Key, Stage
 from poller.journal.segments import FRAME_BYTES, SIZE, Header, Segment, header_of, read, segments, trim
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from datetime import datetime
     from pathlib import Path
 
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
 Sync = Literal["none", "batch", "message"]
 
+Position = Callable[[Collection[Key]], int]
 BEGUN_MOST = 2 * (FRAME_BYTES + 64)
 """Bytes: the record of a beginning, and that of a position written down."""
 
@@ -254,12 +256,17 @@ class Journal:
             self._say(records.answered(exchange, at))
         self._reserved -= self._room.pop(key, 0)
 
-    def applied_by(self, written: Collection[Key]) -> int:
-        """The position up to which everything is written down, once `written` are as well."""
-        for key, position in self._open.items():
-            if key not in written:
-                return position - 1
-        return self._last
+    def position(self) -> Position:
+        """As of now: the position up to which everything is written down, once certain messages are as well.
+
+        The answer may be asked for in another thread.
+        """
+        unwritten, last = tuple(self._open.items()), self._last
+
+        def once(written: Collection[Key]) -> int:
+            return next((position - 1 for key, position in unwritten if key not in written), last)
+
+        return once
 
     def settled(self, keys: Iterable[Key]) -> None:
         """Nothing more is to be written down about these."""

@@ -123,7 +123,8 @@ def write_position(connection: Connection, writer: Writer, keys: Collection[tupl
         worker.c.identity == writer.identity,
         worker.c.incarnation == writer.incarnation,
     )
-    changed = connection.execute(sa.update(worker).where(mine).values(journal_applied=position)).rowcount
+    ahead = sa.case((worker.c.journal_applied < position, position), else_=worker.c.journal_applied)
+    changed = connection.execute(sa.update(worker).where(mine).values(journal_applied=ahead)).rowcount
     return position if changed else None
 
 

@@ -61,6 +61,7 @@ class Store:
         self._sql = DIALECTS[engine.dialect.name]
         self._key: str | None = None
         self._claim_unconfirmed = False
+        self._strays = False
         self._identity = ""
         self._incarnation = 0
 
@@ -170,7 +171,17 @@ class Store:
 
         `in_hand` are the rows whose outcomes are not recorded yet: they are not mistaken for strays (Rule 4).
         """
-        strays_left = self._claim_unconfirmed and not self._hand_back(outbox.c.id.not_in(list(in_hand)))
+        if self._claim_unconfirmed or self._strays:
+            self._strays = not self._hand_back(outbox.c.id.not_in(list(in_hand)))
+        return self.claim_ahead(limit)
+
+    @property
+    def may_claim_ahead(self) -> bool:
+        """No claim of ours may have happened that we do not know of."""
+        return not (self._claim_unconfirmed or self._strays)
+
+    def claim_ahead(self, limit: int) -> list[ClaimedRow]:
+        """As `claim`, while other rows are in hand that were not begun yet. Only where `may_claim_ahead`."""
         request = ClaimRequest(
             worker=self.worker,
             limit=limit,
@@ -179,7 +190,7 @@ class Store:
         )
         self._claim_unconfirmed = True
         rows = self._write(lambda c: self._claimed(c, self._sql.claim(c, request)))
-        self._claim_unconfirmed = strays_left
+        self._claim_unconfirmed = False
         return rows
 
     def orphans_of(self, silent: Collection[str], *, takeover: float) -> list[ClaimedRow]:
@@ -271,9 +282,9 @@ class Store:
         if not fences:
             return
         try:
-            self._claim_unconfirmed |= not self._hand_back(outbox.c.id.in_(list(fences)), fences)
+            self._strays |= not self._hand_back(outbox.c.id.in_(list(fences)), fences)
         except DatabaseUnavailable:
-            self._claim_unconfirmed = True
+            self._strays = True
             raise
 
     # --- inside ---

@@ -376,3 +376,17 @@ def test_a_few_identical_refusals_are_not_believed_because_we_stop(bench: Bench)
     assert bench.statuses() == Counter(queued=9)
     assert {row.attempts for row in bench.rows()} == {0}
     assert sum(row.setbacks for row in bench.rows()) >= 1
+
+
+@pytest.mark.parametrize("kind", ["postgresql"])
+def test_a_worker_that_listens_sends_a_lone_row_long_before_its_next_look(bench: Bench) -> None:
+    bench.settings = {"poll": {"interval": "10m", "listen": True}}
+    with FaultServer(Faults()) as relay:
+        config = bench.configure(relay.host, relay.port)
+        assert "listen.sql" in bench.poller(config, "migrate").stdout
+        with bench.running(config) as process:
+            bench.wait_for(lambda: any(line["event"] == "worker.started" for line in bench.log()))
+            for sent in range(1, 6):
+                bench.insert(1)
+                bench.wait_for(lambda sent=sent: bench.statuses()["sent"] == sent)
+            terminate(process)

@@ -1,0 +1,62 @@
+"""The next rows, claimed by the bookkeeper while the last ones are being sent.
+
+Rule 1. Never more than a batch is claimed and not begun: what is claimed ahead is what has left meanwhile.
+Rule 2. Whatever was claimed ahead is had by `rows` or by `rest`; nobody forgets a claim.
+Rule 3. A database that is away ends the batch, and is waited for by whoever writes next.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from poller.outbox.database import DatabaseUnavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from concurrent.futures import Executor, Future
+
+    from poller.outbox.rows import ClaimedRow
+
+AT_ONCE = 2
+"""A claim ahead takes at least this part of a batch, halves say: a statement for each row would cost too much."""
+
+
+@dataclass(kw_only=True, slots=True)
+class Ahead:
+    """Belongs to the delivering thread; `claim` runs in the bookkeeper's."""
+
+    bookkeeper: Executor
+    claim: Callable[[int], list[ClaimedRow]]
+    batch: int
+    may_claim: Callable[[], bool]
+    unavailable: Callable[[DatabaseUnavailable], None]
+    _claiming: Future[list[ClaimedRow]] | None = field(default=None)
+    _dry: bool = False
+
+    def begin(self, claimed: int) -> None:
+        """So many rows were claimed: after a whole batch more may be due."""
+        self._dry = claimed < self.batch
+
+    def rows(self, left: int) -> list[ClaimedRow]:
+        """Rows to go on with behind the `left` in hand: none yet, or none at all. Waits only when none are left."""
+        if self._claiming is not None and (not left or self._claiming.done()):
+            return self.rest()
+        wanted = self.batch - left
+        if self._claiming is None and not self._dry and wanted * AT_ONCE >= self.batch and self.may_claim():
+            self._claiming = self.bookkeeper.submit(self.claim, wanted)
+            return self.rows(left) if not left else []
+        return []
+
+    def rest(self) -> list[ClaimedRow]:
+        """What is being claimed, if anything is; waits for it."""
+        claiming, self._claiming = self._claiming, None
+        if claiming is None:
+            return []
+        try:
+            found = claiming.result()
+        except DatabaseUnavailable as why:
+            self.unavailable(why)
+            found = []
+        self._dry = len(found) * AT_ONCE < self.batch
+        return found
