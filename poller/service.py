@@ -476,7 +476,8 @@ class Service:
         if why:
             self.delivery.trouble = why
             self._say.say("error", "outbox.held", about="home", reason=why)
-        elif self._say.say("info", "outbox.resumed", about="home"):
+        elif self._say.said("outbox.held", about="home"):
+            self._say.say("info", "outbox.resumed", about="home")
             self.delivery.trouble = None
         return bool(why)
 
