@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Literal
 
 from poller.journal import entries as records
 from poller.journal.entries import Entry, Key, Stage
-from poller.journal.segments import FRAME_BYTES, SIZE, Header, Segment, header_of, read, segments, trim
+from poller.journal.segments import FRAME_BYTES, SIZE, Header, Segment, first_of, header_of, read, segments, trim
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -38,6 +38,9 @@ if TYPE_CHECKING:
 Sync = Literal["none", "batch", "message"]
 
 Position = Callable[[Collection[Key]], int]
+"""Says how far everything is written down, once certain messages are as well."""
+HEAD_MOST = 1000
+"""Bytes that the header of a segment takes."""
 BEGUN_MOST = 2 * (FRAME_BYTES + 64)
 """Bytes: the record of a beginning, and that of a position written down."""
 
@@ -68,16 +71,19 @@ class Past:
 
     def is_whole(self, *, boot: str, applied: int) -> bool:
         """Whether it holds all that was written beyond `applied` (Rule 3)."""
-        running_on = bool(boot) and self.boot == boot and not self.torn
+        running_on = bool(boot) and self.boot == boot
+        # A process that is killed tears nothing; a power cut may tear what was not synced, which holds no intent then.
+        kept = not self.torn if running_on else self.sync == "message"
         reaches = self.first <= applied + 1 and applied <= self.last
-        return reaches and self.known and (running_on or self.sync == "message")
+        return reaches and self.known and kept
 
 
 class Journal:
     """One worker's journal, within its `state` directory; each outbox has one of its own.
 
     `boot` is the kernel's name of its present life, "" if unknown; `keep` in seconds and `keep_size` in bytes bound
-    what is kept of segments that are applied; `clock` counts seconds as file times do.
+    what is kept of segments that are applied; `clock` counts seconds as file times do. A segment takes `segment_size`
+    bytes, or more where what is under way needs more.
     """
 
     def __init__(
@@ -89,6 +95,7 @@ class Journal:
         keep: float = 0.0,
         keep_size: int = 0,
         clock: Callable[[], float] = time.time,
+        segment_size: int = SIZE,
     ) -> None:
         self.directory = state
         self.boot = boot
@@ -104,7 +111,11 @@ class Journal:
         self._header: Header | None = None
         self._segment: Segment | None = None
         self._prepared: Segment | None = None
+        self._segment_size = segment_size
         self._broken = ""
+        """Why the present segment takes no more records."""
+        self._wanted: int | None = None
+        """Room that could not be had. The present segment still takes what was promised room in it."""
         self._last = 0
         self._synced = 0
         self._open: dict[Key, int] = {}
@@ -121,27 +132,26 @@ class Journal:
         self.directory = self._state / f"journal-{outbox[:12]}"
         try:
             self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._prepared = self._prepared or Segment(self.directory / "next", SIZE)
+            self._prepared = self._prepared or Segment(self.directory / "next", self._segment_size)
             paths = segments(self.directory)
-            headers = {path: header for path in paths[:1] + paths[-1:] if (header := header_of(path))}
-            if not headers:
+            readable = ((path, reading) for path in reversed(paths) if (reading := read(path)))
+            last, reading = next(readable, (None, None))
+            if last is None or reading is None:
                 return Past(torn=bool(paths))
-            reading = read(paths[-1])
-            if reading is None:
-                return Past(torn=True)
-            trim(paths[-1], reading)
+            trim(last, reading)
+            oldest = header_of(paths[0])
         except OSError as error:
             raise self._trouble(error) from error
         header = reading.header
         found = [records.read(frame.payload) for frame in reading.frames]
         positions = [position for record in found if (position := records.position_in(record)) is not None]
         return Past(
-            first=headers.get(paths[0], header).first,
+            first=(oldest or header).first,
             last=reading.frames[-1].position if reading.frames else header.first - 1,
             applied=max([header.applied, *positions]),
             boot=header.boot,
             sync=header.sync,
-            torn=reading.damaged,
+            torn=reading.damaged or last != paths[-1],
             known=header.whole or any(records.is_taken_up(record) for record in found),
         )
 
@@ -176,8 +186,7 @@ class Journal:
     def _records(self, after: int) -> Iterator[tuple[Header, int, bytes]]:
         try:
             paths = segments(self.directory)
-            firsts = [int(path.stem, 16) for path in paths]
-            begin = max((n for n, first in enumerate(firsts) if first <= after + 1), default=0)
+            begin = max((n for n, path in enumerate(paths) if first_of(path) <= after + 1), default=0)
             for path in paths[begin:]:
                 reading = read(path)
                 if reading is None:
@@ -206,6 +215,7 @@ class Journal:
         self._open.clear()
         self._room.clear()
         self._reserved = 0
+        self._set_aside()
         self._turn(0)
 
     def reopen(self, unwritten: Iterable[Entry]) -> None:
@@ -226,8 +236,8 @@ class Journal:
             self._broken = "removed"
             words = f"{self._segment.path} was removed while it was in use; start this worker again"
             raise JournalTrouble(words, is_gone=True)
-        if self._segment is None or self._broken:
-            self._turn(0)
+        if self._segment is None or self._broken or self._wanted is not None:
+            self._turn(self._wanted or 0)
 
     def begin(self, row_id: int, claim_seq: int) -> None:
         """A row is about to be composed. Raises JournalTrouble."""
@@ -324,13 +334,13 @@ class Journal:
     def _turn(self, need: int) -> None:
         """Go on in a new segment, with room for what is under way and `need` more."""
         assert self._header is not None  # noqa: S101 - started
-        size = max(SIZE, self._reserved + need + 2 * BEGUN_MOST)
+        size = max(self._segment_size, self._reserved + need + HEAD_MOST + 2 * BEGUN_MOST)
         try:
             segment = self._prepared or Segment(self.directory / "next", size)
             self._prepared = None
             segment.head(replace(self._header, first=self._last + 1, applied=self.applied))
         except OSError as error:
-            self._broken = str(error)
+            self._wanted = need
             raise self._trouble(error) from error
         old, self._segment = self._segment, segment
         if old is not None:
@@ -339,7 +349,17 @@ class Journal:
                     old.sync()
             old.close()
         self._broken = ""
+        self._wanted = None
         self._prune()
+
+    def _set_aside(self) -> None:
+        """What lies beyond the last position could not be read, and must not be met again among what follows."""
+        try:
+            for path in segments(self.directory):
+                if first_of(path) > self._last + 1:
+                    path.replace(path.with_suffix(".unreadable"))
+        except OSError as error:
+            raise self._trouble(error) from error
 
     def _prune(self) -> None:
         """Rule 5: the oldest go first, and none that holds something to be applied."""
@@ -349,7 +369,7 @@ class Journal:
             total = sum(found.st_size for found in sizes.values())
             for path, following in itertools.pairwise(paths):
                 is_old = self._clock() - sizes[path].st_mtime > self._keep
-                if int(following.stem, 16) > self.applied + 1 or not (is_old or total > self._keep_size):
+                if first_of(following) > self.applied + 1 or not (is_old or total > self._keep_size):
                     return
                 path.unlink()
                 total -= sizes[path].st_size

@@ -2,7 +2,7 @@
 
 Rule 1. A segment's room is taken from the disk when it is made, so that appending to it needs none.
 Rule 2. Reading ends at the first frame that does not fit. Zeros are the room that is left; the beginning of a frame and
-        then zeros is a record that was never finished; anything else is damage.
+        then zeros, as far as it would have reached, is a record that was never finished; anything else is damage.
 Rule 3. Each frame says up to which position everything had been synced when it was written.
 
 Raises OSError, with the path in it.
@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import struct
 import zlib
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ SUFFIX = ".journal"
 SIZE = 8 * 1024 * 1024
 """Bytes: some ten thousand messages, and little to read at a start."""
 
+_NAME = re.compile(rf"[0-9a-f]{{16}}{re.escape(SUFFIX)}")
 _HEADER_MOST = 4096
 _FRAME = struct.Struct("<IIQQ")  # length of the payload, checksum of all that follows, position, synced up to
 _CHECKED = struct.Struct("<QQ")
@@ -66,6 +68,7 @@ class Segment:
         self.path = path
         self._size = size
         self._used = 0
+        self._named = False
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         try:
             _allocate(self._fd, size)
@@ -104,14 +107,18 @@ class Segment:
         self._write(_FRAME.pack(len(payload), checksum, position, synced) + payload)
 
     def _write(self, data: bytes) -> None:
-        while data:
-            written = os.pwrite(self._fd, data, self._used)
-            self._used += written
-            data = data[written:]
+        """All of it or, as far as `close` is concerned, nothing."""
+        done = 0
+        while done < len(data):
+            done += os.pwrite(self._fd, data[done:], self._used + done)
+        self._used += done
 
     def sync(self) -> None:
-        """Everything that was appended survives a power cut from now on."""
+        """Everything that was appended survives a power cut from now on, under the name that it has."""
         getattr(os, "fdatasync", os.fsync)(self._fd)
+        if not self._named:
+            _sync_directory(self.path.parent)
+            self._named = True
 
     def close(self) -> None:
         """Give back the room that was not used. Never raises."""
@@ -126,8 +133,13 @@ def name_of(first: int) -> str:
 
 
 def segments(directory: Path) -> list[Path]:
-    """The segments in `directory`, the oldest first."""
-    return sorted(directory.glob(f"*{SUFFIX}"))
+    """The segments in `directory`, the oldest first. What somebody else has put there is left alone."""
+    return sorted(path for path in directory.glob(f"*{SUFFIX}") if _NAME.fullmatch(path.name))
+
+
+def first_of(path: Path) -> int:
+    """The position with which the segment at `path` begins, by its name."""
+    return int(path.stem, 16)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -169,17 +181,25 @@ def trim(path: Path, reading: Reading) -> None:
 
 
 def _is_damaged(data: bytes, used: int) -> bool:
-    """There is more behind the last record than the beginning of one."""
-    length = _FRAME.unpack_from(data, used)[0] if used + FRAME_BYTES <= len(data) else 0
-    return any(data[used + FRAME_BYTES + length :])
+    """There is more behind the last record than the beginning of one, for which there would have been room."""
+    end = len(data.rstrip(b"\0"))
+    if end <= used:
+        return False
+    length = _FRAME.unpack_from(data, used)[0] if used + FRAME_BYTES <= len(data) else len(data)
+    reach = used + FRAME_BYTES + length
+    # A length that was damaged may reach as far as one likes: then there are whole records behind it.
+    behind = (next(_frames(data, at), None) for at in range(used + 1, end))
+    return reach > len(data) or end > reach or any(frame is not None for frame in behind)
 
 
 def _frames(data: bytes, offset: int) -> Iterator[Frame]:
     while offset + FRAME_BYTES <= len(data):
         length, checksum, position, synced = _FRAME.unpack_from(data, offset)
         offset += FRAME_BYTES
+        if not length or offset + length > len(data):
+            return
         payload = data[offset : offset + length]
-        if not length or zlib.crc32(payload, zlib.crc32(_CHECKED.pack(position, synced))) != checksum:
+        if zlib.crc32(payload, zlib.crc32(_CHECKED.pack(position, synced))) != checksum:
             return
         offset += length
         yield Frame(position, synced, payload)
@@ -200,3 +220,11 @@ def _allocate(fd: int, size: int) -> None:
     block = bytes(64 * 1024)  # where the system has no such call, zeros take the room as well
     for offset in range(0, size, len(block)):
         os.pwrite(fd, block[: size - offset], offset)
+
+
+def _sync_directory(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
