@@ -95,7 +95,7 @@ class Delivery:
         try:
             while pending and self._may_go_on() and self._rested():
                 self.courier.open()
-                self._one_session(self._messages(pending, suppressed))
+                self._one_session(pending, self._messages(pending, suppressed))
         except RelayTrouble as trouble:
             self.troubled(trouble)
         finally:
@@ -140,9 +140,15 @@ class Delivery:
 
     # --- one session ---
 
-    def _one_session(self, messages: Iterator[Message]) -> None:
+    def _one_session(self, pending: deque[ClaimedRow], messages: Iterator[Message]) -> None:
         last: Verdict | None = None
+        in_vain = 0
         for exchange in self.courier.carry(messages):
+            if exchange.unanswered:
+                # First in the next session, where there is nobody before it to end it.
+                pending.insert(in_vain, self._begun.pop(exchange.message.row_id).row)
+                in_vain += 1
+                continue
             last = self._settle(exchange)
             self._refusals = self._refusals + 1 if _refused_us(last) else 0
             if self._refusals >= REFUSALS_OF_US:

@@ -92,7 +92,9 @@ class Exchange:
 
     `rcpt` has one entry per `message.recipients`, in order; None where no reply was read. `lacking` names what the
     relay does not offer and the message needs ("SMTPUTF8", or SIZE in words): then nothing was sent at all.
-    `seconds` is the time the transaction took; `relay` names the relay it was with, as `host:port`.
+    `unanswered`: the session ended before it was this message's turn, and had another one in hand: none of its commands
+    was answered, and its data is not out. `seconds` is the time the transaction took, from the moment the relay had
+    answered the one before; `relay` names the relay it was with, as `host:port`.
     """
 
     message: Message
@@ -104,6 +106,7 @@ class Exchange:
     loss: Loss | None = None
     lacking: str = ""
     end_of_data_sent: bool = False
+    unanswered: bool = False
     seconds: float = 0.0
     relay: str = ""
 
