@@ -7,8 +7,10 @@ Rule 2. With PIPELINING the end of a message and the envelope of the next are on
         Without PIPELINING nothing is sent whose predecessor was refused.
 Rule 3. The end of data clears the relay's state whatever its answer (RFC 5321 section 4.1.1.4), so no RSET stands
         between. A relay that refuses the end and then calls the next MAIL out of sequence all the same has not looked
-        at that message: its envelope is said once more, behind an RSET.
-Rule 4. The end of data is deemed sent when the line has taken its last byte, whatever became of the bytes behind it.
+        at that message: its envelope is said once more, behind an RSET; or it is unanswered, if the session is over.
+Rule 4. A relay may hold back the final reply until it has dealt with the envelope behind it, as Postfix does: the reply
+        is awaited as long as RFC 5321 says, which is ample for both.
+Rule 5. The end of data is deemed sent when the line has taken its last byte, whatever became of the bytes behind it.
 """
 
 from __future__ import annotations
@@ -70,8 +72,10 @@ def _envelope(transaction: Transaction, session: Session) -> Talk[None]:
         yield Send(Phase.MAIL, _group(transaction, session))
     yield from _read_envelope(transaction, session)
     if _was_led_astray(transaction, session):
-        transaction.mail = transaction.data = None
+        transaction.mail = transaction.data = None  # these replies answer the message before
         transaction.rcpt.clear()
+        if session.over:
+            return
         yield Send(Phase.MAIL, _group(transaction, session))
         yield from _read_envelope(transaction, session)
 
@@ -90,8 +94,10 @@ def _read_envelope(transaction: Transaction, session: Session) -> Talk[None]:
 
 def _was_led_astray(transaction: Transaction, session: Session) -> bool:
     """Rule 3: the predecessor was refused, and the relay has not forgotten it."""
-    astray = transaction.mail is not None and transaction.mail.code == BAD_SEQUENCE and not session.over
-    return astray and transaction.ahead and session.reset_due
+    if not (transaction.ahead and session.reset_due):
+        return False
+    astray = transaction.mail is not None and transaction.mail.code == BAD_SEQUENCE
+    return astray and not (session.over and transaction.loss is None)  # 421 is an answer to everybody
 
 
 def _envelope_in_steps(transaction: Transaction, session: Session) -> Talk[None]:

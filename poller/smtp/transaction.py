@@ -107,6 +107,8 @@ class Session:
     window: int = 1
     """How many messages may be unanswered where BDAT is spoken."""
     reset_due: bool = False
+    refusals: int = 0
+    """Transactions by BDAT that did not end with 250."""
     over: str = ""
     """Why no further transaction may begin, "" while one may."""
     deaf: bool = False

@@ -2,12 +2,14 @@
 
 Rule 1. At most `Session.window` messages are unanswered. Each is one group: RSET if due, MAIL, each RCPT, BDAT LAST and
         the content, with no wait between; what the relay refuses it reads and discards.
-Rule 2. Before each message whose predecessor is not known to have ended with 250 stands an RSET. So a refused
-        transaction never leads the next one astray, whatever state the relay keeps after it (RFC 3030 section 2 calls
-        that state indeterminate).
+Rule 2. Before each message whose predecessor is not known to have ended with 250 stands an RSET: RFC 3030 section 2
+        calls the state after a refused chunk indeterminate. Postfix forgets the transaction; Exim keeps it, refuses the
+        next MAIL, and takes the next content for the sender and the recipients of the one before.
 Rule 3. Each message is judged by its own replies. When the session ends, those whose end may have left and whose final
         reply was not read are in doubt; those whose end has not left are not.
-Rule 4. What a hook raises stops the sending at once; what was committed before is still waited for and reported, then
+Rule 4. After a few refusals in a session one message at a time is sent: relays hang up on clients that make many
+        errors, and what is in flight then would be in doubt.
+Rule 5. What a hook raises stops the sending at once; what was committed before is still waited for and reported, then
         it comes out.
 
 There is no 354, and no dot-stuffing. Content is one chunk: an unfinished last chunk delivers nothing, so smaller chunks
@@ -34,6 +36,9 @@ if TYPE_CHECKING:
 MOST_REPLIES = 10_000
 """To come at any time: they wait in our memory while we write, and the reader takes a flood for an attack."""
 
+MOST_REFUSALS = 8
+"""Exim hangs up at the eleventh RSET behind a refused transaction, Postfix at the twentieth error in a row."""
+
 
 def next_by_bdat(
     session: Session, take: Callable[[], Message | None], clock: Callable[[], float]
@@ -54,7 +59,9 @@ def next_by_bdat(
         except LineLost as lost:
             session.over = session.over or lost.loss.reason
             transaction.lose(session.over)
-        session.reset_due = len(session.flight) > 1 or not is_done(transaction.end)
+        accepted = is_done(transaction.end)
+        session.refusals += not accepted
+        session.reset_due = len(session.flight) > 1 or not accepted
     return session.report(clock())
 
 
@@ -70,7 +77,7 @@ def _fill(session: Session, take: Callable[[], Message | None], clock: Callable[
 
 
 def _may_take(session: Session) -> bool:
-    if session.over or session.trouble:
+    if session.over or session.trouble or session.refusals >= MOST_REFUSALS:
         return False
     return sum(len(transaction.message.recipients) + 3 for transaction in session.flight) < MOST_REPLIES
 
@@ -104,7 +111,7 @@ def _say(transaction: Transaction, session: Session) -> Talk[None]:
 def _commit(transaction: Transaction, session: Session) -> Talk[bool]:
     try:
         yield transaction.committing
-    except Exception as trouble:  # noqa: BLE001 - a caller's hook may raise anything; it comes out, later (Rule 4)
+    except Exception as trouble:  # noqa: BLE001 - a caller's hook may raise anything; it comes out, later (Rule 5)
         session.trouble = trouble
         session.flight.pop()
         return False
