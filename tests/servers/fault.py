@@ -433,7 +433,9 @@ class _Session:
         self.taken += 1
         self._forget()
         self._say(b"250 2.0.0 Ok: queued as F%06d\r\n" % number)
-        self._flush()  # whoever has taken a message says so before anything else (RFC 2920 section 3.2)
+        # Whoever has taken a message says so before anything else (RFC 2920 section 3.2). With Nagle's algorithm, as
+        # here, the replies behind it then wait for the client's ACK.
+        self._flush()
         if self._enough(self.faults.close_at_once_after):
             self._end(b"421 4.7.0 that was enough for one session\r\n")
 
