@@ -137,6 +137,18 @@ def test_no_session_leaves_more_doubts_than_its_window(policies: dict[int, Polic
     assert doubts <= size * len(seen.relays)
 
 
+@given(mode=st.sampled_from([LOCKSTEP, OVERLAP, window(3)]), at=st.integers(1, 12), taken=fractions, big=sizes)
+def test_a_broken_write_leaves_exactly_those_in_doubt_whose_end_was_taken(
+    mode: Mode, at: int, taken: float, big: int
+) -> None:
+    """No reply that came with the broken write can be read: what the relay has and did not say so is a doubt."""
+    chance = Chance(cuts=(Cut(at=at, taken=taken, readable=0.0),))
+    seen = carry(one_round(5, big), mode, chance=chance)
+    doubts = {number for number, e in seen.exchanges.items() if ("InDoubt", "message") in judged(e)}
+    sent = {number for number, e in seen.exchanges.items() if e.end}
+    assert {entry.number for entry in seen.ledger} - sent == doubts
+
+
 @pytest.mark.parametrize(
     ("mode", "trips"), [(LOCKSTEP, 4), (OVERLAP, 1), (window(4), 0.25)], ids=["lockstep", "overlap", "window"]
 )
