@@ -24,7 +24,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from poller.cohort import Belief, Cohort
-from poller.exchange import RelayTrouble, unanswered
+from poller.exchange import RelayTrouble
 from poller.log import OnChange, shortened
 from poller.message import Attachment, Unsendable
 from poller.outbox.database import DatabaseUnavailable
@@ -111,7 +111,7 @@ class Delivery:
         try:
             while pending and self._may_go_on() and self._rested():
                 self.courier.open()
-                self._one_session(self._messages(pending))
+                self._one_session(pending, self._messages(pending))
         except RelayTrouble as trouble:
             self.troubled(trouble)
         except LeaseEnded:
@@ -177,9 +177,15 @@ class Delivery:
 
     # --- one session ---
 
-    def _one_session(self, messages: Iterator[Message]) -> None:
+    def _one_session(self, pending: deque[ClaimedRow], messages: Iterator[Message]) -> None:
         last: Verdict | None = None
+        in_vain = 0
         for exchange in self.courier.carry(messages):
+            if exchange.unanswered:
+                # First in the next session, where there is nobody before it to end it.
+                pending.insert(in_vain, self._begun.pop(exchange.message.row_id).row)
+                in_vain += 1
+                continue
             last = self._settle(exchange)
             self._refusals = self._refusals + 1 if _refused_us(last) else 0
             if self._refusals >= REFUSALS_OF_US:
@@ -380,11 +386,10 @@ class Delivery:
 
     def _break_off(self, pending: deque[ClaimedRow]) -> None:
         """Rule 7. After a batch that went to its end there is nothing left to do."""
-        begun = list(self._begun.values())
-        pending.extendleft(left.row for left in reversed(begun) if left.row.id not in self._committed)
-        for left in begun:
-            if left.row.id in self._committed and left.message is not None:
-                self._settle(unanswered(left.message, self.courier.relay, "the session was given up"))
+        if self._committed:  # what could not come out of the courier because something was raised
+            for exchange in self.courier.carry(iter(())):
+                self._settle(exchange)
+        pending.extendleft(left.row for left in reversed(self._begun.values()))
         self._begun.clear()
         pending.extend(self.ahead.rest())
         self._give_back(pending)

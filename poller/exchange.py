@@ -92,7 +92,9 @@ class Exchange:
 
     `rcpt` has one entry per `message.recipients`, in order; None where no reply was read. `lacking` names what the
     relay does not offer and the message needs ("SMTPUTF8", or SIZE in words): then nothing was sent at all.
-    `seconds` is the time the transaction took; `relay` names the relay it was with, as `host:port`.
+    `unanswered`: the session ended before it was this message's turn, and had another one in hand: none of its commands
+    was answered, and its data is not out. `seconds` is the time the transaction took, from the moment the relay had
+    answered the one before; `relay` names the relay it was with, as `host:port`.
     """
 
     message: Message
@@ -104,11 +106,12 @@ class Exchange:
     loss: Loss | None = None
     lacking: str = ""
     end_of_data_sent: bool = False
+    unanswered: bool = False
     seconds: float = 0.0
     relay: str = ""
 
 
-def unanswered(message: Message, relay: str, reason: str, rcpt: tuple[Reply | None, ...] = ()) -> Exchange:
+def answer_lost(message: Message, relay: str, reason: str, rcpt: tuple[Reply | None, ...] = ()) -> Exchange:
     """The exchange of a message whose end of data may have left, and whose answer was never read.
 
     Who was refused at RCPT stays refused; for all others it is as if the line had been lost.

@@ -233,6 +233,8 @@ def judge(exchange: Exchange) -> Verdict:
         begun = exchange.mail is not None and exchange.mail.kind == _GOOD[Phase.MAIL]
         replies = exchange.rcpt if begun and exchange.rcpt else (None,) * len(message.recipients)
         outcomes = tuple(_one(reply, whole) for reply in replies)
+        if exchange.end_of_data_sent and exchange.end is None:
+            outcomes = tuple(_unsure(outcome) for outcome in outcomes)
         if not any(isinstance(outcome, Sent) for outcome in outcomes):
             outcomes = tuple(_patient(outcome) for outcome in outcomes)  # Rule 6
     replies_seen = (exchange.mail, *exchange.rcpt, exchange.data, exchange.end)
@@ -271,6 +273,13 @@ def _one(rcpt: Reply | None, whole: Outcome) -> Outcome:
     if rcpt is None or rcpt.kind == _GOOD[Phase.RCPT]:
         return whole
     return _refusal(Phase.RCPT, rcpt, Blame.RECIPIENT)
+
+
+def _unsure(outcome: Outcome) -> Outcome:
+    """In a window the data is out before the envelope is answered: after nonsense it may have been delivered."""
+    if isinstance(outcome, Deferred) and outcome.reply is not None and outcome.reply.kind not in {4, 5}:
+        return InDoubt(blame=Blame.MESSAGE, reason=f"may have been delivered: {outcome.reason}")
+    return outcome
 
 
 def _patient(outcome: Outcome) -> Outcome:

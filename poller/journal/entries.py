@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from poller.exchange import Exchange, Loss, Message, Phase, Reply, unanswered
+from poller.exchange import Exchange, Loss, Message, Phase, Reply, answer_lost
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -193,7 +193,7 @@ def _message(entry: Entry) -> Message:
 
 def _unanswered(entry: Entry, *, relay: str, rcpt: list[Any]) -> Exchange:
     replies = tuple(_read_reply(reply) for reply in rcpt)
-    return unanswered(_message(entry), relay, "this worker ended before it had the answer", replies)
+    return answer_lost(_message(entry), relay, "this worker ended before it had the answer", replies)
 
 
 def _exchange(entry: Entry, record: list[Any]) -> Exchange:

@@ -243,15 +243,16 @@ class Journal:
         """A row is about to be composed. Raises JournalTrouble."""
         self._make_room(BEGUN_MOST)
         self._say(records.begun(row_id, claim_seq))
-        self._open[row_id, claim_seq] = self._last
+        self._open.setdefault((row_id, claim_seq), self._last)
 
     def compose(self, message: Message) -> None:
         """Its message is ready. Raises JournalTrouble; then the message must not go out."""
         need = records.room_for(message.recipients)
         self._make_room(need)
         self._say(records.composed(message))
-        self._room[message.row_id, message.claim_seq] = need
-        self._reserved += need
+        key = (message.row_id, message.claim_seq)
+        self._reserved += need - self._room.get(key, 0)
+        self._room[key] = need
 
     def commit(self, message: Message, relay: str, rcpt: Sequence[Reply | None]) -> None:
         """The end of its data is about to leave. Raises JournalTrouble; then it must not."""

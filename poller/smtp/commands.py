@@ -1,4 +1,4 @@
-r"""What is said in a mail transaction, as bytes: the envelope, the content with its end; and when to say none of it.
+r"""What is said in a mail transaction, as bytes: envelope, content for DATA or BDAT; and when to say none of it.
 
 Rule 1. No address becomes a command: one with a control character is never sent.
 Rule 2. Dots are doubled so that nothing within the content can end it, at a relay that takes a bare LF for a line end
@@ -41,7 +41,7 @@ def _needs_smtputf8(message: Message) -> bool:
 
 
 def envelope_commands(message: Message, features: Features) -> list[bytes]:
-    """MAIL, each RCPT and DATA, a line each (RFC 5321 section 4.1.1; RFC 1870, 6152 and 6531 for the parameters)."""
+    """MAIL and each RCPT, a line each (RFC 5321 section 4.1.1; RFC 1870, 6152 and 6531 for the parameters)."""
     options = ""
     if features.size:
         options += f" SIZE={len(message.content)}"
@@ -52,7 +52,6 @@ def envelope_commands(message: Message, features: Features) -> list[bytes]:
         options += " SMTPUTF8"
     lines = [f"MAIL FROM:<{message.mail_from}>{options}\r\n".encode()]
     lines += [f"RCPT TO:<{recipient}>\r\n".encode() for recipient in message.recipients]
-    lines.append(b"DATA\r\n")
     return lines
 
 
@@ -66,3 +65,8 @@ def stuffed(message_content: bytes) -> bytes:
     start = b"." if doubled.startswith(b".") else b""
     end = b".\r\n" if not doubled or doubled.endswith(b"\r\n") else b"\r\n.\r\n"
     return b"".join((start, doubled, end))
+
+
+def chunk(message_content: bytes) -> bytes:
+    """Content ready for BDAT (RFC 3030 section 2): as it is, with the last line ended as it would be by DATA."""
+    return message_content if not message_content or message_content.endswith(b"\r\n") else message_content + b"\r\n"

@@ -1,12 +1,14 @@
 """The connection: it owns the socket, waits, and drives conversations.
 
 Rule 1. While it waits to write it also reads, so that two sides that both write can never block each other.
-Rule 2. `LineLost` at a write means that the kernel did not take all of it: the rest will never leave, as the line is
-        closed then. The last byte of the content is among the rest.
+Rule 2. `LineLost` at a write says how many of its bytes the kernel took: those may have left. The rest never will, as
+        the line is closed then. Under TLS a record leaves as a whole, so each write to it is one record at most.
+        What the relay had said before can still be read.
 Rule 3. Each wait ends: by its timeout (of `SmtpSettings`, by phase), by the line's end, or by the bell.
 
 Raises `LineLost` and RelayTrouble, each in words that name the relay's side of it. It does not reconnect, and knows
-nothing of messages. One thread uses it; only the bell is for others.
+nothing of messages. One thread uses it; only the bell is for others. It is longer than most files here: each way in
+which a line can end has its own words.
 """
 
 from __future__ import annotations
@@ -14,22 +16,21 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import select
+import socket
 import ssl
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
 from poller.exchange import Loss, Message, Phase, RelayTrouble, Reply
-from poller.smtp.conversation import Await, Committing, LineLost, Send, StartTls
+from poller.smtp.actions import Await, Committing, LineLost, Send, StartTls
 from poller.smtp.dial import STOPPING, dial, place
-from poller.smtp.replies import NotSmtp, RawReply, ReplyReader
+from poller.smtp.replies import MAX_WAITING, NotSmtp, RawReply, ReplyReader
 from poller.smtp.tls import client_context, in_words
 from poller.units import format_duration
 
 if TYPE_CHECKING:
-    import socket
-
-    from poller.smtp.conversation import Action, Talk
+    from poller.smtp.actions import Action, Talk
     from poller.smtp.settings import SmtpSettings
     from poller.smtp.wake import Bell
 
@@ -39,6 +40,10 @@ Hook = Callable[[Message, tuple[Reply | None, ...]], None]
 
 READ_SIZE = 64 * 1024
 """Bytes per read: more than any group of replies but those to thousands of recipients."""
+TLS_RECORD = 16 * 1024
+"""Bytes, at most (RFC 8446 section 5.1). Of a write of several records OpenSSL does not say which have left."""
+QUICK_ACK: int | None = getattr(socket, "TCP_QUICKACK", None)
+"""Only Linux has it."""
 QUIT_TIMEOUT_S = 2.0
 """For the farewell's reply. RFC 5321 wants it awaited; nothing depends on it, so not for long."""
 
@@ -56,11 +61,14 @@ class Connection:
         self._poll = select.poll()
         self._poll.register(bell.fd, select.POLLIN)
         self._timeouts = _timeouts(settings)
+        self._lost_line: Loss | None = None
+        self._heard = False  # something, since we last wrote
         self.tls = ""
         context = client_context(settings.ca_file) if settings.security == "tls" else None
         self._sock: socket.socket
         self._sock, self.peer, self.our_address = dial(settings.host, settings.port, settings.connect_timeout, bell)
         self._poll.register(self._sock, select.POLLIN)
+        self._polled = select.POLLIN
         if context is not None:
             try:
                 self._begin_tls(context, Phase.CONNECT)
@@ -77,15 +85,17 @@ class Connection:
         return (mapped or address).is_loopback
 
     def drive(self, talk: Talk[T], committing: Hook) -> T:
-        """Hold a conversation to its end. What `committing` raises comes out as it is, with the line closed."""
+        """Hold a conversation to its end. What comes out of it, such as what `committing` raised, closes the line."""
         try:
             action = next(talk)
             while True:
                 try:
                     answer = self._perform(action, committing)
                 except LineLost as lost:
-                    self.abort()
+                    self._close_lost(lost, action)
                     action = talk.throw(lost)
+                except Exception as error:  # noqa: BLE001 - the hook's: the conversation may have something to finish
+                    action = talk.throw(error)
                 else:
                     action = talk.send(answer)
         except StopIteration as end:
@@ -97,20 +107,27 @@ class Connection:
 
     def _perform(self, action: Action, committing: Hook) -> RawReply | str | None:
         match action:
-            case Send():
-                self._write(action.data, action.phase)
             case Await():
                 return self._read_reply(action.phase)
+            case Send():
+                self._write(action.data, action.phase)
             case Committing():
                 committing(action.message, action.rcpt)
             case StartTls():
                 return self._upgrade()
         return None
 
+    def _close_lost(self, lost: LineLost, action: Action) -> None:
+        """Behind a lost write the replies that had come are facts; behind anything else nothing is left to believe."""
+        if not isinstance(action, Send):
+            self._reader = ReplyReader()
+        self._lost_line = self._lost_line or lost.loss
+        self.abort()
+
     # Reading and writing ----------------------------------------------------------------------------------------------
 
     def _read_reply(self, phase: Phase) -> RawReply:
-        deadline = time.monotonic() + self._timeouts[phase]
+        deadline = 0.0
         while True:
             try:
                 reply = self._reader.take()
@@ -118,26 +135,45 @@ class Connection:
                 raise self._lost(phase, str(error)) from error
             if reply is not None:
                 return reply
+            if self._lost_line is not None:
+                raise LineLost(self._lost_line)
+            deadline = deadline or time.monotonic() + self._timeouts[phase]
             if not self._has_pending():
+                if self._heard:
+                    self._acknowledge()
                 self._wait(select.POLLIN, deadline, phase)
             if not self._receive(phase):
                 raise self._lost(phase, "the relay closed the connection")
 
     def _write(self, data: bytes | memoryview, phase: Phase) -> None:
+        if self._lost_line is not None:
+            raise LineLost(self._lost_line)
+        self._heard = False
         rest = memoryview(data)
-        while rest:
-            try:
-                rest = rest[self._sock.send(rest) :]
-            except (BlockingIOError, ssl.SSLWantWriteError):
-                self._wait_to_write(select.POLLOUT | select.POLLIN, phase)
-            except ssl.SSLWantReadError:
-                self._wait_to_write(select.POLLIN, phase)
-            except OSError as error:
-                raise self._broken(phase, error) from error
+        at_once = TLS_RECORD if isinstance(self._sock, ssl.SSLSocket) else len(rest)
+        try:
+            while rest:
+                rest = rest[self._write_some(rest[:at_once], phase) :]
+        except LineLost as lost:
+            lost.taken = len(data) - len(rest)
+            raise
+
+    def _write_some(self, data: memoryview, phase: Phase) -> int:
+        """How many bytes were taken; 0 after a wait."""
+        try:
+            return self._sock.send(data)
+        except (BlockingIOError, ssl.SSLWantWriteError):
+            self._wait_to_write(select.POLLOUT | select.POLLIN, phase)
+        except ssl.SSLWantReadError:
+            self._wait_to_write(select.POLLIN, phase)
+        except OSError as error:
+            raise self._broken(phase, error) from error
+        return 0
 
     def _wait_to_write(self, events: int, phase: Phase) -> None:
-        """Until there is room; each block has the whole of `block_timeout`, and what comes in meanwhile is kept."""
-        ready = self._wait(events, time.monotonic() + self._settings.block_timeout, phase)
+        """Until there is room; each block has the whole time, and what comes in meanwhile is kept."""
+        patience = self._timeouts[phase] if phase is Phase.END else self._settings.block_timeout
+        ready = self._wait(events, time.monotonic() + patience, phase)
         if ready & _READABLE and not self._receive(phase):
             raise self._lost(phase, "the relay closed the connection")
 
@@ -154,11 +190,22 @@ class Connection:
             return False
         except OSError as error:
             raise self._lost(phase, _in_words(error)) from error
+        self._heard = True
         try:
             self._reader.feed(data)
         except NotSmtp as error:
             raise self._lost(phase, str(error)) from error
         return bool(data)
+
+    def _acknowledge(self) -> None:
+        """We heard a part of the replies and have nothing to say to it, so no ACK goes out with our next bytes.
+
+        A relay that writes each reply by itself, with Nagle's algorithm on, would not write the next one before our
+        ACK, and the kernel delays that by 40 ms (RFC 9293 section 3.8.6.3).
+        """
+        if QUICK_ACK is not None:
+            with contextlib.suppress(OSError):
+                self._sock.setsockopt(socket.IPPROTO_TCP, QUICK_ACK, 1)
 
     def _has_pending(self) -> bool:
         """TLS may have decrypted more than was read; the socket shows no sign of it."""
@@ -166,7 +213,7 @@ class Connection:
 
     def _wait(self, events: int, deadline: float, phase: Phase) -> int:
         """What the socket is ready for. Raises LineLost at the deadline and when the bell rings."""
-        self._poll.modify(self._sock, events)
+        self._poll_for(events)
         left = max(0.0, deadline - time.monotonic())
         ready = dict(self._poll.poll(left * 1000))
         has_come = events == select.POLLIN and self._sock.fileno() in ready
@@ -176,19 +223,24 @@ class Connection:
             raise self._lost(phase, f"the relay was silent for {format_duration(self._patience(phase))}")
         return ready[self._sock.fileno()]
 
+    def _poll_for(self, events: int) -> None:
+        if events != self._polled:
+            self._poll.modify(self._sock, events)
+            self._polled = events
+
     def _patience(self, phase: Phase) -> float:
         return self._timeouts.get(phase, self._settings.block_timeout)
 
     def _broken(self, phase: Phase, error: OSError) -> LineLost:
-        """A write failed. A relay that hangs up usually said why; those words may still be in the socket."""
+        """A write failed. What the relay said before it hung up may still be in the socket, as much as it can hold."""
         with contextlib.suppress(LineLost):
-            self._receive(phase)
+            for _ in range(MAX_WAITING // READ_SIZE):
+                if not self._receive(phase):
+                    break
         return self._lost(phase, _in_words(error))
 
     def _lost(self, phase: Phase, reason: str) -> LineLost:
-        said = self._last_words()
-        words = f"{reason}, after saying: {said.reply}" if said is not None else reason
-        return LineLost(Loss(phase=phase, reason=words), said)
+        return LineLost(Loss(phase=phase, reason=reason))
 
     def _last_words(self) -> RawReply | None:
         """The next whole reply that nobody has read."""
@@ -212,6 +264,7 @@ class Connection:
             self._sock, server_hostname=self._settings.host, do_handshake_on_connect=False
         )
         self._poll.register(secure, select.POLLIN)
+        self._polled = select.POLLIN
         try:
             self._shake_hands(secure, phase)
         except (OSError, LineLost) as error:
@@ -238,7 +291,7 @@ class Connection:
 
     def unasked(self) -> str:
         """What the relay did since nobody asked it anything: "" for nothing, else words. Does not wait."""
-        self._poll.modify(self._sock, select.POLLIN)
+        self._poll_for(select.POLLIN)
         ready = self._poll.poll(0)
         if self._bell.rung:
             return STOPPING

@@ -5,14 +5,24 @@
         record(exchange)
     # ended: nothing is pending any more, or not courier.is_open: rest if need be, then open() and carry on
 
-Rule 1. One `Exchange` for each message taken from the iterator, in order. None is taken unless the line was quiet a
-        moment before, so a relay that has closed it costs no row anything.
-Rule 2. `carry` ends when the session does (lost, 421, a reply that does not fit). Whether to rest before the next
+Rule 1. One `Exchange` for each message taken from the iterator, in order, each as soon as its final reply is read.
+        With nothing in flight none is taken unless the line was quiet a moment before, so a relay that has closed it
+        costs no row anything.
+Rule 2. Where the relay allows it, messages are taken ahead: one, whose envelope goes out with the end of the one in
+        hand; or up to `window` unanswered ones (`poller.smtp.window`). None is taken ahead when the session has served
+        its time. When the iterator has none now, nothing is held back. An exchange that is `unanswered` was taken ahead
+        in vain: the session ended before its turn, and it is free to be carried again.
+Rule 3. `carry` ends when the session does (lost, 421, a reply that does not fit). Whether to rest before the next
         `open` is the caller's to decide; what was not taken is still in the caller's iterator. The only session that
         `carry` replaces itself is one that has served its time: `max_messages_per_connection`, `max_connection_age`.
-Rule 3. `committing(message, rcpt)` is called immediately before the bytes that hold the end of its data, `rcpt` being
-        what its recipients were told. What it raises comes out of `carry`, the line is closed, it was not delivered.
-Rule 4. Sent content is not held on to.
+Rule 4. `committing(message, rcpt)` is called immediately before the bytes that hold the end of its data, `rcpt` being
+        what its recipients were told so far (None for those of whom nothing was read: in a window, all). What it raises
+        comes out of `carry`, and the line is closed. Before that, each message committed earlier has been waited for
+        and its exchange has come out. Messages taken and not come out then were not delivered, and are forgotten.
+Rule 5. What the iterator raises comes out of `carry` when all that was taken before has; the session stays.
+Rule 6. An exchange that could not come out, because something else was raised (KeyboardInterrupt, say) or because the
+        caller said `close`, comes out first of the next `carry`, for which no session is needed.
+Rule 7. Sent content is not held on to.
 
 Raises RelayTrouble from `open`, and from `carry` when a planned replacement fails: then no message was taken.
 A courier belongs to one thread; only `interrupt` may be called from others. It never sends a message twice, and judges
@@ -25,13 +35,15 @@ import contextlib
 import functools
 import socket
 import time
-from dataclasses import replace
+from collections import deque
 from typing import TYPE_CHECKING, Any
 
+from poller.smtp.actions import LineLost
 from poller.smtp.connection import Connection
-from poller.smtp.conversation import LineLost, Session, quit_session, transact
+from poller.smtp.conversation import next_exchange, none_ahead, quit_session
 from poller.smtp.dial import place
 from poller.smtp.opening import Handshake, Line, open_session
+from poller.smtp.transaction import Session
 from poller.smtp.wake import Bell
 
 if TYPE_CHECKING:
@@ -54,10 +66,10 @@ def _unheard(_: str, __: dict[str, Any]) -> None:
 class _Line:
     """One open session: the connection, what was agreed on it, and what it has done."""
 
-    def __init__(self, connection: Connection, handshake: Handshake, now: float) -> None:
+    def __init__(self, connection: Connection, handshake: Handshake, session: Session, now: float) -> None:
         self.connection = connection
         self.handshake = handshake
-        self.session = Session(features=handshake.features)
+        self.session = session
         self.opened = self.used = now
         self.messages = 0
 
@@ -84,6 +96,8 @@ class Courier:
         self._events = session_events or _unheard
         self._bell = Bell()
         self._line: _Line | None = None
+        self._left: deque[Exchange] = deque()
+        self._trouble: Exception | None = None
 
     # The session ------------------------------------------------------------------------------------------------------
 
@@ -113,18 +127,21 @@ class Courier:
         Raises RelayTrouble.
         """
         self._drop_if_dead()
-        if self._line is not None and self._has_served_its_time(self._line):
+        if self._line is not None and not self._line.session.flight and self._has_served_its_time(self._line):
             self._take_leave("it has served its time")
         if self._line is None:
             self._line = self._begin()
 
     def close(self) -> None:
-        """Take leave politely, in two seconds at most. Never raises; without a session it does nothing."""
+        """Take leave politely, in two seconds at most. Never raises; without a session it does nothing.
+
+        Within `carry`: what is committed is waited for first, as long as for any final reply; what is not is given up.
+        """
         self._take_leave("closed by us")
 
     def close_if_idle(self) -> None:
         """Take leave if nothing was sent for `idle_close`."""
-        if self._line is not None and self.idle_seconds >= self._settings.idle_close:
+        if self._line is not None and not self._line.session.flight and self.idle_seconds >= self._settings.idle_close:
             self._take_leave("idle")
 
     def interrupt(self) -> None:
@@ -137,30 +154,85 @@ class Courier:
     # The messages -----------------------------------------------------------------------------------------------------
 
     def carry(self, messages: Iterator[Message]) -> Iterator[Exchange]:
-        """An exchange for each message taken, until there is none left or no session to carry it. See Rules 1 and 2."""
+        """An exchange for each message taken, until there is none left or no session to carry it. See the Rules."""
         # Not a generator: between two steps a generator's frame would hold on to the message before.
         return iter(functools.partial(self._next, messages), None)
 
     def _next(self, messages: Iterator[Message]) -> Exchange | None:
+        if self._left:
+            return self._left.popleft()
+        line = self._line
+        if line is None or not line.session.flight:
+            self._raise_trouble()
+            line = self._begun(messages)
+        if line is None:
+            return None
+        exchange = self._advance(line, functools.partial(self._take_ahead, messages))
+        session = line.session
+        if session.over:
+            self._left.extend(self._rest(line))
+            self._drop(session.over)
+        elif session.trouble is not None and not session.flight:
+            self._drop(f"given up within a transaction: {type(session.trouble).__name__}")
+        if exchange is None:
+            self._raise_trouble()
+        return exchange
+
+    def _begun(self, messages: Iterator[Message]) -> _Line | None:
+        """The session with the next message in hand; None if there is no session or no message."""
         self._drop_if_dead()
         if self._line is None:
             return None
         if self._has_served_its_time(self._line):
             self.open()
         message = next(messages, None)
-        return None if message is None else self._carry_one(message, self._line)
+        if message is None:
+            return None
+        self._line.session.begin(message, self._clock())
+        return self._line
 
-    def _carry_one(self, message: Message, line: _Line) -> Exchange:
+    def _take_ahead(self, messages: Iterator[Message]) -> Message | None:
+        """The next message, if the session can take it on and the iterator has one now."""
+        if self._line is None or self._trouble is not None or self._has_served_its_time(self._line):
+            return None
         try:
-            exchange = line.connection.drive(transact(message, line.session, self._clock), self._committing)
+            return next(messages, None)
+        except Exception as trouble:  # noqa: BLE001 - the caller's own; it gets it back (Rule 5)
+            self._trouble = trouble
+            return None
+
+    def _advance(self, line: _Line, take: Callable[[], Message | None]) -> Exchange | None:
+        """The first of the flight, to its end; None if a hook raised and nothing is in flight."""
+        try:
+            exchange = line.connection.drive(next_exchange(line.session, take, self._clock), self._committing)
         except BaseException as error:
-            self._drop(f"given up within a transaction: {type(error).__name__}")
+            self._abandon(line, f"given up within a transaction: {type(error).__name__}")
             raise
         line.used = self._clock()
-        line.messages += not exchange.lacking
-        if line.session.over:
-            self._drop(line.session.over)
-        return replace(exchange, relay=self.relay)
+        if exchange is not None:
+            line.messages += not (exchange.lacking or exchange.unanswered)
+        return exchange
+
+    def _rest(self, line: _Line) -> Iterator[Exchange]:
+        """The flight, to its end: without waiting if the session is over."""
+        while line.session.flight:
+            exchange = self._advance(line, none_ahead)
+            if exchange is not None:
+                yield exchange
+
+    def _abandon(self, line: _Line, reason: str) -> None:
+        """Rules 4 and 6: what may have been delivered comes out later, the rest is forgotten."""
+        for transaction in line.session.flight:
+            if transaction.end_of_data_sent:
+                transaction.lose(reason)
+                self._left.append(transaction.exchange(line.session, self._clock()))
+        line.session.flight.clear()
+        self._drop(reason)
+
+    def _raise_trouble(self) -> None:
+        trouble, self._trouble = self._trouble, None
+        if trouble is not None:
+            raise trouble
 
     # Beginnings and ends ----------------------------------------------------------------------------------------------
 
@@ -175,31 +247,44 @@ class Courier:
         handshake = connection.drive(open_session(self._settings, ends), self._committing)
         facts = {"tls": handshake.tls, "authenticated": handshake.authenticated, "banner": handshake.banner}
         self._events("session.opened", {"relay": self.relay, **facts})
-        return _Line(connection, handshake, self._clock())
+        session = Session(features=handshake.features, relay=self.relay, window=self._settings.window)
+        return _Line(connection, handshake, session, self._clock())
 
     def _has_served_its_time(self, line: _Line) -> bool:
         return (
-            line.messages >= self._settings.max_messages_per_connection
+            line.messages + len(line.session.flight) >= self._settings.max_messages_per_connection
             or self._clock() - line.opened >= self._settings.max_connection_age
         )
 
     def _drop_if_dead(self) -> None:
-        if self._line is not None and (reason := self._line.connection.unasked()):
+        if self._line is not None and not self._line.session.flight and (reason := self._line.connection.unasked()):
             self._drop(reason)
 
     def _take_leave(self, reason: str) -> None:
-        if self._line is None:
+        if self._line is None or not self._landed(self._line, reason):
             return
         with contextlib.suppress(LineLost):
             self._line.connection.drive(quit_session(), self._committing)
         self._line.connection.close()
         self._drop(reason)
 
+    def _landed(self, line: _Line, reason: str) -> bool:
+        """Bring the flight to its end. False: the session ended with it."""
+        session = line.session
+        if session.flight and not any(transaction.end_of_data_sent for transaction in session.flight):
+            session.over, session.deaf = reason, True  # an envelope was said: QUIT would be taken for content
+        self._left.extend(self._rest(line))
+        if session.over or session.trouble:
+            self._drop(session.over or reason)
+            return False
+        return True
+
     def _drop(self, reason: str) -> None:
         line, self._line = self._line, None
         if line is None:
             return
         line.connection.abort()
+        self._trouble = self._trouble or line.session.trouble
         seconds = self._clock() - line.opened
         facts = {"relay": self.relay, "reason": reason, "messages": line.messages, "seconds": seconds}
         self._events("session.closed", facts)

@@ -15,11 +15,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from poller.exchange import Phase, RelayTrouble
-from poller.smtp.conversation import Await, LineLost, Send, StartTls
+from poller.smtp.actions import Await, LineLost, Send, StartTls
 from poller.smtp.replies import DONE, GO_ON, Features
+from poller.smtp.transaction import last_words
 
 if TYPE_CHECKING:
-    from poller.smtp.conversation import Talk
+    from poller.smtp.actions import Talk
     from poller.smtp.replies import RawReply
     from poller.smtp.settings import SmtpSettings
 
@@ -64,8 +65,10 @@ def open_session(settings: SmtpSettings, line: Line) -> Talk[Handshake]:
         if settings.username is not None:
             yield from _log_in(settings, line, features)
     except LineLost as lost:
-        reason = f"{line.relay}: {lost.loss.reason}"
-        raise RelayTrouble(lost.loss.phase, reason, lost.said.reply if lost.said else None) from lost
+        said = yield from last_words()
+        words = f", after saying: {said.reply}" if said else ""
+        reason = f"{line.relay}: {lost.loss.reason}{words}"
+        raise RelayTrouble(lost.loss.phase, reason, said.reply if said else None) from lost
     return Handshake(
         banner=greeting.reply.text, features=features, tls=tls, authenticated=settings.username is not None
     )

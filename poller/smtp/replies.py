@@ -61,6 +61,13 @@ _REMEMBERED_LINE = 64
 
 
 @lru_cache(maxsize=128)
+def _remembered_line(line: bytes) -> RawReply | None:
+    """The reply that this line is, if it is a whole one."""
+    match = _LINE.fullmatch(line)
+    return RawReply(int(match[1]), (match[3] or b"",)) if match and match[2] != b"-" else None
+
+
+@lru_cache(maxsize=128)
 def _remembered_reply(code: int, line: bytes) -> Reply:
     return _reply(code, (line,))
 
@@ -119,8 +126,9 @@ class ReplyReader:
             if end < 0:
                 self._check_unfinished(self._bytes[self._at :])
                 return None
-            line, self._at = self._bytes[self._at : end], end + 1
-            if (reply := self._add(line.removesuffix(b"\r"))) is not None:
+            line, self._at = self._bytes[self._at : end].removesuffix(b"\r"), end + 1
+            whole = _remembered_line(line) if len(line) <= _REMEMBERED_LINE and not self._lines else None
+            if (reply := whole or self._add(line)) is not None:
                 return reply
         return None
 

@@ -32,6 +32,8 @@ class SmtpSettings:
     """For the relay to take a block of content: 3 minutes."""
     end_timeout: Seconds = 600.0
     """For the final reply: 10 minutes. A shorter one causes duplicates."""
+    window: Count = 1
+    """Messages that may be in flight on a relay that offers CHUNKING and PIPELINING: the bound on doubt. 1: off."""
     idle_close: SecondsOrZero = 2.0
     max_messages_per_connection: Count = 1000
     max_connection_age: Seconds = 300.0

@@ -302,6 +302,13 @@ def test_a_line_lost_after_the_end_of_data_is_a_doubt_for_those_who_were_accepte
     assert shorts(exchange) == ["indoubt message", "failed recipient"]
 
 
+def test_nonsense_before_the_end_of_data_is_a_doubt_if_the_data_is_out_all_the_same() -> None:
+    exchange = Exchange(
+        message=message(2), phase=Phase.END, mail=OK, rcpt=(OK, GO_ON), loss=LOST, end_of_data_sent=True
+    )
+    assert shorts(exchange) == ["indoubt message", "indoubt message"]
+
+
 def test_a_refusal_in_the_midst_of_the_content_is_an_answer_and_no_loss() -> None:
     refused = said("552 5.3.4 too much")
     exchange = Exchange(message=message(), phase=Phase.CONTENT, mail=OK, rcpt=(OK,), data=GO_ON, end=refused, loss=LOST)

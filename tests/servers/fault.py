@@ -73,6 +73,7 @@ class Faults:
     """What to offer, and how to fail. Counts of 0 mean never."""
 
     pipelining: bool = True
+    chunking: bool = True
     eight_bit_mime: bool = True
     smtputf8: bool = True
     size: int | None = 0
@@ -242,6 +243,7 @@ class _Session:
         self.mail_from: str | None = None
         self.parameters = ""
         self.recipients: list[str] = []
+        self._chunks: list[bytes] = []
         self._input = b""
         self._output = b""
 
@@ -256,6 +258,8 @@ class _Session:
             verb = line.split(b" ", 1)[0].split(b":", 1)[0].decode("ascii", "replace").upper()
             with self.server.lock:
                 self.server.commands.append(line)
+            if verb == "BDAT":  # whatever the answer, the octets are no commands (RFC 3030 section 2)
+                self._chunks.append(self._read_octets(int(line.split()[1])))
             self._heed(verb, line)
 
     def _greet(self) -> None:
@@ -280,6 +284,7 @@ class _Session:
             "MAIL": self._mail,
             "RCPT": self._rcpt,
             "DATA": self._data,
+            "BDAT": self._bdat,
             "RSET": self._rset,
             "NOOP": self._noop,
             "QUIT": self._quit,
@@ -319,6 +324,7 @@ class _Session:
         auth = f"AUTH={' '.join(faults.mechanisms)}" if faults.old_auth_form else f"AUTH {' '.join(faults.mechanisms)}"
         offers = {
             "PIPELINING": faults.pipelining,
+            "CHUNKING": faults.chunking,
             "8BITMIME": faults.eight_bit_mime,
             "SMTPUTF8": faults.smtputf8,
             f"SIZE {faults.size or ''}".strip(): faults.size is not None,
@@ -394,6 +400,17 @@ class _Session:
             return self._forget()
         return self._take(content)
 
+    def _bdat(self, line: bytes) -> None:
+        if not self.recipients:
+            self._chunks.clear()
+            return self._say(b"554 5.5.1 no valid recipients\r\n")
+        if not line.upper().endswith(b" LAST"):
+            return self._say(b"250 2.0.0 %d octets\r\n" % len(self._chunks[-1]))
+        content = b"".join(self._chunks)
+        if self._answered(".", b"."):
+            return self._forget()
+        return self._take(content)
+
     def _take(self, content: bytes) -> None:
         with self.server.lock:
             number = len(self.server.messages) + 1
@@ -416,6 +433,9 @@ class _Session:
         self.taken += 1
         self._forget()
         self._say(b"250 2.0.0 Ok: queued as F%06d\r\n" % number)
+        # Whoever has taken a message says so before anything else (RFC 2920 section 3.2). With Nagle's algorithm, as
+        # here, the replies behind it then wait for the client's ACK.
+        self._flush()
         if self._enough(self.faults.close_at_once_after):
             self._end(b"421 4.7.0 that was enough for one session\r\n")
 
@@ -426,6 +446,7 @@ class _Session:
     def _forget(self) -> None:
         self.mail_from = None
         self.recipients = []
+        self._chunks = []
 
     # Bytes ------------------------------------------------------------------------------------------------------------
 
@@ -465,14 +486,29 @@ class _Session:
         pieces = [b"\r\n" + self._input]
         size, tail = len(self._input), pieces[0]
         while b"\r\n.\r\n" not in tail:
-            self._input = b""
-            self._fill()
+            self._fill_anew()
             size += len(self._input)
             self._check_content(size)
             tail = tail[-4:] + self._input  # the end may be cut anywhere
             pieces.append(self._input)
         content, _, self._input = b"".join(pieces).partition(b"\r\n.\r\n")
         return (content + b"\r\n").replace(b"\r\n.", b"\r\n")[2:]
+
+    def _read_octets(self, count: int) -> bytes:
+        """Of a chunk."""
+        pieces, size = [self._input], len(self._input)
+        while size < count:
+            self._fill_anew()
+            size += len(self._input)
+            self._check_content(size)
+            pieces.append(self._input)
+        octets = b"".join(pieces)
+        self._input = octets[count:]
+        return octets[:count]
+
+    def _fill_anew(self) -> None:
+        self._input = b""
+        self._fill()
 
     def _check_content(self, size: int) -> None:
         limit = self.faults.drop_within_content

@@ -69,6 +69,19 @@ def test_a_lost_final_reply_is_held_for_a_person_when_told_so(bench: Bench) -> N
     assert found.duplicates == 0
 
 
+@pytest.mark.parametrize("window", [1, 8])
+def test_a_lost_line_costs_a_doubt_for_each_in_flight_and_the_one_taken_ahead_nothing(
+    bench: Bench, window: int
+) -> None:
+    with FaultServer(Faults(drop_unanswered_every=50)) as relay:
+        found = drained(bench, relay, code=1, retry={"on_doubt": "hold"}, smtp={"window": window})
+        lost_replies = sum(1 for message in relay.messages if not message.answered)
+    assert found.statuses["sent"] + found.statuses["in_doubt"] == ROWS
+    assert lost_replies <= found.doubts <= lost_replies * window
+    assert found.duplicates == 0
+    assert sum(row.setbacks for row in bench.rows()) == 0
+
+
 def test_a_recipient_deferred_at_first_is_delivered_at_its_second_attempt(bench: Bench) -> None:
     deferred = {f"user{n}@example.com": 1 for n in range(0, ROWS, 20)}
     with FaultServer(Faults(defer_first=deferred)) as relay:

@@ -10,6 +10,7 @@ from servers import exim, opensmtpd, postfix, sink
 from servers.exim import Exim
 from servers.opensmtpd import OpenSmtpd
 from servers.postfix import Postfix
+from servers.processes import wait_until
 from servers.sink import Sink
 from smtp.letters import courier_to, letter, letters
 
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from servers.certs import Authority, Certificate
+
+    from poller.exchange import Message
+    from poller.smtp.courier import Courier
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +82,57 @@ def test_postfix_refuses_one_recipient_and_all_and_goes_on_after_rset(relay: Pos
     assert str(none.data) == "554 5.5.1 Error: no valid recipients"
 
 
+WINDOW = pytest.mark.parametrize("window", [1, 16], ids=["overlap", "window"])
+
+
+def with_refusals(user: str, refused: str) -> list[Message]:
+    """Of forty messages each fourth has a refused recipient beside a good one, each fifth only a refused one."""
+    recipients = [
+        (refused,) if number % 5 == 0 else (refused, user) if number % 4 == 0 else (user,) for number in range(101, 141)
+    ]
+    return [letter(number, *to) for number, to in enumerate(recipients, 101)]
+
+
+def agrees(courier: Courier, messages: list[Message]) -> list[str]:
+    """Each message has the answers that its recipients call for. Returns the queue ids."""
+    exchanges = list(courier.carry(iter(messages)))
+    courier.close()
+    assert [exchange.message.row_id for exchange in exchanges] == [message.row_id for message in messages]
+    for exchange in exchanges:
+        refused = [recipient.startswith("refused@") for recipient in exchange.message.recipients]
+        assert [reply is not None and reply.kind == 5 for reply in exchange.rcpt] == refused
+        assert bool(exchange.end) != all(refused)
+    return [queue_id(exchange.end) for exchange in exchanges if exchange.end]
+
+
+@WINDOW
+def test_postfix_refuses_recipients_in_the_midst_of_messages_taken_ahead(relay: Postfix, window: int) -> None:
+    def delivered() -> list[bytes]:
+        return [message for message in relay.messages() if b"Delivered-To: w%d@" % window in message]
+
+    courier = courier_to(relay.port, window=window)
+    ids = agrees(courier, with_refusals(f"w{window}@example.test", "refused@example.test"))
+    wait_until(lambda: len(delivered()) == 32, "delivery of 32 messages")
+    assert len(set(ids)) == 32
+    numbers = sorted(int(message.partition(b"Subject: letter ")[2].split()[0]) for message in delivered())
+    assert numbers == [number for number in range(101, 141) if number % 5]
+    assert all(message.endswith(b"\n\nhello\n.\n..two\n") for message in delivered())
+
+
+@WINDOW
+def test_postfix_takes_large_messages_ahead_through_tls(relay: Postfix, authority: Authority, window: int) -> None:
+    contents = [b"Subject: large%d-%d\r\n\r\n" % (window, n) + b".line\r\n" * (n * 20_000) for n in range(1, 5)]
+    courier = courier_to(
+        relay.port, host="localhost", security="starttls", ca_file=str(authority.ca_file), window=window
+    )
+    exchanges = list(courier.carry(letter(n, "user@example.test", content=c) for n, c in enumerate(contents, 1)))
+    courier.close()
+    assert [exchange.end and exchange.end.code for exchange in exchanges] == [250] * 4
+    for number, content in enumerate(contents, 1):
+        body = relay.wait_for(b"Subject: large%d-%d\n" % (window, number)).partition(b"\n\n")[2]
+        assert body == content.replace(b"\r\n", b"\n").partition(b"\n\n")[2]
+
+
 def test_postfix_takes_smtputf8(relay: Postfix) -> None:
     courier = courier_to(relay.port)
     (exchange,) = courier.carry(iter([replace(letter(21, "d\u00f6r@example.test"), smtputf8=True)]))
@@ -129,6 +184,18 @@ def test_exim_takes_messages_byte_for_byte_and_refuses_and_defers_recipients() -
         assert none.data is not None
         assert none.data.kind == 5
         assert server.messages() == [b"hello\n.\n..two\n"] * 2
+
+
+@WINDOW
+def test_exim_refuses_recipients_in_the_midst_of_messages_taken_ahead(window: int) -> None:
+    """It keeps a transaction whose chunk it refused, and takes the next content for that one, were there no RSET."""
+    if reason := exim.available():
+        pytest.skip(reason)
+    with Exim() as server:
+        ids = agrees(courier_to(server.port, window=window), with_refusals("user@b.test", "refused@b.test"))
+        assert len(set(ids)) == 32
+        assert all(name in server.log_text() for name in ids)
+        assert server.messages() == [b"hello\n.\n..two\n"] * 32
 
 
 def test_opensmtpd_which_has_no_pipelining_takes_messages_byte_for_byte_and_refuses_recipients() -> None:

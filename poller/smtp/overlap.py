@@ -1,0 +1,187 @@
+"""The conversation by DATA: message after message, the end of one together with the envelope of the next.
+
+Rule 1. Content goes out only for a recipient that was accepted, after a 354. A 354 with no recipient accepted is
+        answered by a lone dot, which delivers nothing (RFC 2920 section 3.1).
+Rule 2. With PIPELINING the end of a message and the envelope of the next are one write (RFC 2920 section 3.1 lets
+        content be first in a group): one round trip for each message. If there is no next one, the end goes alone.
+        Without PIPELINING nothing is sent whose predecessor was refused.
+Rule 3. The end of data clears the relay's state whatever its answer (RFC 5321 section 4.1.1.4), so no RSET stands
+        between. A relay that refuses the end and then calls the next MAIL out of sequence all the same has not looked
+        at that message: its envelope is said once more, behind an RSET; or it is unanswered, if the session is over.
+Rule 4. A relay may hold back the final reply until it has dealt with the envelope behind it, as Postfix does: the reply
+        is awaited as long as RFC 5321 says, which is ample for both.
+Rule 5. The end of data is deemed sent when the line has taken its last byte, whatever became of the bytes behind it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from poller.exchange import Phase
+from poller.smtp.actions import LineLost, Send
+from poller.smtp.commands import envelope_commands, stuffed
+from poller.smtp.replies import DONE, GO_ON, RawReply
+from poller.smtp.transaction import (
+    AWAIT_DATA,
+    AWAIT_END,
+    BAD_SEQUENCE,
+    LAST_PIECE,
+    goes_on,
+    is_done,
+    out_of_step,
+    read_group,
+    read_mail,
+    read_rcpt,
+    read_rset,
+    record_lost_line,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from poller.exchange import Exchange, Message
+    from poller.smtp.actions import Talk
+    from poller.smtp.transaction import Session, Transaction
+
+
+def next_by_data(session: Session, take: Callable[[], Message | None], clock: Callable[[], float]) -> Talk[Exchange]:
+    """The first of the flight, to its final reply. `take` gives the message to begin ahead, or None."""
+    transaction = session.flight[0]
+    if session.deaf:
+        transaction.lose(session.over)
+    elif not transaction.lacking:
+        try:
+            yield from _envelope(transaction, session)
+            if transaction.phase is Phase.CONTENT:
+                yield from _content(transaction, session, take, clock)
+        except LineLost as lost:
+            yield from record_lost_line(transaction, session, lost)
+        session.reset_due = not is_done(transaction.end)
+    return session.report(clock())
+
+
+# The envelope ---------------------------------------------------------------------------------------------------------
+
+
+def _envelope(transaction: Transaction, session: Session) -> Talk[None]:
+    """Through to the reply to DATA. Ends in `Phase.CONTENT` if the content may follow."""
+    if not session.features.pipelining:
+        yield from _envelope_in_steps(transaction, session)
+        return
+    if not transaction.spoken:
+        yield Send(Phase.MAIL, _group(transaction, session))
+    yield from _read_envelope(transaction, session)
+    if _was_led_astray(transaction, session):
+        transaction.mail = transaction.data = None  # these replies answer the message before
+        transaction.rcpt.clear()
+        if session.over:
+            return
+        yield Send(Phase.MAIL, _group(transaction, session))
+        yield from _read_envelope(transaction, session)
+
+
+def _group(transaction: Transaction, session: Session) -> bytes:
+    transaction.spoken = True
+    transaction.reset_first = session.reset_due
+    reset = b"RSET\r\n" if session.reset_due else b""
+    return b"".join((reset, *envelope_commands(transaction.message, session.features), b"DATA\r\n"))
+
+
+def _read_envelope(transaction: Transaction, session: Session) -> Talk[None]:
+    if (yield from read_group(transaction, session)):
+        yield from _read_data(transaction, session)
+
+
+def _was_led_astray(transaction: Transaction, session: Session) -> bool:
+    """Rule 3: the predecessor was refused, and the relay has not forgotten it."""
+    if not (transaction.ahead and session.reset_due):
+        return False
+    astray = transaction.mail is not None and transaction.mail.code == BAD_SEQUENCE
+    return astray and not (session.over and transaction.loss is None)  # 421 is an answer to everybody
+
+
+def _envelope_in_steps(transaction: Transaction, session: Session) -> Talk[None]:
+    lines = envelope_commands(transaction.message, session.features)
+    if session.reset_due:
+        yield Send(Phase.RSET, b"RSET\r\n")
+        if not (yield from read_rset(transaction, session)):
+            return
+    yield Send(Phase.MAIL, lines[0])
+    if not (yield from read_mail(transaction, session)) or not is_done(transaction.mail):
+        return
+    for line in lines[1:]:
+        yield Send(Phase.RCPT, line)
+        if not (yield from read_rcpt(transaction, session)):
+            return
+    if transaction.has_recipient:
+        yield Send(Phase.DATA, b"DATA\r\n")
+        yield from _read_data(transaction, session)
+
+
+def _read_data(transaction: Transaction, session: Session) -> Talk[None]:
+    transaction.phase = Phase.DATA
+    raw: RawReply = yield AWAIT_DATA
+    transaction.data = reply = raw.reply
+    if not goes_on(transaction, session, reply, GO_ON) or reply.code // 100 != GO_ON:
+        return
+    if transaction.has_recipient:
+        transaction.phase = Phase.CONTENT
+    else:
+        yield from _decline_to_send(transaction, session)
+
+
+def _decline_to_send(transaction: Transaction, session: Session) -> Talk[None]:
+    """Asked for content that nobody is to get.
+
+    The lone dot's reply has no place: it answers no content of ours, and as `end` a 250 would look like delivery.
+    """
+    if any(map(is_done, transaction.rcpt)):
+        # MAIL was refused, yet RCPT and DATA were taken: into whose transaction, only the relay knows.
+        out_of_step(transaction, session, "the relay refused MAIL and then took RCPT and DATA")
+        return
+    yield Send(Phase.DATA, b".\r\n")
+    raw: RawReply = yield AWAIT_DATA
+    if raw.code // 100 == DONE:
+        out_of_step(transaction, session, f"the relay took a message for nobody: {raw.reply}")
+    else:
+        goes_on(transaction, session, raw.reply, DONE)
+
+
+# The content ----------------------------------------------------------------------------------------------------------
+
+
+def _content(
+    transaction: Transaction, session: Session, take: Callable[[], Message | None], clock: Callable[[], float]
+) -> Talk[None]:
+    """The content, its end with what may follow, and the final reply."""
+    if session.over:  # the line was lost behind the end of the message before; only what had come could be read
+        return transaction.lose(session.over)
+    last: bytes | memoryview = stuffed(transaction.message.content)
+    if len(last) > LAST_PIECE:
+        ready = memoryview(last)
+        last = ready[-LAST_PIECE:]
+        yield Send(Phase.CONTENT, ready[:-LAST_PIECE])
+    following = _envelope_behind(session, take, clock)
+    yield transaction.committing
+    transaction.end_of_data_sent = True
+    try:
+        yield Send(Phase.CONTENT, b"".join((last, following)) if following else last)
+    except LineLost as lost:
+        if lost.taken < len(last):
+            transaction.end_of_data_sent = False
+            raise
+        session.over = lost.loss.reason
+    transaction.phase = Phase.END
+    raw: RawReply = yield AWAIT_END
+    transaction.end = reply = raw.reply
+    goes_on(transaction, session, reply, DONE)
+
+
+def _envelope_behind(session: Session, take: Callable[[], Message | None], clock: Callable[[], float]) -> bytes:
+    """Rule 2: of the next message, if there is one now and it can go."""
+    message = take() if session.features.pipelining else None
+    if message is None:
+        return b""
+    following = session.begin(message, clock(), ahead=True)
+    session.reset_due = False
+    return b"" if following.lacking else _group(following, session)
