@@ -36,7 +36,8 @@ PURE = {
 JUDGES = {"poller." + name for name in ("outcome", "retry", "cohort", "rest", "throttle", "exchange", "units")}
 ROOMS = {"poller.outbox", "poller.message", "poller.smtp", "poller.journal"}
 LOG = {"poller.log"}
-DELIVERY = JUDGES | ROOMS | LOG | {"poller.prepare", "poller.ahead", "poller.ledger", "poller.delivery", "poller.lease"}
+BOOKS = {"poller." + name for name in ("bookkeeper", "ahead", "ledger")}
+DELIVERY = JUDGES | ROOMS | LOG | BOOKS | {"poller.prepare", "poller.delivery", "poller.lease"}
 RECOVERY = DELIVERY | {"poller.recovery"}
 SERVICE = RECOVERY | {"poller", "poller.service", "poller.state", "poller.config", "poller.settings"}
 EVERYTHING = SERVICE | {"poller", "poller.cli", "poller.status", "poller.sources"}
@@ -50,7 +51,8 @@ MAY_IMPORT = {
     "poller.outbox": JUDGES | {"poller.outbox"},
     "poller.journal": JUDGES | {"poller.journal"},
     "poller.prepare": JUDGES | {"poller.message", "poller.outbox", "poller.prepare"},
-    "poller.ahead": {"poller.outbox"},
+    "poller.bookkeeper": set(),
+    "poller.ahead": {"poller.outbox", "poller.bookkeeper"},
     "poller.ledger": DELIVERY - {"poller.delivery"},
     "poller.delivery": DELIVERY,
     "poller.recovery": RECOVERY,

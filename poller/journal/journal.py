@@ -233,7 +233,6 @@ class Journal:
     def require(self) -> None:
         """Make sure that the journal can be written. Raises JournalTrouble."""
         if self._segment is not None and not self._broken and self._segment.is_gone:
-            self._broken = "removed"
             words = f"{self._segment.path} was removed while it was in use; start this worker again"
             raise JournalTrouble(words, is_gone=True)
         if self._segment is None or self._broken or self._wanted is not None:

@@ -48,6 +48,10 @@ ORPHANS_AT_ONCE = 200
 Position = Callable[[Collection[tuple[int, int]]], int]
 """How far the journal is written down, once the rows with these keys (id, claim_seq) are."""
 
+_HELD = ", ".join(f"'{status}'" for status in HELD_STATUSES)
+IS_HELD = sa.text(f"outbox.status IN ({_HELD}) AND outbox.finished_at IS NULL")
+"""In somebody's hands. Spelled out: a partial index serves no bound values."""
+
 _ENDED = "o.claimed_by IN :names AND (w.lease_until < {now} OR (w.name IS NULL AND o.claimed_at < {long_ago}))"
 
 
@@ -133,12 +137,7 @@ class Store:
         query = (
             sa.select(outbox.c.claimed_by, *mark)
             .select_from(outbox.outerjoin(worker_table, worker_table.c.name == outbox.c.claimed_by))
-            .where(
-                outbox.c.claimed_by.is_not(None),
-                outbox.c.claimed_by != self.worker,
-                outbox.c.status.in_(HELD_STATUSES),
-                outbox.c.finished_at.is_(None),
-            )
+            .where(outbox.c.claimed_by.is_not(None), outbox.c.claimed_by != self.worker, IS_HELD)
             .distinct()
         )
         found = self._read(lambda c: c.execute(query).all())
@@ -341,10 +340,7 @@ class Store:
 
         def work(connection: Connection) -> bool:
             query = sa.select(outbox.c.id, outbox.c.claim_seq, outbox.c.message_id).where(
-                outbox.c.claimed_by == self.worker,
-                outbox.c.status.in_(HELD_STATUSES),
-                outbox.c.finished_at.is_(None),
-                chosen,
+                outbox.c.claimed_by == self.worker, IS_HELD, chosen
             )
             held = connection.execute(query).all()
             fences = [fence for fence in held if only is None or only.get(fence[0]) == fence]
@@ -357,13 +353,12 @@ class Store:
 
     def _orphan_query(self, whose: str, beside: Collection[int]) -> Any:
         columns = ", ".join(f"o.{column.name}" for column in CLAIM_COLUMNS)
-        held = ", ".join(f"'{status}'" for status in HELD_STATUSES)
         return (
             sa.text(f"""
             SELECT {columns} FROM outbox AS o LEFT JOIN outbox_worker AS w ON w.name = o.claimed_by
-            WHERE o.claimed_by IS NOT NULL AND o.status IN ({held}) AND o.finished_at IS NULL
+            WHERE o.claimed_by IS NOT NULL AND o.status IN ({_HELD}) AND o.finished_at IS NULL
               AND o.id NOT IN :beside AND {whose}
-            ORDER BY o.id LIMIT {ORPHANS_AT_ONCE}""")
+            ORDER BY +o.id LIMIT {ORPHANS_AT_ONCE}""")
             .bindparams(sa.bindparam("beside", [*beside] or [0], expanding=True))
             .columns(*CLAIM_COLUMNS)
         )

@@ -55,6 +55,20 @@ def envelope_commands(message: Message, features: Features) -> list[bytes]:
     return lines
 
 
+def in_two(message_content: bytes, last: int) -> tuple[memoryview | None, bytes]:
+    """Content ready for DATA: what goes out beforehand, if it is longer than `last` bytes, and the rest with its end.
+
+    What holds nothing to be doubled, as encoded attachments do not, is not copied.
+    """
+    if len(message_content) <= last:
+        return None, stuffed(message_content)
+    if message_content.startswith(b".") or b"\n." in message_content:
+        whole = memoryview(stuffed(message_content))
+        return whole[:-last], bytes(whole[-last:])
+    end = b".\r\n" if message_content.endswith(b"\r\n") else b"\r\n.\r\n"
+    return memoryview(message_content)[:-last], message_content[-last:] + end
+
+
 def stuffed(message_content: bytes) -> bytes:
     """Content ready for DATA, with its end (RFC 5321 section 4.5.2).
 

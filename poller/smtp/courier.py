@@ -55,6 +55,10 @@ if TYPE_CHECKING:
     from poller.smtp.settings import SmtpSettings
 
 
+LARGE = 256 * 1024
+"""Bytes of content behind which none is taken ahead: a round trip is nothing to its transfer, and two are held then."""
+
+
 def _nothing(_: Message, __: tuple[Reply | None, ...]) -> None:
     """No journal."""
 
@@ -194,6 +198,8 @@ class Courier:
     def _take_ahead(self, messages: Iterator[Message]) -> Message | None:
         """The next message, if the session can take it on and the iterator has one now."""
         if self._line is None or self._trouble is not None or self._has_served_its_time(self._line):
+            return None
+        if len(self._line.session.flight[-1].message.content) > LARGE:
             return None
         try:
             return next(messages, None)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from poller.exchange import Phase
 from poller.smtp.actions import LineLost, Send
-from poller.smtp.commands import envelope_commands, stuffed
+from poller.smtp.commands import envelope_commands, in_two
 from poller.smtp.replies import DONE, GO_ON, RawReply
 from poller.smtp.transaction import (
     AWAIT_DATA,
@@ -156,11 +156,9 @@ def _content(
     """The content, its end with what may follow, and the final reply."""
     if session.over:  # the line was lost behind the end of the message before; only what had come could be read
         return transaction.lose(session.over)
-    last: bytes | memoryview = stuffed(transaction.message.content)
-    if len(last) > LAST_PIECE:
-        ready = memoryview(last)
-        last = ready[-LAST_PIECE:]
-        yield Send(Phase.CONTENT, ready[:-LAST_PIECE])
+    before, last = in_two(transaction.message.content, LAST_PIECE)
+    if before is not None:
+        yield Send(Phase.CONTENT, before)
     following = _envelope_behind(session, take, clock)
     yield transaction.committing
     transaction.end_of_data_sent = True
