@@ -14,7 +14,6 @@ One arrow runs through the package, and the layout is the arrow:
     rest.py      pure: how long a relay in trouble is left alone
     prepare.py   pure: a claimed row on its way to the wire
     journal/     what this worker put on the wire and what came back, on local disk
-    bookkeeper.py  where the database is asked: here, or beside the sending
     ahead.py     the next rows, claimed while the last are being sent
     ledger.py    outcomes on their way into the database
     delivery.py  the arrow itself

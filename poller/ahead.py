@@ -1,4 +1,4 @@
-"""The next rows, claimed while the last ones are being sent, so that the line need not fall silent between batches.
+"""The next rows, claimed by the bookkeeper while the last ones are being sent: the line need not fall silent between.
 
 Rule 1. Never more than a batch is claimed and not begun: what is claimed ahead is what has left meanwhile.
 Rule 2. Whatever was claimed ahead is had by `rows` or by `rest`; nobody forgets a claim.
@@ -14,20 +14,19 @@ from poller.outbox.database import DatabaseUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from concurrent.futures import Future
+    from concurrent.futures import Executor, Future
 
-    from poller.bookkeeper import Bookkeeper
     from poller.outbox.rows import ClaimedRow
 
 HALF = 2
-"""Where the database takes its time the next rows are claimed when half a batch has left; else when the last has."""
+"""The next rows are claimed when half a batch has left: a statement for each row would cost too much."""
 
 
 @dataclass(kw_only=True, slots=True)
 class Ahead:
-    """Belongs to the delivering thread; the bookkeeper says where `claim` runs."""
+    """Belongs to the delivering thread; `claim` runs in the bookkeeper's."""
 
-    bookkeeper: Bookkeeper
+    bookkeeper: Executor
     claim: Callable[[int], list[ClaimedRow]]
     batch: int
     may_claim: Callable[[], bool]
@@ -43,8 +42,7 @@ class Ahead:
         """Rows to go on with behind the `left` in hand: none yet, or none at all. Waits only when none are left."""
         if self._claiming is not None and (not left or self._claiming.done()):
             return self.rest()
-        few = 0 if self.bookkeeper.is_quick else self.batch // HALF
-        if self._claiming is None and not self._dry and left <= few and self.may_claim():
+        if self._claiming is None and not self._dry and left * HALF <= self.batch and self.may_claim():
             self._claiming = self.bookkeeper.submit(self.claim, self.batch - left)
             return self.rest() if not left else []
         return []

@@ -1,7 +1,7 @@
 """The ledger: outcomes on their way into the database.
 
-Rule 1. Outcomes are written in groups, by size and by time; a single one at low load is written at once. Where the
-        database takes its time one group is written while the next is gathered, and never more than one.
+Rule 1. Outcomes are written in groups, by size and by time; a single one at low load is written at once. The
+        bookkeeper, a thread of its own, writes one group while the next is gathered, and never more than one.
 Rule 2. The record is retried, never the send. While a group is overdue nothing more is begun.
 Rule 3. A row that can't be written (locked by someone, say) is set aside, holds up no other, and is tried again and
         again; after STUBBORN_TRIES it is given up in words, unless it was accepted: a 250 is never given up. Too many
@@ -26,9 +26,8 @@ from poller.outbox.rows import Late
 if TYPE_CHECKING:
     import threading
     from collections.abc import Callable
-    from concurrent.futures import Future
+    from concurrent.futures import Executor, Future
 
-    from poller.bookkeeper import Bookkeeper
     from poller.journal import Journal
     from poller.log import Logger
     from poller.outbox.rows import Recorded
@@ -61,7 +60,7 @@ class Ledger:
         self,
         store: Store,
         *,
-        bookkeeper: Bookkeeper,
+        bookkeeper: Executor,
         clock: Callable[[], float],
         journal: Journal,
         abandon: threading.Event,
@@ -112,8 +111,6 @@ class Ledger:
         self._journal.sync_group()
         writing = self._bookkeeper.submit(self._store.record, steps, position=self._journal.position())
         self._writing = (steps, writing)
-        if writing.done():
-            self._harvest()
 
     def _harvest(self) -> None:
         """See what became of the group that is being written; waits for it. What could not be written is taken back."""

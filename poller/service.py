@@ -21,6 +21,7 @@ import signal
 import socket
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor as Executor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -32,7 +33,6 @@ from apscheduler.schedulers.background import BackgroundScheduler
 
 from poller import __version__
 from poller.ahead import Ahead
-from poller.bookkeeper import Bookkeeper
 from poller.delivery import Delivery
 from poller.exchange import RelayTrouble
 from poller.journal import Journal, JournalTrouble
@@ -117,7 +117,7 @@ class Service:
         self._engine = connect(config.database)
         self._home = home_of(config.database)
         self._unsure = threading.Event()
-        self._bookkeeper = Bookkeeper()
+        self._bookkeeper = Executor(1, thread_name_prefix="bookkeeper")
         self._incarnation: int | None = None
         self._to_take_up: _Life | None = None
         self._lease = Lease(boot_clock, config.worker.takeover, spare=config.smtp.end_timeout + TRANSACTION_SPARE_S)

@@ -36,7 +36,7 @@ PURE = {
 JUDGES = {"poller." + name for name in ("outcome", "retry", "cohort", "rest", "throttle", "exchange", "units")}
 ROOMS = {"poller.outbox", "poller.message", "poller.smtp", "poller.journal"}
 LOG = {"poller.log"}
-BOOKS = {"poller." + name for name in ("bookkeeper", "ahead", "ledger")}
+BOOKS = {"poller." + name for name in ("ahead", "ledger")}
 DELIVERY = JUDGES | ROOMS | LOG | BOOKS | {"poller.prepare", "poller.delivery", "poller.lease"}
 RECOVERY = DELIVERY | {"poller.recovery"}
 SERVICE = RECOVERY | {"poller", "poller.service", "poller.state", "poller.config", "poller.settings"}
@@ -51,8 +51,7 @@ MAY_IMPORT = {
     "poller.outbox": JUDGES | {"poller.outbox"},
     "poller.journal": JUDGES | {"poller.journal"},
     "poller.prepare": JUDGES | {"poller.message", "poller.outbox", "poller.prepare"},
-    "poller.bookkeeper": set(),
-    "poller.ahead": {"poller.outbox", "poller.bookkeeper"},
+    "poller.ahead": {"poller.outbox"},
     "poller.ledger": DELIVERY - {"poller.delivery"},
     "poller.delivery": DELIVERY,
     "poller.recovery": RECOVERY,
