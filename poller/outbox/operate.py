@@ -8,6 +8,8 @@ Rule 1. A row that is being sent may be paused or cancelled: the message in hand
 Rule 2. `retry` and `resolve --resend` raise `claim_seq`: a late reply to what was sent before can't settle them.
 Rule 3. A recipient that was accepted stays accepted.
 Rule 4. A row in doubt may have been delivered: it can't be cancelled, only resolved.
+Rule 5. A row that was cancelled while it was being sent is still in a worker's hands: it can be retried when it has
+        left them.
 """
 
 from __future__ import annotations
@@ -47,6 +49,10 @@ FROM: dict[Action, tuple[str, ...]] = {
 """The statuses that each action changes; other rows are left alone."""
 
 
+IN_HAND = sa.and_(outbox.c.claimed_by.is_not(None), outbox.c.finished_at.is_(None))
+"""As SQL: whether a worker holds a row that is `sending`, `paused` or `cancelled`."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Selection:
     """Rows by id, batch, status and domain: all that are given must hold. At least one must be given."""
@@ -71,6 +77,8 @@ class Selection:
             parts.append(outbox.c.status == self.status)
         if self.domain is not None:
             parts.append(outbox.c.domain == self.domain.lower())
+        if action == "retry":  # Rule 5
+            parts.append(sa.or_(outbox.c.status != "cancelled", ~IN_HAND))
         return sa.and_(*parts)
 
 

@@ -107,6 +107,16 @@ def test_a_row_cancelled_in_hand_has_not_ended_until_its_message_has(store: Stor
     assert row_of(store.engine, row_id).finished_at is not None
 
 
+def test_a_row_cancelled_in_hand_can_be_retried_only_when_it_has_left_it(store: Store) -> None:
+    row_id = insert(store.engine)
+    row = claimed(store)
+    chosen = Selection(ids=(row_id,))
+    change(store.engine, chosen, "cancel")
+    assert (count(store.engine, chosen, "retry"), change(store.engine, chosen, "retry")) == ({}, 0)
+    store.record([deferred(store, row)])
+    assert change(store.engine, chosen, "retry") == 1
+
+
 def test_a_retry_starts_afresh_under_the_same_message_id(store: Store) -> None:
     row_id = row_with(store, "failed", expires_at=store.now() + timedelta(seconds=0.2))
     before = row_of(store.engine, row_id)
