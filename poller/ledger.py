@@ -129,6 +129,7 @@ class Ledger:
 
         False: it is locked by someone. Ours is tried again from here; another's stays an orphan and is found again.
         """
+        self._journal.sync_group()
         recorded = self._store.record([step], holder=holder, position=self._journal.position())
         if recorded.stubborn and holder != self._store.worker:
             return False
@@ -190,6 +191,7 @@ class Ledger:
     def _retry_stubborn(self) -> None:
         if not self._stubborn or self._clock() < self._stubborn_next:
             return
+        self._journal.sync_group()
         for step, tries in list(self._stubborn.values()):
             try:
                 recorded = self._store.record([step], position=self._journal.position())

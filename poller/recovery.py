@@ -51,10 +51,19 @@ class Recovery:
     log: Logger
 
     def lacking(self, applied: int, knew: int) -> int:
-        """How many messages the journal knows to be written down that the database, being older, does not have."""
+        """How many messages the journal knows to be written down that the database, being older, does not have.
+
+        Where the journal no longer reaches back so far, `journal.has_gap`, there may be more of them.
+        """
         if knew <= applied:
             return 0
-        return sum(1 for entry in self.journal.entries(applied) if entry.position <= knew and entry.exchange)
+        told = (entry for entry in self.journal.entries(applied) if entry.position <= knew and entry.exchange)
+        lacking = 0
+        while chunk := list(itertools.islice(told, CHUNK)):
+            found = self.store.look_up({entry.row_id for entry in chunk})
+            lacking += sum(1 for entry in chunk if not _is_marked(entry, found.get(entry.row_id)))
+            self.progressed()
+        return lacking
 
     def replay(self, after: int) -> int:
         """Apply what the journal has beyond position `after` (Rule 1). Returns how many messages it knew of."""
@@ -67,6 +76,7 @@ class Recovery:
             known += len(chunk)
         self.delivery.settle_withheld()
         if known:
+            self.journal.sync_group()
             self.store.note_position(self.journal.position()(()))
             self.log.info("journal.replayed", messages=known)
         return known
@@ -93,10 +103,18 @@ class Recovery:
                 break  # the rest, if any, is locked by someone: next time
 
     def _apply(self, entries: Iterable[Entry]) -> None:
-        entries = list(entries)
-        found = self.store.look_up({entry.row_id for entry in entries})
-        for entry in entries:
-            self._apply_one(entry, found.get(entry.row_id))
+        """Each on what the ones before have made of its row: the first of every row, then the second."""
+        rest = list(entries)
+        while rest:
+            first: dict[int, Entry] = {}
+            for entry in rest:
+                first.setdefault(entry.row_id, entry)
+            found = self.store.look_up(first.keys())
+            for row_id, entry in first.items():
+                self._apply_one(entry, found.get(row_id))
+            rest = [entry for entry in rest if first[entry.row_id] is not entry]
+            if rest:
+                self.delivery.settle_withheld()
         self.ledger.flush()
 
     def _apply_one(self, entry: Entry, found: Found | None) -> None:
@@ -109,6 +127,11 @@ class Recovery:
                 self.delivery.died(row, self.store.deaths(row.id) + 1)
                 return
         self.journal.settled([entry.key])
+
+
+def _is_marked(entry: Entry, found: Found | None) -> bool:
+    """Whether the database has what `entry` says. A row that is not there, or is another one, was lost with it."""
+    return found is not None and found.row.message_id == entry.message_id and not _adds_something(entry, found)
 
 
 def _adds_something(entry: Entry, found: Found) -> bool:

@@ -426,8 +426,9 @@ class Service:
     def _take_up(self, life: _Life) -> None:
         """Make sure that the database knows what the journal knows, and judge what bears our name."""
         lacking = self.recovery.lacking(life.applied, life.knew)
-        if lacking > GROUP:
-            why = f"the journal of {self._name!r} knows of {lacking} messages that were sent and are not marked here"
+        if lacking > GROUP or (lacking and self.journal.has_gap):
+            many = f"at least {lacking}" if self.journal.has_gap else f"{lacking}"
+            why = f"the journal of {self._name!r} knows of {many} messages that were sent and are not marked here"
             hold(self._engine, why)
             self._log.error("outbox.held", reason=why)
         self.recovery.replay(life.applied)

@@ -57,7 +57,7 @@ class StateDirectory:
 
     def _read_identity(self) -> tuple[str, bool]:
         file = self.path / "identity"
-        if not file.exists():
+        if not file.exists() or not file.read_text().strip():  # a power cut may leave it empty
             self._write_identity(secrets.token_hex(16))
         identity, _, inode = file.read_text().strip().partition(" ")
         return identity, inode != str(file.stat().st_ino)

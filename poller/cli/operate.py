@@ -12,7 +12,8 @@ import click
 
 from poller.cli.session import ROW_ID, Stop, configuration, database, in_words, moment, out
 from poller.outbox.doubts import Doubt, doubts
-from poller.outbox.operate import STATUSES, Action, Selection, change, count, pause_all, resume_all
+from poller.outbox.operate import STATUSES, Action, NotInDoubt, Selection, change, count, pause_all, resume_all
+from poller.outbox.operate import resolve as resolve_some
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -116,24 +117,60 @@ def _whole_outbox(context: click.Context, chosen: dict[str, Any]) -> Engine:
 @click.option("--sent", "action", flag_value="resolve-sent", help="They were delivered.")
 @click.option("--resend", "action", flag_value="resolve-resend", help="Send them again, with the same Message-ID.")
 @click.option("--failed", "action", flag_value="resolve-failed", help="They were not delivered, and shall not be.")
+@click.option("--recipient", "addresses", multiple=True, metavar="ADDRESS", help="Of one row only this recipient.")
 @click.pass_context
 @in_words
-def resolve(context: click.Context, /, *, action: Action | None, **chosen: Any) -> None:
-    """Settle rows that may have been delivered; without a decision, list them and what to look for."""
-    if action is None:
-        found = doubts(database(configuration(context)))
-        for doubt in found:
-            _print_doubt(doubt)
-        out.print(f"{len(found)} in doubt" if found else "nothing is in doubt")
+def resolve(context: click.Context, /, *, action: Action | None, addresses: tuple[str, ...], **chosen: Any) -> None:
+    """Settle rows that may have been delivered; without a decision, list them and what to look for.
+
+    A row with several recipients can be settled for some of them: --recipient, once for each.
+    """
+    if addresses:
+        _resolve_recipients(context, action, addresses, **chosen)
+    elif action is None:
+        _list_doubts(context)
+    else:
+        _act(context, action, _RESOLVED[action], **chosen)
+
+
+_RESOLVED: dict[Action, str] = {
+    "resolve-sent": "taken as sent",
+    "resolve-resend": "sent again",
+    "resolve-failed": "taken as failed",
+}
+
+
+def _resolve_recipients(
+    context: click.Context, action: Action | None, addresses: tuple[str, ...], *, yes: bool, **chosen: Any
+) -> None:
+    ids = chosen.pop("ids")
+    if action is None or len(ids) != 1 or any(chosen.values()):
+        raise click.UsageError("--recipient goes with one ID and one of --sent, --resend, --failed")
+    engine = database(configuration(context))
+    click.echo(f"{', '.join(addresses)} of row {ids[0]} will be {_RESOLVED[action]}", err=True)
+    if not yes and sys.stdin.isatty():
+        click.confirm("Go on?", abort=True, err=True)
+    try:
+        status = resolve_some(engine, ids[0], addresses, action)
+    except NotInDoubt as why:
+        raise Stop(str(why)) from None
+    out.print(f"{len(addresses)} of its recipients {_RESOLVED[action]}; row {ids[0]} is {status} now")
+
+
+def _list_doubts(context: click.Context) -> None:
+    found = doubts(database(configuration(context)))
+    for doubt in found:
+        _print_doubt(doubt)
+    if not found:
+        out.print("nothing is in doubt")
         return
-    verb = {"resolve-sent": "taken as sent", "resolve-resend": "sent again", "resolve-failed": "taken as failed"}[
-        action
-    ]
-    _act(context, action, verb, **chosen)
+    out.print(f"{len(found)} in doubt; decide with: poller resolve ID --sent | --resend | --failed")
+    out.print("where one recipient is to be decided by itself, add: --recipient ADDRESS")
 
 
 def _print_doubt(doubt: Doubt) -> None:
-    when = f"last at {moment(doubt.at)} UTC by {doubt.worker}"
-    click.echo(f"{doubt.id}  to {doubt.recipients}  {doubt.doubts} times in doubt, {when}")
+    often = "once" if doubt.doubts == 1 else f"{doubt.doubts} times"
+    click.echo(f"{doubt.id}  to {doubt.recipients}  {often} in doubt, last at {moment(doubt.at)} UTC by {doubt.worker}")
     click.echo(f"    {doubt.error}")
-    click.echo(f"    search the relay's log for the Message-ID {doubt.message_id}")
+    where = f"the log of {doubt.relay}" if doubt.relay else "the relay's log"
+    click.echo(f"    search {where}, about {moment(doubt.at)} UTC, for the Message-ID {doubt.message_id}")

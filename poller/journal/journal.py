@@ -7,7 +7,8 @@ Rule 2. Positions count up by one, over all segments and lives. `applied` is the
 Rule 3. That a message is not in the journal is evidence only where the tail can't have been lost (`Past.is_whole`),
         and nothing is missing between what was applied and the end (`has_gap`).
 Rule 4. A process that is killed loses nothing that was written; what a power cut leaves is the sync policy's to say:
-        "message" syncs each intent before the end of data leaves, "batch" each group of outcomes, "none" nothing.
+        "batch" syncs each group of outcomes, "message" each intent as well, before the end of data leaves; "none"
+        nothing.
 Rule 5. Segments are kept after they are applied, by age and by size: a database that comes back older than it was is
         brought up to date from them.
 
@@ -26,7 +27,18 @@ from typing import TYPE_CHECKING, Literal
 
 from poller.journal import entries as records
 from poller.journal.entries import Entry, Key, Stage
-from poller.journal.segments import FRAME_BYTES, SIZE, Header, Segment, first_of, header_of, read, segments, trim
+from poller.journal.segments import (
+    FRAME_BYTES,
+    SIZE,
+    Header,
+    Segment,
+    first_of,
+    header_of,
+    read,
+    segments,
+    sync_file,
+    trim,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -216,6 +228,8 @@ class Journal:
         self._room.clear()
         self._reserved = 0
         self._set_aside()
+        if self._sync != "none":
+            self._sync_the_past()
         self._turn(0)
 
     def reopen(self, unwritten: Iterable[Entry]) -> None:
@@ -229,6 +243,8 @@ class Journal:
         self._header = replace(self._header, whole=True)
         self._make_room(0)
         self._say(records.TAKEN_UP)
+        if self._sync == "message":
+            self.sync()  # else a power cut before the first intent would leave everything unknown again
 
     def require(self) -> None:
         """Make sure that the journal can be written. Raises JournalTrouble."""
@@ -292,8 +308,11 @@ class Journal:
             self._say(records.applied(position))
 
     def sync_group(self) -> None:
-        """A group of outcomes is about to be written down. Never raises: they are in the database then."""
-        if self._sync == "batch" and self._segment is not None:
+        """Outcomes are about to be written down. Never raises: they are in the database then.
+
+        The position that goes with them must not lie beyond what a power cut leaves.
+        """
+        if self._sync != "none" and self._segment is not None and self._synced < self._last:
             with contextlib.suppress(JournalTrouble):
                 self.sync()
 
@@ -351,6 +370,14 @@ class Journal:
         self._broken = ""
         self._wanted = None
         self._prune()
+
+    def _sync_the_past(self) -> None:
+        """What a killed process has written may be in memory only."""
+        try:
+            for path in segments(self.directory)[-1:]:
+                sync_file(path)
+        except OSError as error:
+            raise self._trouble(error) from error
 
     def _set_aside(self) -> None:
         """What lies beyond the last position could not be read, and must not be met again among what follows."""

@@ -117,7 +117,7 @@ class Segment:
         """Everything that was appended survives a power cut from now on, under the name that it has."""
         getattr(os, "fdatasync", os.fsync)(self._fd)
         if not self._named:
-            _sync_directory(self.path.parent)
+            sync_file(self.path.parent)
             self._named = True
 
     def close(self) -> None:
@@ -180,6 +180,15 @@ def trim(path: Path, reading: Reading) -> None:
             os.truncate(path, reading.used)
 
 
+def sync_file(path: Path) -> None:
+    """The file, or the names in the directory, at `path` survive a power cut."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
 def _is_damaged(data: bytes, used: int) -> bool:
     """There is more behind the last record than the beginning of one, for which there would have been room."""
     end = len(data.rstrip(b"\0"))
@@ -220,11 +229,3 @@ def _allocate(fd: int, size: int) -> None:
     block = bytes(64 * 1024)  # where the system has no such call, zeros take the room as well
     for offset in range(0, size, len(block)):
         os.pwrite(fd, block[: size - offset], offset)
-
-
-def _sync_directory(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

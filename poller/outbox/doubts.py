@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
@@ -20,13 +20,17 @@ MOST = 1000
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Doubt:
-    """One row in doubt; `recipients` are those who may or may not have it, `at` when it became so (UTC)."""
+    """One row in doubt; `recipients` are those who may or may not have it, `at` when it last became so (UTC).
+
+    `relay` is where it was then, as `host:port`; "" if that is not known.
+    """
 
     id: int
     recipients: str
     doubts: int
     message_id: str
     worker: str
+    relay: str
     at: datetime | None
     error: str
 
@@ -37,14 +41,11 @@ def doubts(engine: Engine) -> list[Doubt]:
 
 
 def _doubts(connection: Connection) -> list[Doubt]:
-    worker = (
-        sa.select(attempt.c.worker)
-        .where(attempt.c.outbox_id == outbox.c.id, attempt.c.outcome == "in_doubt")
-        .order_by(attempt.c.id.desc())
-        .limit(1)
-        .scalar_subquery()
-    )
-    query = sa.select(outbox, worker.label("worker")).where(outbox.c.status == "in_doubt")
+    last = [
+        _of_the_last(column).label(f"last_{column.name}")
+        for column in (attempt.c.worker, attempt.c.relay, attempt.c.at)
+    ]
+    query = sa.select(outbox, *last).where(outbox.c.status == "in_doubt")
     rows = connection.execute(query.order_by(outbox.c.id).limit(MOST)).all()
     held = sa.select(recipient.c.outbox_id, recipient.c.address).where(
         recipient.c.status == "in_doubt", recipient.c.outbox_id.in_([row.id for row in rows])
@@ -58,9 +59,16 @@ def _doubts(connection: Connection) -> list[Doubt]:
             recipients=", ".join(by_row.get(row.id, [row.recipients or row.cc or row.bcc])),
             doubts=row.doubts,
             message_id=row.message_id or "",
-            worker=row.worker or "",
-            at=row.updated_at,
+            worker=row.last_worker or "",
+            relay=row.last_relay or "",
+            at=row.last_at or row.updated_at,
             error=row.error or "",
         )
         for row in rows
     ]
+
+
+def _of_the_last(column: sa.Column[Any]) -> sa.ScalarSelect[Any]:
+    """What the newest line of a row's history says that tells of a doubt."""
+    mine = sa.select(column).where(attempt.c.outbox_id == outbox.c.id, attempt.c.outcome == "in_doubt")
+    return mine.order_by(attempt.c.id.desc()).limit(1).scalar_subquery()

@@ -8,6 +8,10 @@ Rule 1. A row that is being sent may be paused or cancelled: the message in hand
 Rule 2. `retry` and `resolve --resend` raise `claim_seq`: a late reply to what was sent before can't settle them.
 Rule 3. A recipient that was accepted stays accepted.
 Rule 4. A row in doubt may have been delivered: it can't be cancelled, only resolved.
+Rule 5. Of several recipients each may be resolved by itself: the others stay in doubt, and the row is what all of them
+        make of it (`fold`).
+Rule 6. A row that was cancelled while it was being sent is still in a worker's hands: it can be retried when it has
+        left them.
 """
 
 from __future__ import annotations
@@ -22,6 +26,7 @@ from poller.outbox.database import transaction
 from poller.outbox.dialects import DIALECTS
 from poller.outbox.tables import TERMINAL_STATUSES, attempt, meta, outbox, recipient
 from poller.outbox.upsert import upsert
+from poller.retry import fold
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -45,6 +50,10 @@ FROM: dict[Action, tuple[str, ...]] = {
     "resolve-failed": ("in_doubt",),
 }
 """The statuses that each action changes; other rows are left alone."""
+
+
+IN_HAND = sa.and_(outbox.c.claimed_by.is_not(None), outbox.c.finished_at.is_(None))
+"""As SQL: whether a worker holds a row that is `sending`, `paused` or `cancelled`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -71,6 +80,8 @@ class Selection:
             parts.append(outbox.c.status == self.status)
         if self.domain is not None:
             parts.append(outbox.c.domain == self.domain.lower())
+        if action == "retry":  # Rule 6
+            parts.append(sa.or_(outbox.c.status != "cancelled", ~IN_HAND))
         return sa.and_(*parts)
 
 
@@ -88,6 +99,19 @@ def change(engine: Engine, selection: Selection, action: Action) -> int:
         changed += transaction(engine, partial(_change_chunk, selection=selection, action=action, ids=ids))
         last = max(ids)
     return changed
+
+
+class NotInDoubt(Exception):  # noqa: N818 - named as the fact it is
+    """Nothing is to be resolved there. The text says what is in doubt."""
+
+
+def resolve(engine: Engine, row_id: int, addresses: Sequence[str], action: Action) -> str:
+    """Settle the doubt about these recipients of a row alone (Rule 5). Returns what has become of the row.
+
+    Case matters only between addresses that differ in nothing else. Raises NotInDoubt, and changes nothing, if one of
+    them is not in doubt.
+    """
+    return transaction(engine, partial(_resolve, row_id=row_id, addresses=addresses, action=action))
 
 
 def pause_all(engine: Engine, why: str) -> None:
@@ -130,6 +154,12 @@ def _change_chunk(connection: Connection, *, selection: Selection, action: Actio
     return len(ids)
 
 
+_FOUND: dict[Action, str] = {
+    "resolve-sent": "; an operator found that it was delivered",
+    "resolve-failed": "; an operator found that it was not delivered",
+}
+
+
 def _changes(connection: Connection, action: Action) -> Sequence[tuple[dict[str, Any], tuple[Any, ...]]]:
     """The column values of each action, and to which of the chosen rows they apply."""
     now = _now(connection)
@@ -153,8 +183,7 @@ def _changes(connection: Connection, action: Action) -> Sequence[tuple[dict[str,
     # A message that is still in a worker's hands goes back to it, not into the queue, and has not ended yet.
     in_hand = outbox.c.claimed_by.is_not(None)
     reason = sa.func.coalesce(outbox.c.error, "in doubt")
-    delivered = reason.concat("; an operator found that it was delivered")
-    lost = reason.concat("; an operator found that it was not delivered")
+    delivered, lost = (reason.concat(_FOUND[found]) for found in ("resolve-sent", "resolve-failed"))
     table: dict[Action, Sequence[tuple[dict[str, Any], tuple[Any, ...]]]] = {
         "pause": [({"status": "paused"}, ())],
         "resume": [({"status": "sending"}, (in_hand,)), ({"status": "queued"}, (~in_hand,))],
@@ -179,6 +208,12 @@ def _change_recipients(connection: Connection, ids: Sequence[int], action: Actio
     """The recipients follow; then the row is folded anew, for those with some accepted and some not."""
     if action not in _RECIPIENTS:
         return
+    _update_recipients(connection, recipient.c.outbox_id.in_(ids), action)
+    if action in {"resolve-sent", "resolve-failed"}:
+        _fold_again(connection, ids)
+
+
+def _update_recipients(connection: Connection, chosen: sa.ColumnElement[bool], action: Action) -> None:
     before, after = _RECIPIENTS[action]
     now = _now(connection)
     values: dict[str, Any] = {"status": after, "updated_at": now}
@@ -186,10 +221,9 @@ def _change_recipients(connection: Connection, ids: Sequence[int], action: Actio
         values["sent_at"] = now
     if action == "retry":
         values |= {"attempts": 0, "doubts": 0, "error": None}
-    mine = recipient.c.outbox_id.in_(ids)
-    connection.execute(sa.update(recipient).where(mine, recipient.c.status.in_(before)).values(values))
-    if action in {"resolve-sent", "resolve-failed"}:
-        _fold_again(connection, ids)
+    if action in _FOUND:
+        values["error"] = sa.func.coalesce(recipient.c.error, "in doubt").concat(_FOUND[action])
+    connection.execute(sa.update(recipient).where(chosen, recipient.c.status.in_(before)).values(values))
 
 
 def _fold_again(connection: Connection, ids: Sequence[int]) -> None:
@@ -203,14 +237,67 @@ def _fold_again(connection: Connection, ids: Sequence[int]) -> None:
     connection.execute(both)
 
 
-def _note(connection: Connection, ids: Sequence[int], action: Action) -> None:
+def _resolve(connection: Connection, *, row_id: int, addresses: Sequence[str], action: Action) -> str:
+    row = connection.execute(sa.select(outbox).where(outbox.c.id == row_id).with_for_update()).first()
+    if row is None or row.status not in FROM[action]:
+        raise NotInDoubt(f"row {row_id} is {row.status}, not in doubt" if row else f"there is no row {row_id}")
+    lines = connection.execute(sa.select(recipient).where(recipient.c.outbox_id == row_id)).all()
+    alone = row.recipients or row.cc or row.bcc or ""
+    held = [line.address for line in lines if line.status == "in_doubt"] or [alone]
+    chosen = _named(row_id, addresses, held)
+    if not lines:
+        _change_chunk(connection, selection=Selection(ids=(row_id,)), action=action, ids=[row_id])
+        return {"resolve-sent": "sent", "resolve-failed": "failed"}.get(action, "queued")
+    for address in chosen:
+        _note(connection, [row_id], action, address=address)
+    mine = recipient.c.outbox_id == row_id
+    _update_recipients(connection, sa.and_(mine, recipient.c.address.in_(chosen)), action)
+    return _fold_row(connection, row_id)
+
+
+def _named(row_id: int, addresses: Sequence[str], held: Sequence[str]) -> list[str]:
+    """Those of `held` that `addresses` name, as they are written down; a single one may stand behind a name."""
+    bare = {address.rpartition("<")[2].rstrip("> "): address for address in held}
+    found: dict[str, str] = {}
+    for given in addresses:
+        alike = [name for name in bare if name.lower() == given.lower()]
+        if given in bare or len(alike) == 1:
+            found[given] = bare[given if given in bare else alike[0]]
+    wrong = [given for given in addresses if given not in found]
+    if wrong:
+        raise NotInDoubt(f"of row {row_id}, {', '.join(wrong)} is not in doubt; in doubt are: {', '.join(bare)}")
+    return [*dict.fromkeys(found.values())]
+
+
+def _fold_row(connection: Connection, row_id: int) -> str:
+    """What the recipients make of the row, as it is written down when a worker finds it."""
+    query = sa.select(recipient).where(recipient.c.outbox_id == row_id).order_by(recipient.c.address)
+    lines = connection.execute(query).all()
+    status = fold(line.status for line in lines)
+    now = _now(connection)
+    values: dict[str, Any] = {"status": status}
+    if status == "queued":
+        ((values, _),) = _changes(connection, "resolve-resend")
+    else:
+        telling = next((line for line in lines if line.status == status), None) or next(
+            (line for line in lines if line.status not in {"sent", "suppressed"}), lines[0]
+        )
+        values["error"] = f"{telling.address}: {telling.error}" if telling.error else None
+        values["sent_at"] = max((line.sent_at for line in lines if line.sent_at), default=None)
+        values["finished_at"] = now if status in TERMINAL_STATUSES else None
+    connection.execute(sa.update(outbox).where(outbox.c.id == row_id).values(values | {"updated_at": now}))
+    return status
+
+
+def _note(connection: Connection, ids: Sequence[int], action: Action, *, address: str | None = None) -> None:
     source = sa.select(
         outbox.c.id,
         outbox.c.claim_seq,
         sa.literal_column(DIALECTS[connection.dialect.name].now),
         sa.literal(NOBODY),
+        sa.literal(address, type_=sa.Text()),
         sa.literal(action),
         sa.literal("was ").concat(outbox.c.status),
     ).where(outbox.c.id.in_(ids))
-    columns = ["outbox_id", "claim_seq", "at", "worker", "outcome", "error"]
+    columns = ["outbox_id", "claim_seq", "at", "worker", "recipient", "outcome", "error"]
     connection.execute(sa.insert(attempt).from_select(columns, source))

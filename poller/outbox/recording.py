@@ -146,7 +146,7 @@ def _settle_late(connection: Connection, writer: Writer, step: Step) -> Late:
     if row is None:
         _write_notes(connection, holder, [step], why="the row was deleted meanwhile")
         return Late.GONE
-    if row.message_id == step.message_id and row.claim_seq < step.claim_seq and row.status in _NEVER_ENDED:
+    if row.message_id == step.message_id and row.claim_seq < step.claim_seq and row.status != "sent":
         return _claim_again(connection, writer, step, row.status)
     if (row.claim_seq, row.message_id) != (step.claim_seq, step.message_id):
         if not accepted or (row.message_id == step.message_id and _is_known(connection, row.status, step)):
@@ -181,6 +181,7 @@ def _claim_again(connection: Connection, writer: Writer, step: Step, status: str
         "claimed_by": writer.holder,
         "claimed_at": step.at,
         "first_attempt_at": sa.func.coalesce(outbox.c.first_attempt_at, step.at),
+        "sent_at": None,
         "finished_at": None,
     }
     connection.execute(sa.update(outbox).where(outbox.c.id == step.row_id).values(claim))
@@ -235,9 +236,6 @@ def _write_notes(
     ]
     if rows:
         connection.execute(sa.insert(attempt), rows)
-
-
-_NEVER_ENDED = ("queued", "sending", "paused", "cancelled", "in_doubt")
 
 
 def _bare_note(step: Step) -> Note:

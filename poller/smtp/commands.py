@@ -60,13 +60,14 @@ def in_two(message_content: bytes, last: int) -> tuple[memoryview | None, bytes]
 
     What holds nothing to be doubled, as encoded attachments do not, is not copied.
     """
-    if len(message_content) <= last:
-        return None, stuffed(message_content)
-    if message_content.startswith(b".") or b"\n." in message_content:
-        whole = memoryview(stuffed(message_content))
-        return whole[:-last], bytes(whole[-last:])
-    end = b".\r\n" if message_content.endswith(b"\r\n") else b"\r\n.\r\n"
-    return memoryview(message_content)[:-last], message_content[-last:] + end
+    if len(message_content) > last and not message_content.startswith(b".") and b"\n." not in message_content:
+        end = b".\r\n" if message_content.endswith(b"\r\n") else b"\r\n.\r\n"
+        cut = len(message_content) + len(end) - last
+        return memoryview(message_content)[:cut], message_content[cut:] + end
+    ready = stuffed(message_content)
+    if len(ready) <= last:
+        return None, ready
+    return memoryview(ready)[:-last], ready[-last:]
 
 
 def stuffed(message_content: bytes) -> bytes:

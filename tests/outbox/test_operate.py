@@ -26,7 +26,8 @@ from outbox.ground import (
 )
 
 from poller.outbox import operate
-from poller.outbox.operate import FROM, Action, Selection, change, count, pause_all, resume_all
+from poller.outbox.doubts import doubts
+from poller.outbox.operate import FROM, Action, NotInDoubt, Selection, change, count, pause_all, resolve, resume_all
 from poller.outbox.rows import Late
 
 if TYPE_CHECKING:
@@ -107,6 +108,16 @@ def test_a_row_cancelled_in_hand_has_not_ended_until_its_message_has(store: Stor
     assert row_of(store.engine, row_id).finished_at is not None
 
 
+def test_a_row_cancelled_in_hand_can_be_retried_only_when_it_has_left_it(store: Store) -> None:
+    row_id = insert(store.engine)
+    row = claimed(store)
+    chosen = Selection(ids=(row_id,))
+    change(store.engine, chosen, "cancel")
+    assert (count(store.engine, chosen, "retry"), change(store.engine, chosen, "retry")) == ({}, 0)
+    store.record([deferred(store, row)])
+    assert change(store.engine, chosen, "retry") == 1
+
+
 def test_a_retry_starts_afresh_under_the_same_message_id(store: Store) -> None:
     row_id = row_with(store, "failed", expires_at=store.now() + timedelta(seconds=0.2))
     before = row_of(store.engine, row_id)
@@ -178,6 +189,142 @@ def test_a_doubt_found_delivered_beside_a_refusal_is_partial(store: Store) -> No
     store.record([replace(made, recipients=states)])
     change(store.engine, Selection(ids=(row_id,)), "resolve-sent")
     assert status_of(store.engine, row_id) == "partial"
+
+
+# ---- a doubt of some of several recipients
+
+THREE = ("a@example.com", "b@example.com", "C@example.com")
+
+
+def in_doubt_for_three(store: Store) -> int:
+    """d@example.com has it; of the others nobody knows."""
+    row_id = insert(store.engine, recipients=", ".join((*THREE, "d@example.com")))
+    made = doubtful(store, claimed(store))
+    states = [state(address, "in_doubt", doubts=1, error=f"line lost for {address[0]}") for address in THREE]
+    known = state("d@example.com", "sent", attempts=1, reply=ACCEPTED, sent_at=made.at)
+    store.record([replace(made, sent_at=made.at, relay="relay.example.com:25", recipients=(*states, known))])
+    return row_id
+
+
+def standing_of(store: Store, row_id: int) -> dict[str, str]:
+    return {address: line.status for address, line in sorted(recipients_of(store.engine, row_id).items())}
+
+
+def test_one_recipient_is_resolved_and_the_others_stay_in_doubt(store: Store) -> None:
+    row_id = in_doubt_for_three(store)
+    before = row_of(store.engine, row_id)
+    assert resolve(store.engine, row_id, ["A@example.com"], "resolve-sent") == "in_doubt"
+    after = row_of(store.engine, row_id)
+    assert (after.status, after.claim_seq, after.finished_at) == ("in_doubt", before.claim_seq, None)
+    assert after.error == "C@example.com: line lost for C"
+    assert standing_of(store, row_id) == {
+        "C@example.com": "in_doubt",
+        "a@example.com": "sent",
+        "b@example.com": "in_doubt",
+        "d@example.com": "sent",
+    }
+    line = history_of(store.engine, row_id)[-1]
+    assert (line.worker, line.recipient, line.outcome, line.error) == (
+        "operator",
+        "a@example.com",
+        "resolve-sent",
+        "was in_doubt",
+    )
+    (doubt,) = doubts(store.engine)
+    assert sorted(doubt.recipients.split(", ")) == ["C@example.com", "b@example.com"]
+    assert (doubt.relay, doubt.at) == ("relay.example.com:25", before.updated_at)
+
+
+def test_a_recipient_that_is_sent_to_again_takes_the_row_back_into_the_queue_and_nobody_else_with_it(
+    store: Store,
+) -> None:
+    row_id = in_doubt_for_three(store)
+    before = row_of(store.engine, row_id)
+    assert resolve(store.engine, row_id, ["b@example.com"], "resolve-resend") == "queued"
+    row = claimed(store)
+    assert (row.id, row.claim_seq, row.message_id, row.doubts) == (
+        row_id,
+        before.claim_seq + 2,
+        before.message_id,
+        before.doubts,
+    )
+    assert {a: s.status for a, s in row.known.items()} == {
+        "a@example.com": "in_doubt",
+        "b@example.com": "queued",
+        "C@example.com": "in_doubt",
+        "d@example.com": "sent",
+    }
+
+
+@pytest.mark.parametrize(
+    ("actions", "status"),
+    [
+        (("resolve-sent", "resolve-sent", "resolve-sent"), "sent"),
+        (("resolve-sent", "resolve-failed", "resolve-sent"), "partial"),
+        (("resolve-failed", "resolve-failed", "resolve-failed"), "partial"),
+        (("resolve-failed", "resolve-sent", "resolve-resend"), "queued"),
+    ],
+)
+def test_when_the_last_doubt_is_resolved_the_row_is_what_its_recipients_are(
+    store: Store, actions: tuple[Action, ...], status: str
+) -> None:
+    row_id = in_doubt_for_three(store)
+    found = [resolve(store.engine, row_id, [a], action) for a, action in zip(THREE, actions, strict=True)]
+    assert found == ["in_doubt", "in_doubt", status]
+    row = row_of(store.engine, row_id)
+    assert (row.status, row.finished_at is None, row.sent_at is None) == (
+        status,
+        status == "queued",
+        status == "queued",
+    )
+    assert "in_doubt" not in standing_of(store, row_id).values()
+
+
+def test_several_recipients_are_resolved_at_once(store: Store) -> None:
+    row_id = in_doubt_for_three(store)
+    assert resolve(store.engine, row_id, ["a@example.com", "c@example.com"], "resolve-failed") == "in_doubt"
+    assert resolve(store.engine, row_id, ["b@example.com"], "resolve-failed") == "partial"
+    assert row_of(store.engine, row_id).error.endswith("an operator found that it was not delivered")
+
+
+@pytest.mark.parametrize("address", ["d@example.com", "nobody@example.com"])
+def test_a_recipient_that_is_not_in_doubt_is_refused_with_the_names_of_those_that_are(
+    store: Store, address: str
+) -> None:
+    row_id = in_doubt_for_three(store)
+    before = row_of(store.engine, row_id)
+    with pytest.raises(NotInDoubt) as why:
+        resolve(store.engine, row_id, ["a@example.com", address], "resolve-sent")
+    assert f"of row {row_id}, {address} is not in doubt; in doubt are:" in str(why.value)
+    assert all(name in str(why.value) for name in THREE)
+    assert row_of(store.engine, row_id) == before
+
+
+def test_a_row_that_is_not_in_doubt_has_no_recipient_that_is(store: Store) -> None:
+    row_id = row_with(store, "sent")
+    with pytest.raises(NotInDoubt, match=f"row {row_id} is sent, not in doubt"):
+        resolve(store.engine, row_id, ["a@example.com"], "resolve-sent")
+    with pytest.raises(NotInDoubt, match="there is no row 99999"):
+        resolve(store.engine, 99999, ["a@example.com"], "resolve-sent")
+
+
+@pytest.mark.parametrize("action", [a for a in ACTIONS if a.startswith("resolve")])
+def test_the_only_recipient_of_a_row_is_the_row(store: Store, action: Action) -> None:
+    row_id = row_with(store, "in_doubt", recipients="Anna <anna@example.com>")
+    with pytest.raises(NotInDoubt, match="in doubt are: anna@"):
+        resolve(store.engine, row_id, ["a@example.com"], action)
+    assert resolve(store.engine, row_id, ["Anna@example.com"], action) == TO[action]
+    assert status_of(store.engine, row_id) == TO[action]
+
+
+def test_recipients_that_differ_in_case_alone_must_be_named_exactly(store: Store) -> None:
+    row_id = insert(store.engine, recipients="Anna@example.com, anna@example.com")
+    states = (state("Anna@example.com", "in_doubt"), state("anna@example.com", "in_doubt"))
+    store.record([replace(doubtful(store, claimed(store)), recipients=states)])
+    with pytest.raises(NotInDoubt):
+        resolve(store.engine, row_id, ["ANNA@example.com"], "resolve-sent")
+    assert resolve(store.engine, row_id, ["anna@example.com"], "resolve-sent") == "in_doubt"
+    assert standing_of(store, row_id) == {"Anna@example.com": "in_doubt", "anna@example.com": "sent"}
 
 
 def test_the_switch_remembers_why_and_says_whether_it_was_off(store: Store) -> None:

@@ -139,6 +139,22 @@ def test_a_claim_that_an_older_database_has_lost_is_entered_again_with_its_outco
     assert row.sent_at == step.sent_at
 
 
+@pytest.mark.parametrize("make", [failed, partial])
+def test_an_acceptance_that_an_older_database_has_lost_settles_a_row_that_had_ended_otherwise_then(
+    store: Store, make: Callable[[Store, ClaimedRow], Step]
+) -> None:
+    row_id = insert(store.engine)
+    store.record([make(store, claimed(store))])
+    older = row_of(store.engine, row_id)
+    change(store.engine, Selection(ids=(row_id,)), "retry")
+    step = sent(store, claimed(store))
+    lost = "claim_seq = 1, claimed_by = 'w1', finished_at = updated_at, sent_at = :sent_at"
+    given = {"sent_at": older.sent_at and "2026-11-22 03:00:00"}
+    by_hand(store.engine, f"UPDATE outbox SET status = '{older.status}', {lost}", **given)
+    assert store.record([step]).late == {row_id: Late.REPAIRED}
+    assert (status_of(store.engine, row_id), row_of(store.engine, row_id).claim_seq) == ("sent", step.claim_seq)
+
+
 def test_another_row_under_the_same_id_is_left_alone(store: Store) -> None:
     row_id = insert(store.engine)
     step = sent(store, claimed(store))

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import pytest
 import sqlalchemy as sa
 from servers.fault import Faults, FaultServer, Heard
+from service import zygote
 from service.bench import Bench, books
 
 from poller.journal import entries
@@ -278,6 +279,49 @@ def test_while_the_journal_has_no_room_nothing_is_sent_and_it_goes_on_when_it_ha
             assert process.wait(30) == 0
         assert len(said(bench, "journal.available")) == 1
         assert {row.doubts + row.setbacks for row in bench.rows()} == {0}
+
+
+# --- a person decides ---
+
+
+def typed(bench: Bench, config: Path, *arguments: str) -> tuple[int, str]:
+    """A command's exit code and what it said."""
+    log = bench.directory / "typed.log"
+    log.unlink(missing_ok=True)
+    return zygote.start(["--config", str(config), *arguments], log).wait(60), log.read_text()
+
+
+@ONE
+def test_a_doubt_is_listed_with_what_to_look_for_and_settled_recipient_by_recipient(bench: Bench) -> None:
+    (row_id,) = bench.insert(recipients="a@example.com, b@example.com, c@example.com", on_doubt="hold")
+    refuse = frozenset({"c@example.com"})
+    with FaultServer(Faults(drop_unanswered=frozenset({1}), refuse=refuse)) as relay:
+        config = bench.configure(relay.host, relay.port)
+        assert bench.run(config, "--once") == 1
+        where = f"{relay.host}:{relay.port}"
+    code, said = typed(bench, config, "resolve")
+    (doubt,) = [
+        line for line in bench.history(row_id) if line.outcome == "in_doubt" and line.recipient == "b@example.com"
+    ]
+    assert code == 0
+    assert f"{row_id}  to a@example.com, b@example.com  once in doubt, last at" in said
+    assert f"search the log of {where}, about {doubt.at:%Y-%m-%d %H:%M:%S} UTC" in said
+    assert f"for the Message-ID {bench.row(row_id).message_id}" in said
+    one = (str(row_id), "--recipient", "a@example.com")
+    assert typed(bench, config, "resolve", *one)[0] == 2
+    assert typed(bench, config, "resolve", "--batch", "x", *one, "--sent")[0] == 2
+    code, said = typed(bench, config, "resolve", *one, "--sent", "--yes")
+    assert (code, f"1 of its recipients taken as sent; row {row_id} is in_doubt now" in said) == (0, True)
+    code, said = typed(bench, config, "resolve", *one, "--failed", "--yes")
+    assert (code, f"of row {row_id}, a@example.com is not in doubt; in doubt are: b@example.com" in said) == (1, True)
+    assert typed(bench, config, "resolve", str(row_id), "--failed", "--yes")[0] == 0
+    assert bench.row(row_id).status == "partial"
+    assert {address: line.status for address, line in bench.recipients(row_id).items()} == {
+        "a@example.com": "sent",
+        "b@example.com": "failed",
+        "c@example.com": "failed",
+    }
+    assert typed(bench, config, "resolve") == (0, "nothing is in doubt\n")
 
 
 # --- a power cut ---
