@@ -105,10 +105,10 @@ class Delivery:
     def deliver(self, rows: Iterable[ClaimedRow]) -> None:
         """Send `rows` in order, over one session after another, until all are settled or the relay must rest."""
         pending = deque(rows)
-        self._set_clock(pending)
-        self._suppresses = self._suppressed(pending)
         self.ahead.begin(len(pending))
         try:
+            self._set_clock(pending)
+            self._suppresses = self._suppressed(pending)
             while pending and self._may_go_on() and self._rested():
                 self.courier.open()
                 self._one_session(pending, self._messages(pending))

@@ -63,6 +63,7 @@ if TYPE_CHECKING:
 Mode = Literal["forever", "once", "drain"]
 
 TRANSACTION_SPARE_S = 60.0  # beyond the final reply's timeout: what a transaction needs besides
+STEP_S = 1.0  # by which the wall clock must leave the monotonic one to count as set
 WATCH_S = 0.5  # how often the main thread looks at the monotonic clock
 CUT_GRACE_S = 5.0  # after the line was cut, for the delivering thread to write down what it knows
 ORPHAN_CHECK_S = 30.0
@@ -130,6 +131,7 @@ class Service:
         self._was_paused = False
         self._database_away = False
         self._at_home = False
+        self._wall_offset = time.time() - boot_clock()
         # Two threads: one delivers, one keeps us alive.
         self._scheduler = BackgroundScheduler(
             timezone=UTC,
@@ -255,8 +257,17 @@ class Service:
                 if deadline is not None and self._clock() >= deadline:
                     return False
                 self._cut_if_the_lease_ended()
+                self._follow_the_wall_clock()
                 continue
             return wish == "crashed"
+
+    def _follow_the_wall_clock(self) -> None:
+        """The scheduler lives by it: when it is set back, everything would wait until it has caught up."""
+        offset = time.time() - boot_clock()
+        stepped, self._wall_offset = abs(offset - self._wall_offset) > STEP_S, offset
+        if stepped:
+            for job in ("tick", "heartbeat"):
+                self._scheduler.modify_job(job, next_run_time=datetime.now(UTC))
 
     def _cut_if_the_lease_ended(self) -> None:
         if self._incarnation is None or not self._lease.ended:
@@ -462,6 +473,7 @@ class Service:
             return False
         self._require_journal()
         try:
+            self.store.take_back_strays(in_hand=self.delivery.in_hand)  # they may be all that is due
             if not self.courier.is_open and not self.store.anything_due():
                 return False
             self.courier.open()

@@ -51,7 +51,7 @@ def run(context: click.Context, mode: Mode | None, limit: float | None) -> None:
     try:
         service = Service(config, mode=mode or "forever", limit=limit)
     except OSError as error:
-        raise Misused(f"[worker] state_dir {error.filename}: {error.strerror}") from None
+        raise Misused(f"[worker] state_dir {error.filename or config.worker.state_dir}: {error.strerror}") from None
     finished = service.run()
     if finished.refused:
         raise Misused(finished.refused)

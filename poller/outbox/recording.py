@@ -58,8 +58,8 @@ def record(engine: Engine, writer: Writer, steps: Sequence[Step]) -> Recorded:
         return _record_unlocked(engine, writer, steps, str(error))
     except DBAPIError as error:
         return _record_each(engine, writer, steps, words_of(error))
-    rest = [_settle(engine, writer, step) for step in steps if step.row_id not in written]
-    return _merged([Recorded(written=frozenset(written), applied=applied), *rest])
+    rest = [step for step in steps if step.row_id not in written]
+    return _merged([Recorded(written=frozenset(written), applied=applied), *_settle_all(engine, writer, rest)])
 
 
 def _record_unlocked(engine: Engine, writer: Writer, steps: Sequence[Step], why: str) -> Recorded:
@@ -126,6 +126,17 @@ def write_position(connection: Connection, writer: Writer, keys: Collection[tupl
     ahead = sa.case((worker.c.journal_applied < position, position), else_=worker.c.journal_applied)
     changed = connection.execute(sa.update(worker).where(mine).values(journal_applied=ahead)).rowcount
     return position if changed else None
+
+
+def _settle_all(engine: Engine, writer: Writer, steps: Sequence[Step]) -> list[Recorded]:
+    """Together, so that a database that comes and goes does not throw away what was found out; else one by one."""
+    if not steps:
+        return []
+    try:
+        late = transaction(engine, lambda c: {step.row_id: _settle_late(c, writer, step) for step in steps})
+    except (DBAPIError, RowsLocked):
+        return [_settle(engine, writer, step) for step in steps]
+    return [Recorded(written=frozenset(), late=late)]
 
 
 def _settle(engine: Engine, writer: Writer, step: Step) -> Recorded:

@@ -170,9 +170,14 @@ class Store:
 
         `in_hand` are the rows whose outcomes are not recorded yet: they are not mistaken for strays (Rule 4).
         """
-        if self._claim_unconfirmed or self._strays:
-            self._strays = not self._hand_back(outbox.c.id.not_in(list(in_hand)))
+        self.take_back_strays(in_hand=in_hand)
         return self.claim_ahead(limit)
+
+    def take_back_strays(self, *, in_hand: Collection[int]) -> None:
+        """Hand back what may have been claimed unknown to us, or could not be handed back (Rule 4)."""
+        if not self.may_claim_ahead:
+            self._strays = not self._hand_back(outbox.c.id.not_in(list(in_hand)))
+            self._claim_unconfirmed = False
 
     @property
     def may_claim_ahead(self) -> bool:
