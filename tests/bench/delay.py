@@ -30,7 +30,9 @@ if TYPE_CHECKING:
     from typing import Self
 
 PIECE = 256 * 1024  # bytes in one read: more than a socket's buffer usually holds
-HELD_MOST = 64 * 1024 * 1024  # bytes under way in one direction, before the sender is made to wait: never in a benchmark
+HELD_MOST = (
+    64 * 1024 * 1024
+)  # bytes under way in one direction, before the sender is made to wait: never in a benchmark
 END_TIMEOUT_S = 10.0
 
 

@@ -101,9 +101,9 @@ def peer(name: str, directory: Path, count: int) -> Iterator[Peer]:
         yield found
 
 
-def smtp_source(port: int, count: int, size: int) -> float:
-    """Postfix's own generator on one session in lock-step: seconds for `count` messages of `size` bytes."""
-    sizes = ["-s", "1", "-m", str(count), "-l", str(size)]
+def smtp_source(port: int, count: int, size: int, *, sessions: int = 1) -> float:
+    """Postfix's own generator, each session in lock-step: seconds for `count` messages of `size` bytes."""
+    sizes = ["-s", str(sessions), "-m", str(count), "-l", str(size)]
     ends = ["-f", "shop@example.com", "-t", "user@example.com", f"127.0.0.1:{port}"]
     log = CACHE / "smtp-source.log"
     cost = measured(["smtp-source", "-d", *sizes, *ends], log)

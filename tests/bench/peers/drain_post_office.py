@@ -24,16 +24,18 @@ def fill(count: int) -> None:
     """Its tables, and rows ready to be sent."""
     call_command("migrate", verbosity=0)
     text, html = shop.bodies()
-    mail.send_many([
-        {
-            "recipients": shop.address(n),
-            "sender": shop.SENDER,
-            "subject": shop.subject(n),
-            "message": text,
-            "html_message": html,
-        }
-        for n in range(count)
-    ])
+    mail.send_many(
+        [
+            {
+                "recipients": shop.address(n),
+                "sender": shop.SENDER,
+                "subject": shop.subject(n),
+                "message": text,
+                "html_message": html,
+            }
+            for n in range(count)
+        ]
+    )
 
 
 def send() -> None:
