@@ -75,7 +75,7 @@ class Outbox:
         """What the database's housekeeping does sooner or later: it is not to fall into a measurement."""
         match self.kind:
             case "postgresql":
-                # No CHECKPOINT: after one, each page that is touched first is written whole, which is not the usual case.
+                # No CHECKPOINT: after one, each page is written whole when it is first touched: not the usual case.
                 self.run("VACUUM ANALYZE outbox")
             case "mariadb":
                 self.run("ANALYZE TABLE outbox")

@@ -61,7 +61,9 @@ def measured(
                 process.send_signal(signal.SIGTERM)
                 until, limit = None, time.monotonic() - began + STOP_LIMIT_S
             if time.monotonic() - began > limit:
-                raise TimeoutError(f"{' '.join(command)} did not end in {limit:g} s\n{log.read_text()[-2000:]}")
+                raise TimeoutError(  # noqa: TRY301 - the same road as any other end: the process must not outlive us
+                    f"{' '.join(command)} did not end in {limit:g} s\n{log.read_text()[-2000:]}"
+                )
         seconds = time.monotonic() - began
         _, status, usage = os.wait4(process.pid, 0)
     except BaseException:
@@ -114,7 +116,7 @@ def high_water_mb(pid: int) -> float:
 
 
 def cpu_seconds(pid: int) -> float:
-    """User and system time of a running process's threads so far, to the nanosecond: an idle one uses less than a tick."""
+    """User and system time of a running process's threads so far; finer than a tick, of which an idle one uses none."""
     spent = 0
     for task in Path(f"/proc/{pid}/task").iterdir():
         with contextlib.suppress(OSError):

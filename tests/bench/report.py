@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench import chart
-from bench.targets import KINDS, TARGETS
+from bench.targets import KINDS, TARGETS, TIMES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -51,21 +51,22 @@ def write(book: Book, docs: Path = DOCS) -> None:
 
 def figures(book: Book) -> str:
     """Everything between the markers."""
+    drawn = _charts(book)
     parts = [
         "### Against the targets",
         targets_table(book),
         "### Drain, nothing between",
         _drain(book),
-        "![Rate of a drain](performance/drain.svg)",
+        "![Rate of a drain](performance/drain.svg)" if "drain" in drawn else "",
         "### Rate against the round-trip time",
         _rtt(book),
-        "![Rate against round-trip time](performance/rtt.svg)",
+        "![Rate against round-trip time](performance/rtt.svg)" if "rtt" in drawn else "",
         "### A real Postfix",
         _relay(book),
         "### Rate and memory against the backlog",
         _backlog(book),
-        "![Rate against backlog](performance/backlog.svg)",
-        "![CPU and memory](performance/cost.svg)",
+        "![Rate against backlog](performance/backlog.svg)" if "backlog" in drawn else "",
+        "![CPU and memory](performance/cost.svg)" if "cost" in drawn else "",
         "### Counted, for a thousand messages",
         _counts(book),
         "### A claim in a full table",
@@ -88,7 +89,7 @@ def _target(book: Book, target: Target) -> tuple[str, ...]:
     wanted = f"{target.way} {_number(target.limit)}{target.unit}"
     value = target.measured(book)
     if value is None:
-        return target.what, wanted, book.words.get(target.otherwise, "not measured"), "", "–"
+        return target.what, wanted, book.words.get(target.otherwise, "not measured"), "", ""
     spread = _spread(book, target.figure)
     return target.what, wanted, f"{_number(value)}{target.unit}", spread, "yes" if target.met(value) else "**no**"
 
@@ -101,8 +102,8 @@ def _drain(book: Book) -> str:
     rows = [
         (
             NAMES[name],
-            _cell(book, f"drain.{name}.to-peer", "×"),
-            _cell(book, f"drain.{name}.to-source", "×"),
+            _cell(book, f"drain.{name}.to-peer", TIMES),
+            _cell(book, f"drain.{name}.to-source", TIMES),
             _cell(book, f"drain.{name}.rate", "/s"),
             _cell(book, f"drain.{name}.whole", "/s"),
             _cell(book, f"drain.{name}.cpu", " s"),
@@ -117,7 +118,7 @@ def _drain(book: Book) -> str:
         "call that sends; smtp-source as a whole. *Whole process*: with the start and the end, which on an empty queue "
         f"take {start[0]:.2f} s and {start[1]:.2f} CPU s. *CPU per 1,000* without them."
     )
-    return f"{_when(book, 'drain')}\n\n{_table(head, rows)}\n\n{words}"
+    return _section(book, "drain", _table(head, rows), words)
 
 
 def _rtt(book: Book) -> str:
@@ -131,8 +132,8 @@ def _rtt(book: Book) -> str:
         for name in ("poller", "post_office", "mailer", "naive", "smtp-source")
     ]
     head = ("to smtp-sink over a delay proxy", *(f"{ms} ms" for ms in times), "round trips a message")
-    words = "The peers' and smtp-source's figures hold their greeting, and the round trips one connection's beginning and end."
-    return f"{_when(book, 'rtt')}\n\n{_table(head, rows)}\n\n{words}"
+    words = "The peers and smtp-source are timed with their greeting; the round trips are with a connection's two ends."
+    return _section(book, "rtt", _table(head, rows), words)
 
 
 def _relay(book: Book) -> str:
@@ -142,12 +143,12 @@ def _relay(book: Book) -> str:
     rows = [
         ("smtp-source -d -s 1, no delay", _cell(book, "relay.smtp-source.rate", "/s")),
         ("poller, no delay", _cell(book, "relay.poller.plain", "/s")),
-        ("poller to smtp-source", _cell(book, "relay.poller.to-source", "×")),
+        ("poller to smtp-source", _cell(book, "relay.poller.to-source", TIMES)),
         ("poller, 20 ms", _cell(book, "relay.poller.plain-20ms", "/s")),
         ("poller, window 16, no delay", _cell(book, "relay.poller.window", "/s", window)),
         ("poller, window 16, 20 ms", _cell(book, "relay.poller.window-20ms", "/s", window)),
     ]
-    return f"{_when(book, 'relay')}\n\n{_table(('Postfix that throws the mail away', 'rate'), rows)}"
+    return _section(book, "relay", _table(("a Postfix that throws the mail away", "rate"), rows))
 
 
 def _backlog(book: Book) -> str:
@@ -163,7 +164,7 @@ def _backlog(book: Book) -> str:
     ]
     first = book.words.get("backlog.first", "")
     head = ("", "rows waiting", f"rate of the first {first}", "peak memory")
-    return f"{_when(book, 'backlog')}\n\n{_table(head, rows)}"
+    return _section(book, "backlog", _table(head, rows))
 
 
 def _counts(book: Book) -> str:
@@ -193,7 +194,7 @@ def _counts(book: Book) -> str:
         "round trips to the database",
         "connections to it, in all",
     )
-    return f"{_when(book, 'counts')}\n\n{_table(head, rows)}\n\nBEGIN and COMMIT are not among the statements."
+    return _section(book, "counts", _table(head, rows), "BEGIN and COMMIT are not among the statements.")
 
 
 def _claims(book: Book) -> str:
@@ -214,7 +215,7 @@ def _claims(book: Book) -> str:
     locks = _cell(book, "claim.mariadb.row-locks", "")
     head = ("", "the table holds", "claim of 100, median", "p95", "without its commit", "first message")
     words = f"The due rows have priority 9. One claim of 100 on MariaDB held {locks} row locks before its commit."
-    return f"{_when(book, 'claim')}\n\n{_table(head, rows)}\n\n{words}"
+    return _section(book, "claim", _table(head, rows), words)
 
 
 def _others(book: Book) -> str:
@@ -250,7 +251,7 @@ def _others(book: Book) -> str:
         for name in ("latency", "idle", "compose", "attachments", "foreign", "proxy")
         if f"about.{name}.when" in book.words
     )
-    return f"{whens}.\n\n{_table(('', ''), rows)}"
+    return f"{whens or 'Not measured'}.\n\n{_table(('', ''), rows)}"
 
 
 def _machine(book: Book) -> str:
@@ -297,7 +298,8 @@ def _waiting(book: Book, kind: str) -> list[int]:
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
+    """A row without a single figure is left out."""
+    lines = [head, ["---"] * len(head), *(row for row in rows if any(row[1:]))]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
@@ -307,7 +309,7 @@ def _cell(book: Book, name: str, unit: str, otherwise: str = "") -> str:
 
 
 def _number(value: float) -> str:
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"  # noqa: PLR2004 - three digits
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 def _spread(book: Book, figure: str) -> str:
@@ -319,3 +321,9 @@ def _spread(book: Book, figure: str) -> str:
 
 def _when(book: Book, name: str) -> str:
     return f"{book.words.get(f'about.{name}.when', 'Not measured')}."
+
+
+def _section(book: Book, name: str, *parts: str) -> str:
+    """A measurement's part of the page: when it was made, then `parts`; only words if it was not."""
+    measured = any(figure.startswith(f"{name}.") for figure in book.figures)
+    return "\n\n".join((_when(book, name), *parts)) if measured else "Not measured."

@@ -68,7 +68,7 @@ def main() -> None:
             databases.stop_embedded()
     if arguments.write:
         report.write(book)
-    print(report.targets_table(book))
+    print(report.targets_table(book))  # noqa: T201 - what the caller came for
 
 
 def _arguments() -> argparse.Namespace:
@@ -83,7 +83,7 @@ def _arguments() -> argparse.Namespace:
 
 
 def _measure(scene: Scene, name: str) -> None:
-    print(f"{name}: {(MEASURES[name].__doc__ or '').strip()}", flush=True)
+    print(f"{name}: {(MEASURES[name].__doc__ or '').strip()}", flush=True)  # noqa: T201 - progress
     scene.book.forget(name)
     scene.book.forget(f"about.{name}")
     load, began = os.getloadavg()[0], time.monotonic()

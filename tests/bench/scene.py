@@ -52,7 +52,7 @@ class Scene:
 
     def tell(self, text: str) -> None:
         """Progress, for who watches."""
-        print(f"  {text}", flush=True)
+        print(f"  {text}", flush=True)  # noqa: T201 - a command with a person before it
 
     def _has(self, kind: str) -> bool:
         try:

@@ -74,12 +74,13 @@ def _first_message(kind: str) -> Callable[[Book], float | None]:
     return measured
 
 
+TIMES = "\N{MULTIPLICATION SIGN}"
 KINDS = {"postgresql": "PostgreSQL", "mariadb": "MariaDB", "sqlite": "SQLite"}
 NO_WINDOW, NO_LISTEN = "relay.window", "latency.listen"
 
 TARGETS = (
-    _simple("drain, PostgreSQL, over the best peer's rate", "at least", 6, "×", "drain.postgresql.to-peer"),
-    _simple("drain, PostgreSQL, over smtp-source's rate", "at least", 0.4, "×", "drain.postgresql.to-source"),
+    _simple("drain, PostgreSQL, over the best peer's rate", "at least", 6, TIMES, "drain.postgresql.to-peer"),
+    _simple("drain, PostgreSQL, over smtp-source's rate", "at least", 0.4, TIMES, "drain.postgresql.to-source"),
     _simple("drain, PostgreSQL", "at least", 3000, "/s", "drain.postgresql.rate"),
     _simple("drain, MariaDB", "at least", 1500, "/s", "drain.mariadb.rate"),
     _simple("drain, SQLite", "at least", 1500, "/s", "drain.sqlite.rate"),
@@ -98,7 +99,7 @@ TARGETS = (
             what=f"claim in a full table over an empty one (p95), {name}",
             way="at most",
             limit=1.5,
-            unit="×",
+            unit=TIMES,
             measured=_claim_growth(kind),
         )
         for kind, name in KINDS.items()

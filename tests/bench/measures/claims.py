@@ -193,8 +193,7 @@ def _foreign(scene: Scene, outbox: Outbox, port: int, name: str, rows: int) -> N
     part = rows // 10
     for when, piece in (("start", sent[:part]), ("end", sent[-part:])):
         scene.book.add(f"foreign.{name}.rate.{when}", (part - 1) / (piece[-1] - piece[0]).total_seconds())
-    scene.book.add(f"foreign.{name}.claim.start", statistics.median(before) * 1000)
-    scene.book.add(f"foreign.{name}.claim.end", statistics.median(after) * 1000)
-    scene.tell(
-        f"{name} a foreign snapshot: claim {statistics.median(before) * 1e3:.1f} -> {statistics.median(after) * 1e3:.1f} ms"
-    )
+    start, end = statistics.median(before) * 1000, statistics.median(after) * 1000
+    scene.tell(f"{name} a foreign snapshot: claim {start:.1f} ms, at the end {end:.1f} ms")
+    scene.book.add(f"foreign.{name}.claim.start", start)
+    scene.book.add(f"foreign.{name}.claim.end", end)

@@ -16,8 +16,8 @@ def fill(count: int) -> None:
     text, html = shop.bodies()
     with psycopg.connect(shop.URL) as connection, connection.cursor() as cursor:
         cursor.execute(
-            "CREATE TABLE mail (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, status text NOT NULL DEFAULT 'queued',"
-            " recipient text, subject text, body_text text, body_html text)"
+            "CREATE TABLE mail (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,"
+            " status text NOT NULL DEFAULT 'queued', recipient text, subject text, body_text text, body_html text)"
         )
         cursor.execute("CREATE INDEX mail_queued ON mail (id) WHERE status = 'queued'")
         cursor.executemany(
