@@ -66,7 +66,8 @@ def figures(book: Book) -> str:
         "### Rate and memory against the backlog",
         _backlog(book),
         "![Rate against backlog](performance/backlog.svg)" if "backlog" in drawn else "",
-        "![CPU and memory](performance/cost.svg)" if "cost" in drawn else "",
+        "![CPU for a thousand messages](performance/cost.svg)" if "cost" in drawn else "",
+        "![Peak memory](performance/memory.svg)" if "memory" in drawn else "",
         "### Counted, for a thousand messages",
         _counts(book),
         "### A claim in a full table",
@@ -104,6 +105,7 @@ def _drain(book: Book) -> str:
             NAMES[name],
             _cell(book, f"drain.{name}.to-peer", TIMES),
             _cell(book, f"drain.{name}.to-source", TIMES),
+            _cell(book, f"drain.{name}.cpu-to-peer", TIMES),
             _cell(book, f"drain.{name}.rate", "/s"),
             _cell(book, f"drain.{name}.whole", "/s"),
             _cell(book, f"drain.{name}.cpu", " s"),
@@ -111,7 +113,16 @@ def _drain(book: Book) -> str:
         )
         for name in names
     ]
-    head = ("", "to the best peer", "to smtp-source", "drain", "whole process", "CPU per 1,000", "peak memory")
+    head = (
+        "",
+        "to the best peer",
+        "to smtp-source",
+        "CPU to the best peer",
+        "drain",
+        "whole process",
+        "CPU per 1,000",
+        "peak memory",
+    )
     start = (book.median("drain.postgresql.start") or 0, book.median("drain.postgresql.start-cpu") or 0)
     words = (
         f"{book.words.get('drain.rows', '')}. *Drain*: poller from the first claim to the last acceptance; a peer the "
@@ -281,6 +292,9 @@ def _charts(book: Book) -> dict[str, str]:
     costs = [(NAMES[n], book.median(f"drain.{n}.cpu")) for n in (*KINDS, "post_office", "mailer", "naive")]
     if known := [(name, cost) for name, cost in costs if cost is not None]:
         drawn["cost"] = chart.bars("CPU seconds per 1,000 messages", " s", known)
+    memory = [(NAMES[n], book.median(f"drain.{n}.peak")) for n in (*KINDS, "post_office", "mailer", "naive")]
+    if known := [(name, peak) for name, peak in memory if peak is not None]:
+        drawn["memory"] = chart.bars("Peak memory of the draining process", " MB", known)
     return drawn
 
 

@@ -52,26 +52,31 @@ def drain(scene: Scene) -> None:
         with Sink() as sink:
             source = rows / rivals.smtp_source(sink.port, rows, wire_size())
             scene.book.add("drain.smtp-source.rate", source)
-            best = max(_drain_peer(scene, name, peers_rows, sink.port) for name in rivals.PEERS)
+            peers = [_drain_peer(scene, name, peers_rows, sink.port) for name in rivals.PEERS]
+            best, thriftiest = max(rate for rate, _ in peers), min(cpu for _, cpu in peers)
             for kind in scene.kinds():
-                rate = _drain_poller(scene, kind, rows, sink.port)
+                rate, cpu = _drain_poller(scene, kind, rows, sink.port)
                 scene.tell(
                     f"round {number + 1}: {kind} {rate:,.0f}/s, best peer {best:,.0f}, smtp-source {source:,.0f}"
                 )
                 scene.book.add(f"drain.{kind}.to-peer", rate / best)
                 scene.book.add(f"drain.{kind}.to-source", rate / source)
+                scene.book.add(f"drain.{kind}.cpu-to-peer", cpu / thriftiest)
 
 
-def _drain_peer(scene: Scene, name: str, rows: int, port: int) -> float:
+def _drain_peer(scene: Scene, name: str, rows: int, port: int) -> tuple[float, float]:
+    """Messages per second, and CPU seconds for a thousand."""
     with rivals.peer(name, scene.directory, rows) as peer:
         timed = peer.send(port)
     scene.book.add(f"drain.{name}.rate", rows / timed.seconds)
-    scene.book.add(f"drain.{name}.cpu", timed.cpu_seconds / rows * 1000)
+    cpu = timed.cpu_seconds / rows * 1000
+    scene.book.add(f"drain.{name}.cpu", cpu)
     scene.book.add(f"drain.{name}.peak", timed.peak_mb)
-    return rows / timed.seconds
+    return rows / timed.seconds, cpu
 
 
-def _drain_poller(scene: Scene, kind: str, rows: int, port: int) -> float:
+def _drain_poller(scene: Scene, kind: str, rows: int, port: int) -> tuple[float, float]:
+    """Messages per second, and CPU seconds for a thousand."""
     with scene.outbox(kind) as outbox:
         config = outbox.configure(port)
         start = worker(config, "--drain")  # on the empty queue: what a start and an end cost by themselves
@@ -84,12 +89,13 @@ def _drain_poller(scene: Scene, kind: str, rows: int, port: int) -> float:
     book = scene.book
     book.add(f"drain.{kind}.rate", rows / seconds)
     book.add(f"drain.{kind}.whole", rows / cost.seconds)
-    book.add(f"drain.{kind}.cpu", (cost.cpu_seconds - start.cpu_seconds) / rows * 1000)
+    cpu = (cost.cpu_seconds - start.cpu_seconds) / rows * 1000
+    book.add(f"drain.{kind}.cpu", cpu)
     book.add(f"drain.{kind}.cpu-whole", cost.cpu_seconds / rows * 1000)
     book.add(f"drain.{kind}.start", start.seconds)
     book.add(f"drain.{kind}.start-cpu", start.cpu_seconds)
     book.add(f"drain.{kind}.peak", cost.peak_mb)
-    return rows / seconds
+    return rows / seconds, cpu
 
 
 def rtt(scene: Scene) -> None:
