@@ -258,7 +258,7 @@ def _others(book: Book) -> str:
         ("the proxy's CPU for a round trip", _cell(book, "proxy.cpu", " µs")),
     ]
     whens = "; ".join(
-        f"{name}: {book.words[f'about.{name}.when']}"
+        f"{name}: {_when(book, name)}"
         for name in ("latency", "idle", "compose", "attachments", "foreign", "proxy")
         if f"about.{name}.when" in book.words
     )
@@ -334,10 +334,13 @@ def _spread(book: Book, figure: str) -> str:
 
 
 def _when(book: Book, name: str) -> str:
-    return f"{book.words.get(f'about.{name}.when', 'Not measured')}."
+    """How often, when, at which commit, on how busy a machine."""
+    rounds = min(len(values) for figure, values in book.figures.items() if figure.startswith(f"{name}."))
+    often = "one run" if rounds == 1 else f"{rounds} rounds"
+    return f"{often}, {book.words.get(f'about.{name}.when', 'it is not known when')}"
 
 
 def _section(book: Book, name: str, *parts: str) -> str:
     """A measurement's part of the page: when it was made, then `parts`; only words if it was not."""
     measured = any(figure.startswith(f"{name}.") for figure in book.figures)
-    return "\n\n".join((_when(book, name), *parts)) if measured else "Not measured."
+    return "\n\n".join((f"Of {_when(book, name)}.", *parts)) if measured else "Not measured."

@@ -86,11 +86,11 @@ def _measure(scene: Scene, name: str) -> None:
     print(f"{name}: {(MEASURES[name].__doc__ or '').strip()}", flush=True)  # noqa: T201 - progress
     scene.book.forget(name)
     scene.book.forget(f"about.{name}")
-    load, began = os.getloadavg()[0], time.monotonic()
+    commit, load, began = _commit(), os.getloadavg()[0], time.monotonic()
     MEASURES[name](scene)
-    facts = f"{dt.datetime.now(dt.UTC):%Y-%m-%d %H:%M} UTC, commit {_commit()}, {scene.rounds} rounds"
+    facts = f"{dt.datetime.now(dt.UTC):%Y-%m-%d %H:%M} UTC, commit {commit}"
     scale = ", quick" if scene.quick else ""
-    scene.book.say(f"about.{name}.when", f"{facts}{scale}, load before {load:.1f}")
+    scene.book.say(f"about.{name}.when", f"{facts}{scale}, load {load:.1f} before, {os.getloadavg()[0]:.1f} after")
     _describe(scene.book)
     scene.book.save(rivals.CACHE / "book.json")
     scene.tell(f"{time.monotonic() - began:.0f} s")
