@@ -1,0 +1,122 @@
+"""The program is killed: alone, without its state directory, and together with its database."""
+
+from __future__ import annotations
+
+import shutil
+import statistics
+import time
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+from chaos.ground import NAMES, Ground, Line, Trap, bury, drain, fill, findings
+from chaos.recorder import Recorder
+from service import zygote
+
+from poller.outbox.database import transaction
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from chaos.ledger import Findings
+    from service.bench import Bench
+
+BATCH = 100
+MOST_MESSAGES = 60
+"""A life ends when the relay has accepted 1 to so many messages in it."""
+LIFE_S = 90.0
+TWICE_PER_CRASH = BATCH
+"""What one crash may cost: without a journal all that was claimed."""
+
+
+def cells(found: Findings) -> dict[str, object]:
+    """The columns that every ledger of crashes shares."""
+    least, median, most = found.per_crash
+    return {
+        "crashes": found.crashes,
+        "rows": found.committed,
+        "accepted": found.accepted,
+        "lost": len(found.lost),
+        "stuck": len(found.stuck),
+        "wrongly marked": len(found.wrongly_marked),
+        "sent twice": len(found.duplicates),
+        "per crash, min / median / max": f"{least} / {median:g} / {most}",
+        "with the same Message-ID": found.same_id,
+        "doubts": found.doubts,
+        "held in doubt": len(found.in_doubt),
+        "of them delivered": found.delivered_in_doubt,
+    }
+
+
+def kill9(ground: Ground, *, crashes: int, policies: tuple[str, ...] = ("resend", "hold")) -> Iterator[Line]:
+    """`kill -9` at full speed, started again at once."""
+    for kind in ground.kinds:
+        for policy in policies:
+            yield _killed(ground, kind, crashes=crashes, policy=policy)
+
+
+def no_state(ground: Ground, *, crashes: int, waited: int) -> Iterator[Line]:
+    """The same, and the state directory is gone each time. Of `waited` crashes the lease's end is really waited for."""
+    for kind in ground.kinds:
+        yield _killed(ground, kind, crashes=crashes, policy="resend", between=_forget_everything)
+    for kind in ground.kinds[:1] if waited else ():
+        short = {"smtp": {"end_timeout": "1s"}, "worker": {"takeover": "61s", "heartbeat": "5s"}}
+        yield _killed(ground, kind, crashes=waited, policy="resend", between=_lose_state, settings=short)
+
+
+def _killed(
+    ground: Ground,
+    kind: str,
+    *,
+    crashes: int,
+    policy: str,
+    between: Callable[[Bench], str] | None = None,
+    settings: dict[str, dict[str, Any]] | None = None,
+) -> Line:
+    with ground.bench(kind) as bench, Recorder() as relay:
+        committed = fill(bench, (crashes + 1) * BATCH)
+        given = {"retry": {"on_doubt": policy, "max_doubts": 20}, **(settings or {})}
+        config = bench.configure(relay.host, relay.port, **given)
+        trap = Trap(relay, ground.chance)
+        pauses: list[float] = []
+        manner = ""
+        for crash in range(crashes):
+            pauses.append(_one_life(ground, bench, config, relay, trap))
+            ground.say(f"kill -9, {kind}, {policy}: {crash + 1} of {crashes}")
+            if between:
+                manner = between(bench)
+        drain(bench, config)
+        found = findings(bench, committed, relay, crashes=crashes)
+    allowed = 0 if policy == "hold" else TWICE_PER_CRASH
+    worst = found.per_crash[2]
+    broken = (f"{worst} sent twice by one crash, at most {allowed} may be",) if worst > allowed else ()
+    what = {"database": NAMES[kind], "on_doubt": policy}
+    waits = {"lease": manner} if between else {}
+    back = {"first mail after a start, median / max": f"{statistics.median(pauses):.2f} / {max(pauses):.2f} s"}
+    return Line(cells=what | waits | cells(found) | back, broken=(*found.broken, *broken))
+
+
+def _one_life(ground: Ground, bench: Bench, config: Path, relay: Recorder, trap: Trap) -> float:
+    """Start, kill; returns the seconds from the start to the first message."""
+    before, began = len(relay.entries), time.monotonic()
+    process = zygote.start(["--config", str(config), "run"], bench.directory / f"{bench.name}.log")
+    try:
+        trap.set(ground.chance.randint(1, MOST_MESSAGES), process.kill)
+        assert trap.wait(LIFE_S), f"nothing to kill: {bench.log()[-3:]}"
+    finally:
+        process.kill()
+        bury(process, relay)
+    return relay.entries[before].at - began
+
+
+def _lose_state(bench: Bench) -> str:
+    shutil.rmtree(bench.directory / f"state-{bench.name}")
+    return "waited for, 61 s"
+
+
+def _forget_everything(bench: Bench) -> str:
+    """As `_lose_state`; and of the dead worker's lease the rest is skipped in the table, which is what waiting does."""
+    _lose_state(bench)
+    ended = sa.text("UPDATE outbox_worker SET lease_until = heartbeat_at")
+    transaction(bench.engine, lambda c: c.execute(ended))
+    return "ended in the table"
