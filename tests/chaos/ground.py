@@ -124,13 +124,14 @@ def wait_until(condition: Callable[[], object], what: str, seconds: float = 60, 
 class Trap:
     """Kills a process when the relay has accepted its so-manieth message since the trap was set.
 
-    Half of the time before that message is answered, else a moment (up to `scatter` seconds) after: then what was
-    answered may or may not have been read, and written down.
+    With a share of `before` this happens before that message is answered, and it never is; else a moment (up to
+    `scatter` seconds) after: then what was answered may or may not have been read, and written down.
     """
 
-    def __init__(self, relay: Recorder, chance: random.Random, *, scatter: float = 0.03) -> None:
+    def __init__(self, relay: Recorder, chance: random.Random, *, before: float = 0.5, scatter: float = 0.03) -> None:
         self._relay = relay
         self._chance = chance
+        self._share = before
         self._scatter = scatter
         self._left = 0
         self._before = False
@@ -140,7 +141,7 @@ class Trap:
 
     def set(self, after: int, kill: Callable[[], None]) -> None:
         """Arm it."""
-        self._before = self._chance.random() < 0.5
+        self._before = self._chance.random() < self._share
         self._kill, self._left = kill, after
         self._sprung.clear()
 

@@ -60,7 +60,7 @@ class Cut:
 
     phase: str
     how: How
-    times: frozenset[int]
+    times: frozenset[int] = frozenset({1})
 
 
 class _HangUp(Exception):  # noqa: N818 - an order, not an error

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from chaos import crashes
+from chaos import crashes, cuts, outages, stalls
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -45,5 +45,45 @@ SCENARIOS = (
         run=crashes.no_state,
         short={"crashes": 3, "waited": 0},
         long={"crashes": 30, "waited": 3},
+    ),
+    Scenario(
+        name="kill-db",
+        does="""`kill -9` of PostgreSQL (fsync on) after 1 to 60 accepted messages, alone and together with the worker;
+        both come up again, the worker first, and nobody helps. What the worker knows outlives the server.""",
+        run=outages.kill_db,
+        short={"crashes": 1},
+        long={"crashes": 20},
+    ),
+    Scenario(
+        name="smtp-cut",
+        does="""The line to the relay is cut when a reply is due: closed, reset, closed after half of the reply, left
+        open in silence, or the reply comes byte by byte. In mid-content it is reset after 4 KB of 4 MB. A cell says how
+        often that was done, and what is left of it after a drain.""",
+        run=cuts.smtp_cut,
+        short={"phases": ("MAIL", "end"), "hows": ("closed", "half a reply"), "content": False},
+        long={},
+    ),
+    Scenario(
+        name="db-cut",
+        does="""The line to the database is cut at every fourth COMMIT or so: before the server had it (rolled back), or
+        when the server has committed and its reply is on the way. `run --drain` is started once and left alone.""",
+        run=cuts.db_cut,
+        short={"cuts": 3},
+        long={"cuts": 40},
+    ),
+    Scenario(
+        name="sigstop",
+        does="""Two workers; one is stopped (SIGSTOP) in the middle of its batch until its lease has ended and the other
+        has taken over and sent everything, and then goes on (SIGCONT). A settled row counts as overwritten when
+        anything that is said of its fate is different after that. The lease is the shortest that is permitted.""",
+        run=stalls.sigstop,
+        short={"rounds": 0},
+        long={"rounds": 5},
+    ),
+    Scenario(
+        name="clock",
+        does="""Two workers; the wall clock of one of them (libfaketime) jumps by ten minutes while both are sending. At
+        the end the other leaves, and the first has to send a new row.""",
+        run=stalls.clock,
     ),
 )
