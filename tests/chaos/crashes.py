@@ -52,19 +52,19 @@ def kill9(ground: Ground, *, crashes: int, policies: tuple[str, ...] = ("resend"
     """`kill -9` at full speed, started again at once."""
     for kind in ground.kinds:
         for policy in policies:
-            yield _killed(ground, kind, crashes=crashes, policy=policy)
+            yield killed(ground, kind, crashes=crashes, policy=policy)
 
 
 def no_state(ground: Ground, *, crashes: int, waited: int) -> Iterator[Line]:
     """The same, and the state directory is gone each time. Of `waited` crashes the lease's end is really waited for."""
     for kind in ground.kinds:
-        yield _killed(ground, kind, crashes=crashes, policy="resend", between=_forget_everything)
+        yield killed(ground, kind, crashes=crashes, policy="resend", between=_forget_everything)
     for kind in ground.kinds[:1] if waited else ():
         short = {"smtp": {"end_timeout": "1s"}, "worker": {"takeover": "61s", "heartbeat": "5s"}}
-        yield _killed(ground, kind, crashes=waited, policy="resend", between=_lose_state, settings=short)
+        yield killed(ground, kind, crashes=waited, policy="resend", between=_lose_state, settings=short)
 
 
-def _killed(
+def killed(
     ground: Ground,
     kind: str,
     *,
@@ -73,6 +73,7 @@ def _killed(
     between: Callable[[Bench], str] | None = None,
     settings: dict[str, dict[str, Any]] | None = None,
 ) -> Line:
+    """One outbox, so many crashes; `between` two lives something may happen to it."""
     with ground.bench(kind) as bench, Recorder() as relay:
         committed = fill(bench, (crashes + 1) * BATCH)
         given = {"retry": {"on_doubt": policy, "max_doubts": 20}, **(settings or {})}

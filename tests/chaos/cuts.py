@@ -86,13 +86,13 @@ def _smtp_broken(found: Findings, cut: Cut, cuts: int, charged: int) -> tuple[st
     return (*found.broken, *(f"{count} {what}" for what, count in wrong.items() if count))
 
 
-def db_cut(ground: Ground, *, cuts: int) -> Iterator[Line]:
+def db_cut(ground: Ground, *, cuts: int, whens: tuple[When, ...] = get_args(When)) -> Iterator[Line]:
     """Each server, each way. An SQLite file has no line to cut."""
     kinds = [kind for kind in ground.kinds if kind != "sqlite"]
     if not kinds:
         raise Skipped("an SQLite file has no line that could be cut")
     for kind in kinds:
-        for when in get_args(When):
+        for when in whens:
             yield _db_cut(ground, kind, when, cuts)
 
 

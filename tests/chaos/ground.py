@@ -25,6 +25,7 @@ from poller.outbox.database import transaction
 from poller.outbox.tables import outbox
 
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Callable, Iterator, Mapping
 
     from chaos.ledger import Findings
@@ -145,10 +146,13 @@ class Trap:
         self._kill, self._left = kill, after
         self._sprung.clear()
 
+    def disarm(self) -> None:
+        """It kills nobody any more."""
+        self._left = 0
+
     def wait(self, seconds: float) -> bool:
-        """Until it has sprung; then the process was killed. False: not in that time."""
+        """Until it has sprung; then the process was killed. False: not in that time, and it is still armed."""
         if not self._sprung.wait(seconds):
-            self._left = 0
             return False
         if not self._before:
             time.sleep(self._chance.random() * self._scatter)
@@ -167,7 +171,7 @@ class Trap:
         return not self._before
 
 
-def bury(process: Process, relay: Recorder) -> None:
+def bury(process: Process | subprocess.Popen[bytes], relay: Recorder) -> None:
     """Wait for the end of a killed process and of what it left on its line; a new life begins."""
     process.wait(30)
     relay.wait_until_quiet()

@@ -28,18 +28,22 @@ PAGE = Path(__file__).parents[2] / "docs" / "reliability.md"
 def table(lines: Sequence[Line]) -> str:
     """The cells of `lines`, and below them the promises that were broken."""
     columns = list(dict.fromkeys(column for line in lines for column in line.cells))
-    rows = [[str(line.cells.get(column, "")) for column in columns] for line in lines]
-    text = "\n".join(f"| {' | '.join(cells)} |" for cells in (columns, ["---"] * len(columns), *rows))
-    broken = [f"- **Broken:** {next(iter(line.cells.values()))}: {what}" for line in lines for what in line.broken]
+    rows = [[str(line.cells.get(column, "")) for column in columns] for line in lines if line.cells]
+    text = "\n".join(f"| {' | '.join(cells)} |" for cells in (columns, ["---"] * len(columns), *rows) if columns)
+    broken = [f"- **Broken:** {_of_what(line)}: {what}" for line in lines for what in line.broken]
     return "\n".join([text, *(["", *broken] if broken else [])])
+
+
+def _of_what(line: Line) -> str:
+    return ", ".join(str(value) for value in list(line.cells.values())[:2]) or "run"
 
 
 def section(does: str, lines: Sequence[Line], *, command: str, seconds: float, skipped: Sequence[str]) -> str:
     """What stands between a scenario's markers: method, machine, versions, table."""
     words = " ".join(does.split())
     how = f"`{command}`, {seconds:.0f} s on {dt.datetime.now(dt.UTC):%Y-%m-%d}; {machine()}; {software()}."
-    missing = [f"Not run: {why}" for why in skipped]
-    return "\n\n".join([words, table(lines), *missing, how])
+    missing = [f"Not run: {why}." for why in skipped]
+    return "\n\n".join(filter(None, [words, table(lines), *missing, how]))
 
 
 def write(name: str, text: str) -> None:

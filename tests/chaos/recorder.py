@@ -130,11 +130,13 @@ class Recorder:
             threading.Thread(target=self._serve, args=(sock, self.sessions), daemon=True).start()
 
     def _serve(self, sock: socket.socket, number: int) -> None:
-        with contextlib.suppress(OSError, ValueError, _HangUp):
-            _Session(self, sock, number).run()
-        sock.close()
-        with self._lock:
-            self._live.discard(sock)
+        try:
+            with contextlib.suppress(OSError, ValueError, _HangUp):
+                _Session(self, sock, number).run()
+        finally:
+            sock.close()
+            with self._lock:
+                self._live.discard(sock)
 
     def enter(self, content: bytes, recipients: list[str], session: int) -> Entry:
         """Rule 1."""

@@ -13,6 +13,7 @@ docs/reliability.md. The same `--seed` kills after the same numbers of messages;
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import signal
 import sys
@@ -40,24 +41,25 @@ def main(arguments: Sequence[str]) -> int:
     if options.list:
         return _list()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that what was started is ended
+    kinds, missing = _to_be_had(options.database or databases.KINDS)
     directory = Path(tempfile.mkdtemp(prefix="poller-chaos-"))
     directory.chmod(0o755)
     ground = Ground(
         directory=directory,
         seed=options.seed,
-        kinds=tuple(options.database or databases.KINDS),
+        kinds=kinds,
         settings=_settings(options.set),
         say=_progress,
     )
     wanted = [scenario for scenario in SCENARIOS if not options.only or scenario.name in options.only]
     try:
-        broken = [name for scenario in wanted for name in _run(scenario, ground, options)]
+        broken = [name for scenario in wanted for name in _run(scenario, ground, missing, options)]
     finally:
         zygote.stop()
         databases.stop_embedded()
     print("broken:", ", ".join(broken)) if broken else print("every promise held")
-    if broken:
-        print("logs of runs that raised:", directory)
+    with contextlib.suppress(OSError):
+        directory.rmdir()  # what is left of a run that raised stays, with its log
     return int(bool(broken))
 
 
@@ -82,15 +84,30 @@ def _settings(given: Sequence[str]) -> dict[str, dict[str, Any]]:
     return settings
 
 
-def _run(scenario: Scenario, ground: Ground, options: argparse.Namespace) -> list[str]:
+def _to_be_had(kinds: Sequence[str]) -> tuple[tuple[str, ...], list[str]]:
+    """The kinds of databases that this machine has, and why it has not the others."""
+    found, missing = [], []
+    for kind in kinds:
+        try:
+            if kind != "sqlite":
+                databases.server_url(kind)
+            found.append(kind)
+        except databases.Missing as why:
+            missing.append(str(why))
+    return tuple(found), missing
+
+
+def _run(scenario: Scenario, ground: Ground, missing: Sequence[str], options: argparse.Namespace) -> list[str]:
     """One scenario; returns its name if a promise was broken."""
     began = time.monotonic()
     lines: list[Line] = []
-    skipped: list[str] = []
+    skipped = list(missing)
     try:
         lines.extend(scenario.lines(ground, at_length=options.long))
     except Skipped as why:
         skipped.append(str(why))
+    except AssertionError as why:
+        lines.append(Line(cells={}, broken=(f"it did not come to its end: {why}",)))
     seconds = time.monotonic() - began
     _progress("")
     print(f"## {scenario.name} ({seconds:.1f} s)\n\n{page.table(lines)}", flush=True)

@@ -8,8 +8,9 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,19 +48,15 @@ def sigstop(ground: Ground, *, rounds: int) -> Iterator[Line]:
     if not rounds:
         raise Skipped("a lease has at least 61 s: only in the long form")
     with ground.bench("postgresql") as one, Recorder() as relay:
-        two = replace(one, name="w2")
-        committed: list[str] = []
-        overwritten: list[int] = []
-        taken_after: list[float] = []
-        with _running(one, relay, SHORTEST) as first, _running(two, relay, SHORTEST) as second:
+        pair = _Pair(one=one, two=replace(one, name="w2"), relay=relay)
+        with _running(pair.one, relay, SHORTEST) as first, _running(pair.two, relay, SHORTEST) as second:
             for number in range(rounds):
-                committed += _stopped_past_its_lease(ground, one, two, relay, first, number, taken_after, overwritten)
-                relay.life += 1
+                pair.one_round(first, f"round{number}", after=ground.chance.randint(1, BATCH))
                 ground.say(f"sigstop: {number + 1} of {rounds}")
             for process in (first, second):
                 terminate(process)
-        found = findings(one, committed, relay, crashes=rounds)
-        twice = [line for bench in (one, two) for line in bench.log() if line["event"] == "row.accepted_twice"]
+        found = findings(one, pair.committed, relay, crashes=rounds)
+        twice = [line for bench in (one, pair.two) for line in bench.log() if line["event"] == "row.accepted_twice"]
     least, median, most = found.per_crash
     cells = {
         "rounds": rounds,
@@ -68,53 +65,56 @@ def sigstop(ground: Ground, *, rounds: int) -> Iterator[Line]:
         "lost": len(found.lost),
         "stuck": len(found.stuck),
         "wrongly marked": len(found.wrongly_marked),
-        "settled rows overwritten": len(overwritten),
+        "settled rows overwritten": len(pair.overwritten),
         "sent twice": len(found.duplicates),
         "per round, min / median / max": f"{least} / {median:g} / {most}",
         "doubts": found.doubts,
         "noted as accepted twice": len(twice),
-        "taken over after": f"{min(taken_after):.0f} to {max(taken_after):.0f} s",
+        "taken over after": f"{min(pair.taken_after):.0f} to {max(pair.taken_after):.0f} s",
     }
     wrong = {
-        "settled rows overwritten": len(overwritten),
-        "taken over before the lease had ended": sum(1 for after in taken_after if after < TAKEOVER_S - 5),
+        "settled rows overwritten": len(pair.overwritten),
+        "taken over before the lease had ended": sum(1 for after in pair.taken_after if after < TAKEOVER_S - 5),
         "sent twice in one round beyond what was claimed": max(0, most - TWICE_PER_CRASH),
     }
     yield Line(cells=cells, broken=(*found.broken, *(f"{count} {what}" for what, count in wrong.items() if count)))
 
 
-def _stopped_past_its_lease(
-    ground: Ground,
-    one: Bench,
-    two: Bench,
-    relay: Recorder,
-    first: Process,
-    number: int,
-    taken_after: list[float],
-    overwritten: list[int],
-) -> list[str]:
-    """One round with rows of its own; returns their recipients."""
-    after = ground.chance.randint(1, BATCH)
-    seen: set[int] = set()
+@dataclass(kw_only=True)
+class _Pair:
+    """Two workers on one outbox, and what was seen of them."""
 
-    def stop_at(entry: Entry) -> bool:
-        seen.add(entry.number)
-        if len(seen) == after:
-            first.send_signal(signal.SIGSTOP)
-        return True
+    one: Bench
+    two: Bench
+    relay: Recorder
+    committed: list[str] = field(default_factory=list)
+    overwritten: list[int] = field(default_factory=list)
+    taken_after: list[float] = field(default_factory=list)
 
-    relay.on_taken = stop_at
-    one.insert(BATCH * 4, recipients=f"round{number}.{{n}}@example.com")
-    wait_until(lambda: len(seen) >= after, "the stop", LIFE_S)
-    stopped = time.monotonic()
-    wait_until(lambda: not is_open(two), "the takeover", TAKEOVER_S + LIFE_S, every=0.25)
-    taken_after.append(time.monotonic() - stopped)
-    before = _settled(two)
-    first.send_signal(signal.SIGCONT)
-    time.sleep(SETTLE_S)
-    now = _settled(two)
-    overwritten += [row_id for row_id, row in before.items() if now.get(row_id) != row]
-    return [f"round{number}.{n}@example.com" for n in range(BATCH * 4)]
+    def one_round(self, first: Process, label: str, *, after: int) -> None:
+        """Rows of its own; the first worker is stopped `after` so many messages of both."""
+        stopped = threading.Event()
+        start = len(self.relay.entries)
+
+        def stop_at(entry: Entry) -> bool:
+            if entry.number == start + after:
+                first.send_signal(signal.SIGSTOP)
+                self.relay.life += 1
+                stopped.set()
+            return True
+
+        self.relay.on_taken = stop_at
+        self.one.insert(BATCH * 4, recipients=f"{label}.{{n}}@example.com")
+        self.committed += [f"{label}.{n}@example.com" for n in range(BATCH * 4)]
+        assert stopped.wait(LIFE_S), "nothing was sent"
+        began = time.monotonic()
+        wait_until(lambda: not is_open(self.two), "the takeover", TAKEOVER_S + LIFE_S, every=0.25)
+        self.taken_after.append(time.monotonic() - began)
+        before = _settled(self.two)
+        first.send_signal(signal.SIGCONT)
+        time.sleep(SETTLE_S)
+        now = _settled(self.two)
+        self.overwritten += [row_id for row_id, row in before.items() if now.get(row_id) != row]
 
 
 def _settled(bench: Bench) -> dict[int, tuple[object, ...]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from chaos import crashes, cuts, outages, stalls
+from chaos import crashes, cuts, disks, outages, peers, restores, stalls
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -85,5 +85,27 @@ SCENARIOS = (
         does="""Two workers; the wall clock of one of them (libfaketime) jumps by ten minutes while both are sending. At
         the end the other leaves, and the first has to send a new row.""",
         run=stalls.clock,
+    ),
+    Scenario(
+        name="state-dir",
+        does="""The state directory lies on a small disk of its own (tmpfs), which is full or read-only before the
+        start or after 60 messages, or the directory is removed in mid-run. The worker is watched, then everything is
+        mended and drained.""",
+        run=disks.state_dir,
+    ),
+    Scenario(
+        name="restore",
+        does="""A dump is made by the database's own tools while rows are open; they are sent; then the dump is
+        restored, under another name for a worker of another name, or under its own name for the former worker. A worker
+        runs on it for some seconds, then `poller adopt` is said and the outbox is drained.""",
+        run=restores.restore,
+    ),
+    Scenario(
+        name="peers",
+        does="""`kill9` for other mailers on PostgreSQL, by the same relay, the same trap and the same books; each is
+        started again at once. One that does not send again after a crash has fewer crashes, and stuck rows.""",
+        run=peers.peers,
+        short={"crashes": 3},
+        long={"crashes": 30},
     ),
 )
