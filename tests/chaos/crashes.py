@@ -26,7 +26,7 @@ MOST_MESSAGES = 60
 """A life ends when the relay has accepted 1 to so many messages in it."""
 LIFE_S = 90.0
 TWICE_PER_CRASH = BATCH
-"""What one crash may cost: without a journal all that was claimed."""
+"""What one crash may send twice: without a journal all that was claimed."""
 
 
 def cells(found: Findings) -> dict[str, object]:
@@ -48,17 +48,24 @@ def cells(found: Findings) -> dict[str, object]:
     }
 
 
-def kill9(ground: Ground, *, crashes: int, policies: tuple[str, ...] = ("resend", "hold")) -> Iterator[Line]:
+def per_crash(ground: Ground) -> int:
+    """What one crash may send twice, with the window that was asked for."""
+    return max(TWICE_PER_CRASH, int(ground.settings.get("smtp", {}).get("window", 1)))
+
+
+def kill9(
+    ground: Ground, *, crashes: int, policies: tuple[str, ...] = ("resend", "hold"), batch: int = BATCH
+) -> Iterator[Line]:
     """`kill -9` at full speed, started again at once."""
     for kind in ground.kinds:
         for policy in policies:
-            yield killed(ground, kind, crashes=crashes, policy=policy)
+            yield killed(ground, kind, crashes=crashes, policy=policy, batch=batch, allowed=per_crash(ground))
 
 
-def no_state(ground: Ground, *, crashes: int, waited: int) -> Iterator[Line]:
+def no_state(ground: Ground, *, crashes: int, waited: int, batch: int = BATCH) -> Iterator[Line]:
     """The same, and the state directory is gone each time. Of `waited` crashes the lease's end is really waited for."""
     for kind in ground.kinds:
-        yield killed(ground, kind, crashes=crashes, policy="resend", between=_forget_everything)
+        yield killed(ground, kind, crashes=crashes, policy="resend", batch=batch, between=_forget_everything)
     for kind in ground.kinds[:1] if waited else ():
         short = {"smtp": {"end_timeout": "1s"}, "worker": {"takeover": "61s", "heartbeat": "5s"}}
         yield killed(ground, kind, crashes=waited, policy="resend", between=_lose_state, settings=short)
@@ -70,13 +77,16 @@ def killed(
     *,
     crashes: int,
     policy: str,
+    allowed: int = BATCH,
+    batch: int = BATCH,
     between: Callable[[Bench], str] | None = None,
     settings: dict[str, dict[str, Any]] | None = None,
 ) -> Line:
     """One outbox, so many crashes; `between` two lives something may happen to it."""
     with ground.bench(kind) as bench, Recorder() as relay:
-        committed = fill(bench, (crashes + 1) * BATCH)
-        given = {"retry": {"on_doubt": policy, "max_doubts": 20}, **(settings or {})}
+        committed = fill(bench, (crashes + 1) * (batch + MOST_MESSAGES))
+        unheld = {"on_doubt": policy, "max_doubts": crashes + 1}
+        given = {"retry": unheld, "poll": {"batch_size": batch}, **(settings or {})}
         config = bench.configure(relay.host, relay.port, **given)
         trap = Trap(relay, ground.chance)
         pauses: list[float] = []
@@ -88,13 +98,13 @@ def killed(
                 manner = between(bench)
         drain(bench, config)
         found = findings(bench, committed, relay, crashes=crashes)
-    allowed = 0 if policy == "hold" else TWICE_PER_CRASH
+    allowed = 0 if policy == "hold" else allowed
     worst = found.per_crash[2]
     broken = (f"{worst} sent twice by one crash, at most {allowed} may be",) if worst > allowed else ()
     what = {"database": NAMES[kind], "on_doubt": policy}
     waits = {"lease": manner} if between else {}
     back = {"first mail after a start, median / max": f"{statistics.median(pauses):.2f} / {max(pauses):.2f} s"}
-    return Line(cells=what | waits | cells(found) | back, broken=(*found.broken, *broken))
+    return Line(cells=what | waits | cells(found) | back, broken=(*found.broken, *broken), twice=found.duplicates)
 
 
 def _one_life(ground: Ground, bench: Bench, config: Path, relay: Recorder, trap: Trap) -> float:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import subprocess
     from collections.abc import Callable, Iterator, Mapping
 
-    from chaos.ledger import Findings
+    from chaos.ledger import Duplicate, Findings
     from chaos.recorder import Entry, Recorder
     from service.zygote import Process
 
@@ -49,6 +49,7 @@ class Line:
     cells: Mapping[str, object]
     broken: tuple[str, ...] = ()
     """Promises that did not hold, in words."""
+    twice: tuple[Duplicate, ...] = ()
 
 
 @dataclass(kw_only=True)

@@ -10,7 +10,7 @@ import time
 from typing import TYPE_CHECKING
 
 import databases
-from chaos.crashes import BATCH, LIFE_S, MOST_MESSAGES, TWICE_PER_CRASH, cells
+from chaos.crashes import BATCH, LIFE_S, MOST_MESSAGES, cells, per_crash
 from chaos.ground import Ground, Line, Skipped, Trap, fill, findings, is_open, wait_until
 from chaos.recorder import Recorder
 from service import zygote
@@ -62,7 +62,7 @@ def _outages(
     ground: Ground, bench: Bench, relay: Recorder, server: databases.EmbeddedPostgres, *, crashes: int, together: bool
 ) -> Line:
     committed = fill(bench, (crashes + 1) * BATCH * 2)
-    config = bench.configure(relay.host, relay.port, retry={"max_doubts": 20})
+    config = bench.configure(relay.host, relay.port, retry={"max_doubts": crashes + 1})
     trap = Trap(relay, ground.chance, before=0.5 if together else 0.0)
     process = _start(bench, config)
     waits: list[float] = []
@@ -86,12 +86,12 @@ def _outages(
         process.kill()
         process.wait()
     found = findings(bench, committed, relay, crashes=crashes)
-    allowed = TWICE_PER_CRASH if together else 0
+    allowed = per_crash(ground) if together else 0
     worst = found.per_crash[2]
     broken = (f"{worst} sent twice by one crash, at most {allowed} may be",) if worst > allowed else ()
     what = {"killed": "PostgreSQL and the worker" if together else "PostgreSQL"}
     back = {"first mail after it answers again, median / max": f"{statistics.median(waits):.2f} / {max(waits):.2f} s"}
-    return Line(cells=what | cells(found) | back, broken=(*found.broken, *broken))
+    return Line(cells=what | cells(found) | back, broken=(*found.broken, *broken), twice=found.duplicates)
 
 
 def _start(bench: Bench, config: Path) -> Process:

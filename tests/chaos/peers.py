@@ -73,9 +73,11 @@ def peers(ground: Ground, *, crashes: int) -> Iterator[Line]:
         raise Skipped("the peers are tried on PostgreSQL")
     python = _python()
     for peer in PEERS:
-        yield Line(cells={"mailer": peer.name, "how": peer.how} | _cells(*_killed(ground, peer, python, crashes)))
+        found, survived = _killed(ground, peer, python, crashes)
+        name = {"mailer": peer.name, "how": peer.how}
+        yield Line(cells=name | _cells(found, survived), twice=found.duplicates)
     for policy in ("resend", "hold"):
-        line = ours.killed(ground, "postgresql", crashes=crashes, policy=policy)
+        line = ours.killed(ground, "postgresql", crashes=crashes, policy=policy, allowed=ours.per_crash(ground))
         yield Line(
             cells={
                 "mailer": "poller",
@@ -84,6 +86,7 @@ def peers(ground: Ground, *, crashes: int) -> Iterator[Line]:
                 **{name: line.cells[name] for name in _SHARED},
             },
             broken=line.broken,
+            twice=line.twice,
         )
 
 
@@ -117,7 +120,7 @@ def _killed(ground: Ground, peer: Peer, python: Path, crashes: int) -> tuple[Fin
     try:
         with Recorder() as relay:
             run = _Run(peer, python, directory, _environment(peer, settings.url, relay.port))
-            count = (crashes + 1) * BATCH
+            count = (crashes + 1) * (BATCH + MOST_MESSAGES)
             run.to_its_end("setup")
             run.to_its_end("insert", str(count))
             done = _lives(ground, relay, run, crashes)

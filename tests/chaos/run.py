@@ -3,7 +3,7 @@
     uv run python tests/chaos/run.py --list
     uv run python tests/chaos/run.py --only kill9 --database postgresql
     uv run python tests/chaos/run.py --long --write
-    uv run python tests/chaos/run.py --only kill9 --set retry.max_doubts=5
+    uv run python tests/chaos/run.py --only kill9 --set smtp.max_messages_per_connection=20 --twice duplicates.jsonl
 
 Prints a table for each scenario; exit code 1 when a promise was broken. `--write` also puts them into
 docs/reliability.md. The same `--seed` kills after the same numbers of messages; the rest is the machine's.
@@ -14,6 +14,8 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
+import json
 import os
 import signal
 import sys
@@ -70,6 +72,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--only", nargs="+", metavar="NAME", choices=[s.name for s in SCENARIOS])
     parser.add_argument("--database", nargs="+", choices=databases.KINDS)
     parser.add_argument("--write", action="store_true", help="put the tables into docs/reliability.md")
+    parser.add_argument("--twice", type=Path, metavar="FILE", help="append a JSON line for each duplicate")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--set", nargs="+", default=[], metavar="SECTION.KEY=VALUE", help="settings of poller, as TOML")
     return parser.parse_args(arguments)
@@ -114,11 +117,22 @@ def _run(scenario: Scenario, ground: Ground, missing: Sequence[str], options: ar
     for why in skipped:
         print(f"skipped: {why}")
     print()
+    if options.twice:
+        _append(options.twice, scenario, lines)
     if options.write:
         command = _command(scenario, options)
         text = page.section(scenario.does, lines, command=command, seconds=seconds, skipped=skipped)
         page.write(scenario.name, text)
     return [scenario.name] if any(line.broken for line in lines) else []
+
+
+def _append(file: Path, scenario: Scenario, lines: Sequence[Line]) -> None:
+    """Each duplicate: of which line, its recipient, both Message-IDs, the crash, and whether the first had its 250."""
+    with file.open("a") as out:
+        for line in lines:
+            name = {"scenario": scenario.name, "line": ", ".join(str(cell) for cell in list(line.cells.values())[:2])}
+            for duplicate in line.twice:
+                out.write(json.dumps(name | dataclasses.asdict(duplicate)) + "\n")
 
 
 def _command(scenario: Scenario, options: argparse.Namespace) -> str:

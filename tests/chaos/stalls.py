@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
-from chaos.crashes import BATCH, LIFE_S, TWICE_PER_CRASH
+from chaos.crashes import BATCH, LIFE_S
 from chaos.ground import Ground, Line, Skipped, fill, findings, is_open, wait_until
 from chaos.recorder import Recorder
 from service import zygote
@@ -75,9 +75,10 @@ def sigstop(ground: Ground, *, rounds: int) -> Iterator[Line]:
     wrong = {
         "settled rows overwritten": len(pair.overwritten),
         "taken over before the lease had ended": sum(1 for after in pair.taken_after if after < TAKEOVER_S - 5),
-        "sent twice in one round beyond what was claimed": max(0, most - TWICE_PER_CRASH),
+        "sent twice in one round beyond what was claimed": max(0, most - BATCH),
     }
-    yield Line(cells=cells, broken=(*found.broken, *(f"{count} {what}" for what, count in wrong.items() if count)))
+    broken = (*found.broken, *(f"{count} {what}" for what, count in wrong.items() if count))
+    yield Line(cells=cells, broken=broken, twice=found.duplicates)
 
 
 @dataclass(kw_only=True)

@@ -35,7 +35,7 @@ SCENARIOS = (
         is complete and unanswered, else up to 30 ms after a reply. It is started again at once, over and over on one
         outbox; a drain ends it.""",
         run=crashes.kill9,
-        short={"crashes": 3},
+        short={"crashes": 3, "batch": 40},
         long={"crashes": 100},
     ),
     Scenario(
@@ -43,7 +43,7 @@ SCENARIOS = (
         does="""The same, and the state directory is deleted before each start: the new process is a stranger under the
         old name, and has to wait for the lease of the dead one.""",
         run=crashes.no_state,
-        short={"crashes": 3, "waited": 0},
+        short={"crashes": 3, "waited": 0, "batch": 40},
         long={"crashes": 30, "waited": 3},
     ),
     Scenario(
