@@ -20,11 +20,13 @@ if TYPE_CHECKING:
 
     from chaos.ledger import Findings
     from service.bench import Bench
+    from service.zygote import Process
 
 BATCH = 100
 MOST_MESSAGES = 60
 """A life ends when the relay has accepted 1 to so many messages in it."""
 LIFE_S = 90.0
+AGAIN_S = 1.0  # a supervisor's pause before it starts a worker again that has ended
 TWICE_PER_CRASH = BATCH
 """What one crash may send twice: without a journal all that was claimed."""
 
@@ -108,16 +110,26 @@ def killed(
 
 
 def _one_life(ground: Ground, bench: Bench, config: Path, relay: Recorder, trap: Trap) -> float:
-    """Start, kill; returns the seconds from the start to the first message."""
+    """Start, again if it will not stay, and kill; returns the seconds from the first start to the first message."""
     before, began = len(relay.entries), time.monotonic()
-    process = zygote.start(["--config", str(config), "run"], bench.directory / f"{bench.name}.log")
+    process = _start(bench, config)
+
+    def kill() -> None:
+        process.kill()  # the one that runs by then
+
     try:
-        trap.set(ground.chance.randint(1, MOST_MESSAGES), process.kill)
-        assert trap.wait(LIFE_S), f"nothing to kill: {bench.log()[-3:]}"
+        trap.set(ground.chance.randint(1, MOST_MESSAGES), kill)
+        while not trap.wait(AGAIN_S):
+            assert time.monotonic() - began < LIFE_S, f"nothing to kill: {bench.log()[-3:]}"
+            process = _start(bench, config) if process.poll() is not None else process
     finally:
         process.kill()
         bury(process, relay)
     return relay.entries[before].at - began
+
+
+def _start(bench: Bench, config: Path) -> Process:
+    return zygote.start(["--config", str(config), "run"], bench.directory / f"{bench.name}.log")
 
 
 def _lose_state(bench: Bench) -> str:

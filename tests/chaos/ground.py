@@ -136,6 +136,7 @@ class Trap:
         self._share = before
         self._scatter = scatter
         self._left = 0
+        self._counting = threading.Lock()  # a client may have several lines
         self._before = False
         self._kill: Callable[[], None] = lambda: None
         self._sprung = threading.Event()
@@ -161,11 +162,12 @@ class Trap:
         return True
 
     def _taken(self, _: Entry) -> bool:
-        if not self._left:
-            return True
-        self._left -= 1
-        if self._left:
-            return True
+        with self._counting:
+            if not self._left:
+                return True
+            self._left -= 1
+            if self._left:
+                return True
         if self._before:
             self._kill()
         self._sprung.set()

@@ -35,7 +35,7 @@ def table(lines: Sequence[Line]) -> str:
 
 
 def _of_what(line: Line) -> str:
-    return ", ".join(str(value) for value in list(line.cells.values())[:2]) or "run"
+    return ", ".join(str(value) for value in list(line.cells.values())[:3]) or "run"
 
 
 def section(does: str, lines: Sequence[Line], *, command: str, seconds: float, skipped: Sequence[str]) -> str:

@@ -50,7 +50,8 @@ class Entry:
     at: float
     """time.monotonic()"""
     life: int
-    session: int
+    client: str = ""
+    """What it calls itself in EHLO."""
     answered: bool = False
 
 
@@ -81,7 +82,6 @@ class Recorder:
     life: int = 0
     done: int = 0
     """Cuts that took place."""
-    sessions: int = 0
 
     def __post_init__(self) -> None:
         self._lock = threading.Lock()
@@ -126,19 +126,18 @@ class Recorder:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             with self._lock:
                 self._live.add(sock)
-                self.sessions += 1
-            threading.Thread(target=self._serve, args=(sock, self.sessions), daemon=True).start()
+            threading.Thread(target=self._serve, args=(sock,), daemon=True).start()
 
-    def _serve(self, sock: socket.socket, number: int) -> None:
+    def _serve(self, sock: socket.socket) -> None:
         try:
             with contextlib.suppress(OSError, ValueError, _HangUp):
-                _Session(self, sock, number).run()
+                _Session(self, sock).run()
         finally:
             sock.close()
             with self._lock:
                 self._live.discard(sock)
 
-    def enter(self, content: bytes, recipients: list[str], session: int) -> Entry:
+    def enter(self, content: bytes, recipients: list[str], client: str) -> Entry:
         """Rule 1."""
         found = _MESSAGE_ID.search(content[:HEADER])
         with self._lock:
@@ -148,7 +147,7 @@ class Recorder:
                 recipients=tuple(recipients),
                 at=time.monotonic(),
                 life=self.life,
-                session=session,
+                client=client,
             )
             self.entries.append(entry)
         return entry
@@ -177,10 +176,10 @@ class Recorder:
 class _Session:
     """One line."""
 
-    def __init__(self, server: Recorder, sock: socket.socket, number: int) -> None:
+    def __init__(self, server: Recorder, sock: socket.socket) -> None:
         self._server = server
         self._sock = sock
-        self._number = number
+        self._client = ""
         self._input = bytearray()
         self._output = bytearray()
         self._unanswered: list[Entry] = []
@@ -216,7 +215,8 @@ class _Session:
         _VERBS.get(verb, _Session._unknown)(self, line)
         return True
 
-    def _ehlo(self, _: bytes) -> None:
+    def _ehlo(self, line: bytes) -> None:
+        self._client = line[5:].decode()
         offers = (b"PIPELINING", b"8BITMIME", b"SMTPUTF8", b"CHUNKING", b"SIZE 0")
         lines = b"".join(b"250-%s\r\n" % offer for offer in offers)
         self._say("EHLO", b"250-recorder.test\r\n" + lines + b"250 ENHANCEDSTATUSCODES\r\n")
@@ -291,7 +291,7 @@ class _Session:
         return True
 
     def _take(self, content: bytes) -> None:
-        entry = self._server.enter(content, self._recipients, self._number)
+        entry = self._server.enter(content, self._recipients, self._client)
         self._recipients = []
         if self._server.on_taken is not None and not self._server.on_taken(entry):
             raise _HangUp

@@ -51,7 +51,7 @@ def sigstop(ground: Ground, *, rounds: int) -> Iterator[Line]:
         pair = _Pair(one=one, two=replace(one, name="w2"), relay=relay)
         with _running(pair.one, relay, SHORTEST) as first, _running(pair.two, relay, SHORTEST) as second:
             for number in range(rounds):
-                pair.one_round(first, f"round{number}", after=ground.chance.randint(1, BATCH))
+                pair.one_round(first, f"round{number}", after=ground.chance.randint(1, BATCH - 10))
                 ground.say(f"sigstop: {number + 1} of {rounds}")
             for process in (first, second):
                 terminate(process)
@@ -93,12 +93,12 @@ class _Pair:
     taken_after: list[float] = field(default_factory=list)
 
     def one_round(self, first: Process, label: str, *, after: int) -> None:
-        """Rows of its own; the first worker is stopped `after` so many messages of both."""
+        """Rows of its own; the first worker is stopped when it has sent so many of them."""
         stopped = threading.Event()
-        start = len(self.relay.entries)
+        left = iter(range(after))
 
         def stop_at(entry: Entry) -> bool:
-            if entry.number == start + after:
+            if entry.client == self.one.name and next(left, None) == after - 1:
                 first.send_signal(signal.SIGSTOP)
                 self.relay.life += 1
                 stopped.set()
@@ -126,7 +126,8 @@ def _settled(bench: Bench) -> dict[int, tuple[object, ...]]:
 
 @contextlib.contextmanager
 def _running(bench: Bench, relay: Recorder, settings: dict[str, dict[str, Any]]) -> Iterator[Process]:
-    config = bench.configure(relay.host, relay.port, **settings)
+    smtp = {**settings.get("smtp", {}), "ehlo_name": bench.name}
+    config = bench.configure(relay.host, relay.port, **{**settings, "smtp": smtp})
     process = zygote.start(["--config", str(config), "run"], bench.directory / f"{bench.name}.log")
     try:
         yield process

@@ -65,11 +65,12 @@ SCENARIOS = (
     ),
     Scenario(
         name="db-cut",
-        does="""The line to the database is cut at every fourth COMMIT or so: before the server had it (rolled back), or
-        when the server has committed and its reply is on the way. `run --drain` is started once and left alone.""",
+        does="""The line to the database is cut at a COMMIT: before the server had it (rolled back), or when the server
+        has committed and its reply is on the way. First with one cut for each run and one batch of rows; then many cuts
+        in one run. `run --drain` is started once and left alone.""",
         run=cuts.db_cut,
-        short={"cuts": 3},
-        long={"cuts": 40},
+        short={"cuts": 3, "each": 12, "most": 6},
+        long={"cuts": 20, "each": 24, "most": 200},
     ),
     Scenario(
         name="sigstop",

@@ -60,7 +60,7 @@ def test_a_line_cut_at_the_final_reply_is_a_doubt_and_at_any_other_leaves_no_tra
 @pytest.mark.parametrize("kind", ["postgresql", "mariadb"])
 def test_a_commit_whose_reply_is_lost_loses_nothing_and_sends_nothing_twice(ground: Ground, kind: str) -> None:
     on = replace(ground, kinds=(kind,))
-    assert broken(cuts.db_cut(on, cuts=3, whens=("before its reply",)), kind) == []
+    assert broken(cuts.db_cut(on, cuts=3, each=0, most=6, whens=("before its reply",)), kind) == []
 
 
 def test_every_scenario_has_its_place_on_the_page() -> None:
@@ -94,7 +94,7 @@ def test_the_recorder_enters_what_reached_its_end_by_data_and_by_chunks_and_noth
 
 
 def entry(number: int, recipient: str, *, life: int = 0, message_id: str = "<1@x>") -> Entry:
-    return Entry(number=number, message_id=message_id, recipients=(recipient,), at=0.0, life=life, session=1)
+    return Entry(number=number, message_id=message_id, recipients=(recipient,), at=0.0, life=life)
 
 
 def test_a_row_that_ended_and_was_never_accepted_is_lost() -> None:
