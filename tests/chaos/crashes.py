@@ -8,7 +8,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
-from chaos.ground import NAMES, Ground, Line, Trap, bury, drain, fill, findings
+from chaos.ground import NAMES, Ground, Line, Trap, bury, drain, fill, findings, wait_until
 from chaos.recorder import Recorder
 from service import zygote
 
@@ -27,6 +27,7 @@ MOST_MESSAGES = 60
 """A life ends when the relay has accepted 1 to so many messages in it."""
 LIFE_S = 90.0
 AGAIN_S = 1.0  # a supervisor's pause before it starts a worker again that has ended
+TAKEN = 2  # the exit code of a worker whose name is still another's
 TWICE_PER_CRASH = BATCH
 """What one crash may send twice: without a journal all that was claimed."""
 
@@ -98,7 +99,7 @@ def killed(
             ground.say(f"kill -9, {kind}, {policy}: {crash + 1} of {crashes}")
             if between:
                 manner = between(bench)
-        drain(bench, config)
+        wait_until(lambda: drain(bench, config) != TAKEN, "a worker that is let in", LIFE_S, every=AGAIN_S)
         found = findings(bench, committed, relay, crashes=crashes)
     allowed = 0 if policy == "hold" else allowed
     worst = found.per_crash[2]

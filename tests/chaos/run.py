@@ -17,6 +17,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import random
 import signal
 import sys
 import tempfile
@@ -105,6 +106,7 @@ def _run(scenario: Scenario, ground: Ground, missing: Sequence[str], options: ar
     began = time.monotonic()
     lines: list[Line] = []
     skipped = list(missing)
+    ground.chance = random.Random(f"{options.seed} {scenario.name}")  # the same alone as among others
     try:
         lines.extend(scenario.lines(ground, at_length=options.long))
     except Skipped as why:
