@@ -1,0 +1,194 @@
+"""A dump of the outbox is restored: under another name, as on a staging machine, and yesterday's under its own."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import shutil
+import sqlite3
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import sqlalchemy as sa
+from chaos.ground import NAMES, Ground, Line, Skipped, drain
+from chaos.recorder import Recorder
+from service import zygote
+from service.bench import Bench, terminate
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROWS = 40
+"""Open when the dump is made, sent by the time it is restored."""
+LOOK_S = 3.0  # how long a worker runs on the copy; it polls every 0.2 s
+TOOLS = {"postgresql": ("pg_dump", "psql"), "mariadb": ("mariadb-dump", "mariadb"), "sqlite": ()}
+Where = Literal["under another name", "under its own name"]
+
+
+def restore(ground: Ground, *, seconds: float = LOOK_S) -> Iterator[Line]:
+    """Each database, each way."""
+    why_not = _has_no_guard()
+    if why_not:
+        raise Skipped(why_not)
+    for kind in ground.kinds:
+        missing = [tool for tool in TOOLS[kind] if shutil.which(tool) is None]
+        if missing:
+            raise Skipped(f"not installed: {', '.join(missing)}")
+        wheres: tuple[Where, ...] = ("under another name", "under its own name")
+        for where in wheres:
+            yield _restored(ground, kind, where, seconds)
+
+
+def _has_no_guard() -> str:
+    asked = subprocess.run(
+        [sys.executable, "-m", "poller", "adopt", "--help"], capture_output=True, check=False, env=zygote.environment()
+    )
+    return "this version has no guard against a restored outbox (poller adopt)" if asked.returncode else ""
+
+
+def _restored(ground: Ground, kind: str, where: Where, seconds: float) -> Line:
+    with ground.bench(kind) as bench, Recorder() as relay:
+        config = bench.configure(relay.host, relay.port)
+        bench.insert(5, recipients="first{n}@example.com")
+        drain(bench, config, seconds=60)  # so that the outbox knows whose it is
+        bench.insert(ROWS, recipients="later{n}@example.com")
+        copy = _Copy(bench, kind)
+        copy.dump()
+        drain(bench, config, seconds=60)
+        with copy.restored(where) as there:
+            if there is not bench:
+                config = there.configure(relay.host, relay.port)
+            asked, said = _let_it_run(there, config, relay, seconds)
+            before = len(relay.entries)
+            adopted = there.poller(config, "adopt", "--yes")
+            drain(there, config, seconds=60)
+            after = len(relay.entries) - before
+    cells = {
+        "database": NAMES[kind],
+        "restored": where,
+        "open rows": ROWS,
+        "sent without being asked": asked,
+        "says": said,
+        "poller adopt": f"exit code {adopted.returncode}",
+        "sent after it": after,
+    }
+    broken = [f"{asked} sent again without being asked"] if asked else []
+    broken += [] if after == ROWS else [f"{after} of {ROWS} sent after poller adopt"]
+    broken += [] if said else ["nobody says why"]
+    return Line(cells=cells, broken=tuple(broken))
+
+
+def _let_it_run(bench: Bench, config: Path, relay: Recorder, seconds: float) -> tuple[int, str]:
+    """A worker for some seconds; the messages it sent, and what it says in the log or in outbox_worker."""
+    before, lines = len(relay.entries), len(bench.log())
+    log = bench.directory / f"{bench.name}.log"
+    size = log.stat().st_size if log.exists() else 0
+    with bench.running(config) as process:
+        deadline = time.monotonic() + seconds
+        while process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.05)
+        with bench.engine.connect() as connection:
+            trouble = connection.execute(sa.text("SELECT max(trouble) FROM outbox_worker")).scalar()
+        if process.poll() is None:
+            terminate(process)
+    events = {line["event"] for line in bench.log()[lines:] if line.get("level") in {"warning", "error"}}
+    events = {event for event in events if not event.startswith("attempt.")}
+    words = log.read_text()[size:].strip().splitlines()[-1:] if process.returncode == 2 else []
+    return len(relay.entries) - before, "; ".join(filter(None, [trouble, *sorted(events), *words]))
+
+
+@dataclass
+class _Copy:
+    """A dump by the database's own tools, and its restoration."""
+
+    bench: Bench
+    kind: str
+
+    def __post_init__(self) -> None:
+        self.file = self.bench.directory / "dump"
+        self.url = sa.make_url(self.bench.database.url)
+
+    def dump(self) -> None:
+        if self.kind == "sqlite":
+            source, target = sqlite3.connect(self.url.database or ""), sqlite3.connect(self.file)
+            with contextlib.closing(source), contextlib.closing(target):
+                source.backup(target)
+            return
+        with self.file.open("wb") as out:
+            self._tool(*self._dumper(), self.url.database or "", out=out)
+
+    @contextlib.contextmanager
+    def restored(self, where: Where) -> Iterator[Bench]:
+        """A bench on the restored outbox; the former one when it has the same name."""
+        if where == "under its own name":
+            self.bench.engine.dispose()
+            self._load(self.url.database or "", anew=True)
+            yield self.bench
+            return
+        name = f"poller_test_{secrets.token_hex(6)}"
+        if self.kind == "sqlite":
+            name = str(self.bench.directory / "copy.db")
+        url = self.url.set(database=name).render_as_string(hide_password=False)
+        try:
+            self._load(name, anew=False)
+            there = Bench(
+                database=replace(self.bench.database, url=url), directory=self.bench.directory, name="staging"
+            )
+            there.settings = self.bench.settings
+            try:
+                yield there
+            finally:
+                there.close()
+        finally:
+            self._drop(name)
+
+    def _load(self, name: str, *, anew: bool) -> None:
+        if anew:
+            self._drop(name)
+        if self.kind == "sqlite":
+            shutil.copy(self.file, name)
+            return
+        self._statement(f"CREATE DATABASE {name}")
+        with self.file.open("rb") as source:
+            self._tool(*self._client(), name, source=source)
+
+    def _drop(self, name: str) -> None:
+        if self.kind == "sqlite":
+            for suffix in ("", "-wal", "-shm"):
+                Path(name + suffix).unlink(missing_ok=True)
+            return
+        force = " WITH (FORCE)" if self.kind == "postgresql" else ""
+        self._statement(f"DROP DATABASE IF EXISTS {name}{force}")
+
+    def _statement(self, sql: str) -> None:
+        if self.kind == "postgresql":
+            self._tool(*self._client(), "postgres", "-c", sql)
+        else:
+            self._tool(*self._client(), "-e", sql)
+
+    def _dumper(self) -> list[str]:
+        return ["pg_dump", *self._at()] if self.kind == "postgresql" else ["mariadb-dump", *self._at()]
+
+    def _client(self) -> list[str]:
+        return (
+            ["psql", "-q", "-v", "ON_ERROR_STOP=1", *self._at()]
+            if self.kind == "postgresql"
+            else ["mariadb", *self._at()]
+        )
+
+    def _at(self) -> list[str]:
+        port = "-p" if self.kind == "postgresql" else "-P"
+        user = "-U" if self.kind == "postgresql" else "-u"
+        return ["-h", self.url.host or "", port, str(self.url.port), user, self.url.username or ""]
+
+    def _tool(self, *command: str, source: Any = subprocess.DEVNULL, out: Any = subprocess.PIPE) -> None:
+        secret = {"PGPASSWORD": self.url.password, "MYSQL_PWD": self.url.password} if self.url.password else {}
+        environment = {**os.environ, **{name: str(word) for name, word in secret.items()}}
+        subprocess.run(
+            command, stdin=source, stdout=out, stderr=subprocess.PIPE, check=True, timeout=60, env=environment
+        )
