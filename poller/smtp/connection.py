@@ -216,8 +216,8 @@ class Connection:
         self._poll_for(events)
         left = max(0.0, deadline - time.monotonic())
         ready = dict(self._poll.poll(left * 1000))
-        has_come = events == select.POLLIN and self._sock.fileno() in ready
-        if self._bell.fd in ready and not has_come:  # a reply that is here is a fact
+        is_answered = phase is Phase.END and events == select.POLLIN and self._sock.fileno() in ready
+        if self._bell.fd in ready and not is_answered:  # the final reply is a fact, and without it there is a doubt
             raise self._lost(phase, STOPPING)
         if not ready:
             raise self._lost(phase, f"the relay was silent for {format_duration(self._patience(phase))}")
