@@ -21,7 +21,7 @@ import random
 from collections import deque
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from poller.cohort import Belief, Cohort
 from poller.exchange import RelayTrouble
@@ -296,8 +296,8 @@ class Delivery:
     def _message(self, row: ClaimedRow) -> Message | None:
         """The row as a message for the recipients that are open; None when it was settled without one."""
         self.journal.begin(row.id, row.claim_seq)
-        files = tuple(Attachment(**found) for found in self.store.attachments(row.id)) if row.has_attachments else ()
         try:
+            files = tuple(map(_attachment, self.store.attachments(row.id))) if row.has_attachments else ()
             prepared = prepare(
                 row,
                 files,
@@ -307,9 +307,14 @@ class Delivery:
                 at_once=self.recipients_at_once,
             )
         except Unsendable as reason:
+            self.journal.end(row.id, row.claim_seq)
             self._refuse(row, str(reason))
             return None
+        except DatabaseUnavailable:
+            self.journal.end(row.id, row.claim_seq)
+            raise
         if prepared.message is None:
+            self.journal.end(row.id, row.claim_seq)
             self._add(row, self._next_step(prepared.standing, prepared.settled))
         else:
             self.journal.compose(prepared.message)
@@ -412,6 +417,10 @@ class Delivery:
 
     def _time(self) -> datetime:
         return self._now + timedelta(seconds=self.clock() - self._now_at)
+
+
+def _attachment(found: Mapping[str, Any]) -> Attachment:
+    return Attachment(**found)
 
 
 def _first_failure(verdict: Verdict) -> Failed | None:

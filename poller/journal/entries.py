@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 Key = tuple[int, int]
 """Row id and claim_seq."""
 
-_KINDS = frozenset("bciapt")
+_KINDS = frozenset("bciapte")
 _encode = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
 
 REPLY_MOST = 2100
@@ -70,6 +70,11 @@ class Entry:
 def begun(row_id: int, claim_seq: int) -> bytes:
     """The record of a row that is about to be composed."""
     return b'["b",%d,%d]' % (row_id, claim_seq)
+
+
+def ended(row_id: int, claim_seq: int) -> bytes:
+    """The record of a row of which no message was made: composing it is over."""
+    return b'["e",%d,%d]' % (row_id, claim_seq)
 
 
 def composed(message: Message) -> bytes:
@@ -149,6 +154,8 @@ def follow(entry: Entry | None, position: int, record: list[Any]) -> Entry:
     match record[0]:
         case "b":
             return Entry(row_id=row_id, claim_seq=claim_seq, position=position)
+        case "e":
+            return known
         case "c":
             return replace(known, stage=Stage.COMPOSED, message_id=record[3], recipients=tuple(record[4]))
         case "i":

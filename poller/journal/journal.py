@@ -53,8 +53,8 @@ Position = Callable[[Collection[Key]], int]
 """Says how far everything is written down, once certain messages are as well."""
 HEAD_MOST = 1000
 """Bytes that the header of a segment takes."""
-BEGUN_MOST = 2 * (FRAME_BYTES + 64)
-"""Bytes: the record of a beginning, and that of a position written down."""
+BEGUN_MOST = 3 * (FRAME_BYTES + 64)
+"""Bytes: the records of a beginning, of its end, and of a position written down."""
 
 
 class JournalTrouble(Exception):  # noqa: N818 - named by what is to blame
@@ -259,6 +259,11 @@ class Journal:
         self._make_room(BEGUN_MOST)
         self._say(records.begun(row_id, claim_seq))
         self._open.setdefault((row_id, claim_seq), self._last)
+
+    def end(self, row_id: int, claim_seq: int) -> None:
+        """No message was made of it, and composing it has not killed us. Never raises."""
+        with contextlib.suppress(JournalTrouble):
+            self._say(records.ended(row_id, claim_seq))
 
     def compose(self, message: Message) -> None:
         """Its message is ready. Raises JournalTrouble; then the message must not go out."""

@@ -60,7 +60,7 @@ def test_a_line_cut_at_the_final_reply_is_a_doubt_and_at_any_other_leaves_no_tra
 @pytest.mark.parametrize("kind", ["postgresql", "mariadb"])
 def test_a_commit_whose_reply_is_lost_loses_nothing_and_sends_nothing_twice(ground: Ground, kind: str) -> None:
     on = replace(ground, kinds=(kind,))
-    assert broken(cuts.db_cut(on, cuts=3, each=0, most=6, whens=("before its reply",)), kind) == []
+    assert broken(cuts.db_cut(on, cuts=3, each=12, most=6, whens=("before its reply",)), kind) == []
 
 
 def test_every_scenario_has_its_place_on_the_page() -> None:
