@@ -22,7 +22,7 @@ import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor as Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -176,7 +176,7 @@ class Service:
                 unavailable=self._database_lost,
             ),
             rest=Rest(first=config.smtp.rest_first, longest=config.smtp.rest_longest),
-            retry=config.retry,
+            retry=replace(config.retry, on_doubt=config.smtp.on_doubt or config.retry.on_doubt),
             recipients_at_once=config.smtp.max_recipients_per_message,
             journal=self.journal,
             clock=self._clock,

@@ -38,6 +38,8 @@ class SmtpSettings:
     max_messages_per_connection: Count = 1000
     max_connection_age: Seconds = 300.0
     max_recipients_per_message: Count = 100
+    on_doubt: Literal["resend", "hold"] | None = None
+    """For messages whose final reply this relay did not get to us; default `[retry] on_doubt`."""
     rest_first: Seconds = 1.0
     rest_longest: Seconds = 300.0
     """A relay in trouble rests from `rest_first`, doubling up to `rest_longest`."""
