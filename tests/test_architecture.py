@@ -30,10 +30,9 @@ ONLY_IN = {
 """Which rooms may import a library."""
 
 UNITS = {"poller.units"}
-PURE = {
-    "poller." + name for name in ("exchange", "outcome", "retry", "cohort", "rest", "throttle", "units", "settings")
-}
-JUDGES = {"poller." + name for name in ("outcome", "retry", "cohort", "rest", "throttle", "exchange", "units")}
+PACING = {"poller." + name for name in ("throttle", "advice", "hours", "providers")}
+PURE = PACING | {"poller." + name for name in ("exchange", "outcome", "retry", "cohort", "rest", "units", "settings")}
+JUDGES = PACING | {"poller." + name for name in ("outcome", "retry", "cohort", "rest", "exchange", "units")}
 ROOMS = {"poller.outbox", "poller.message", "poller.smtp", "poller.journal"}
 LOG = {"poller.log"}
 DELIVERY = JUDGES | ROOMS | LOG | {"poller.prepare", "poller.ledger", "poller.delivery", "poller.lease"}
