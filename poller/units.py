@@ -139,6 +139,17 @@ class _Parsed:
         return {"type": "function-after", "function": bounding, "schema": read}
 
 
+@dataclass(frozen=True)
+class Checked:
+    """An annotation: what has the right type is held to a rule, which raises ValueError with the remedy."""
+
+    check: Callable[[Any], object]
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> dict[str, Any]:
+        function = {"type": "no-info", "function": self.check}
+        return {"type": "function-after", "function": function, "schema": handler(source)}
+
+
 _LONGEST_S = 36500 * 86400.0  # a hundred years; a time beyond the year 9999 can't be written down
 
 Seconds = Annotated[float, _Parsed(parse_duration, least=0.001, most=_LONGEST_S, write=format_duration)]
