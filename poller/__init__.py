@@ -12,6 +12,7 @@ One arrow runs through the package, and the layout is the arrow:
     cohort.py    pure: an incident of the relay, or a run of bad addresses
     retry.py     pure: what becomes of the row
     rest.py      pure: how long a relay in trouble is left alone
+    providers.py pure: which provider takes a domain's mail
     hours.py     pure: sending windows and quiet hours
     advice/      pure: what a reply asks for beyond its code, with a table of known replies
     throttle/    pure: limits that hold, and how a destination that complains is slowed
