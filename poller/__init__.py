@@ -24,7 +24,7 @@ One arrow runs through the package, and the layout is the arrow:
     service.py   ticks, leases, signals, shutdown
     lease.py     how long a worker may still act on what it claimed
     state.py     the state directory: who a worker is, and that it is alone
-    config.py    one file, read once, every error at once (sources.py finds the lines)
+    config.py    one file, read once, every error at once (sources/ finds the lines)
     log.py       what is logged, and a closed list of event names
     cli/         what people type and look at
 

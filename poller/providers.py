@@ -1,7 +1,7 @@
 """Pure: which provider takes the mail of a domain: named groups of domains, since a provider counts for all of them.
 
-Rule 1. A domain that a group names belongs to it; "hotmail.*" means hotmail.com and its like in other countries, such as
-        hotmail.co.uk, not hotmail.example.com. A name as it stands comes before one with a star.
+Rule 1. A domain that a group names belongs to it; "hotmail.*" means hotmail.com and its like in other countries, such
+        as hotmail.co.uk, not hotmail.example.com. A name as it stands comes before one with a star.
 Rule 2. Any other domain belongs to the group whose MX suffix fits its first mail exchanger, the longest suffix first;
         a suffix fits at dots only. Without known mail exchangers it belongs to none.
 Rule 3. What an operator's groups claim the shipped ones give up; two groups of the operator that claim the same are

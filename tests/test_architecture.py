@@ -43,7 +43,7 @@ EVERYTHING = SERVICE | {"poller", "poller.cli", "poller.status", "poller.sources
 MAY_IMPORT = {
     **dict.fromkeys(PURE, PURE),
     "poller.log": UNITS,
-    "poller.sources": set(),
+    "poller.sources": {"poller.sources"},
     "poller.message": UNITS | {"poller.message"},
     "poller.smtp": JUDGES | {"poller.smtp"},
     "poller.outbox": JUDGES | {"poller.outbox"},
