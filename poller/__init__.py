@@ -17,6 +17,7 @@ One arrow runs through the package, and the layout is the arrow:
     advice/      pure: what a reply asks for beyond its code, with a table of known replies
     throttle/    pure: limits that hold, and how a destination that complains is slowed
     prepare.py   pure: a claimed row on its way to the wire
+    relays.py    the settings of each relay
     journal/     what this worker put on the wire and what came back, on local disk
     ledger.py    outcomes on their way into the database
     delivery.py  the arrow itself

@@ -24,9 +24,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
-from poller.units import SETTINGS, Count, Rate, SecondsOrZero, format_duration
+from poller.units import SETTINGS, Checked, Count, Rate, SecondsOrZero, format_duration
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -46,13 +46,22 @@ _PARTS = 20  # of a quota's period: a finer count makes a longer row, a coarser 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
+def check_rates(rates: tuple[Rate, ...]) -> tuple[Rate, ...]:
+    """The rates, if no two are of the same period. Raises ValueError."""
+    spans = [rate.span for rate in rates]
+    twice = next((span for span in spans if spans.count(span) > 1), "")
+    if twice:
+        raise ValueError(f"two rates for the same period, /{twice}; keep the one that is meant")
+    return rates
+
+
 @dataclass(frozen=True, kw_only=True)
 class Limit:
     """What may go. Without rates and gap everything may, until a reply asks to slow down."""
 
     __pydantic_config__: ClassVar = SETTINGS
 
-    rates: tuple[Rate, ...] = ()
+    rates: Annotated[tuple[Rate, ...], Checked(check_rates)] = ()
     """Several at once; no two of the same period."""
     burst: Count = 1
     """So many at once, after a rest."""
@@ -62,10 +71,7 @@ class Limit:
 
     def __post_init__(self) -> None:
         """Raise ValueError for two rates of one period, and for a burst of more than a year's slots."""
-        spans = [rate.span for rate in self.rates]
-        twice = next((span for span in spans if spans.count(span) > 1), "")
-        if twice:
-            raise ValueError(f"two rates for the same period, /{twice}; keep the one that is meant")
+        check_rates(self.rates)
         if self.pace and self.burst * self.pace.period > self.pace.count * LONGEST_DEBT.total_seconds():
             raise ValueError(f"a burst of {self.burst} is more than {self.pace} lets through in a year")
 
@@ -79,7 +85,7 @@ class Limit:
         """The longer rates."""
         return tuple(sorted(self.rates)[1:])
 
-    def weight(self, recipients: int) -> int:
+    def weight_of(self, recipients: int) -> int:
         """What a message to so many recipients counts."""
         return recipients if self.counts == "recipients" else 1
 

@@ -133,8 +133,8 @@ def test_a_day_is_a_duration_and_not_a_date() -> None:
 
 
 def test_recipients_are_counted_only_where_the_limit_says_so() -> None:
-    assert limit("30/m").weight(7) == 1
-    assert limit("30/m", counts="recipients").weight(7) == 7
+    assert limit("30/m").weight_of(7) == 1
+    assert limit("30/m", counts="recipients").weight_of(7) == 7
 
 
 def test_a_heavy_message_takes_as_many_slots() -> None:
