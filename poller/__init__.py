@@ -12,6 +12,8 @@ One arrow runs through the package, and the layout is the arrow:
     cohort.py    pure: an incident of the relay, or a run of bad addresses
     retry.py     pure: what becomes of the row
     rest.py      pure: how long a relay in trouble is left alone
+    providers.py pure: which provider takes a domain's mail
+    advice/      pure: what a reply asks for beyond its code, with a table of known replies
     prepare.py   pure: a claimed row on its way to the wire
     journal/     what this worker put on the wire and what came back, on local disk
     ahead.py     the next rows, claimed while the last are being sent
@@ -21,9 +23,15 @@ One arrow runs through the package, and the layout is the arrow:
     service.py   ticks, leases, signals, shutdown
     lease.py     how long a worker may still act on what it claimed
     state.py     the state directory: who a worker is, and that it is alone
-    config.py    one file, read once, every error at once (sources.py finds the lines)
+    config.py    one file, read once, every error at once (sources/ finds the lines)
     log.py       what is logged, and a closed list of event names
     cli/         what people type and look at
+
+For pacing, and asked by nobody yet:
+
+    throttle/    pure: limits that hold, and how a destination that complains is slowed
+    hours.py     pure: sending windows and quiet hours
+    relays.py    the settings of further relays
 
 What it promises: nothing committed is lost; a 250 is a fact; doubt is small and visible; no send without a claim; one
 bad row harms only itself; trouble of the session is never a row's fault; what a DBA sees is true.

@@ -20,10 +20,11 @@ import ipaddress
 import json
 import math
 import re
+from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field, fields, is_dataclass, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, get_type_hints
+from typing import TYPE_CHECKING, Any, Final, get_args, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -33,11 +34,24 @@ from poller.outbox.settings import DatabaseSettings
 from poller.retry import RetrySettings
 from poller.settings import PollSettings, WorkerSettings
 from poller.smtp.settings import SmtpSettings
-from poller.sources import ConfigError, Known, Layer, Problem, Written, at_home, read
+from poller.sources import (
+    MARK,
+    ConfigError,
+    Key,
+    Known,
+    Layer,
+    Problem,
+    Written,
+    at_home,
+    dotted,
+    is_below,
+    is_settings,
+    read,
+)
 from poller.units import format_duration
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator
 
 __all__ = ["Config", "ConfigError", "Problem", "load"]
 
@@ -77,7 +91,9 @@ class Config:
     """Where a file was looked for, in order; the last is `source` if there is one."""
 
 
-_SECTIONS: dict[str, Any] = {name: kind for name, kind in get_type_hints(Config).items() if is_dataclass(kind)}
+_SECTIONS: dict[str, Any] = {
+    name: hint for name, hint in get_type_hints(Config).items() if any(map(is_settings, (hint, *get_args(hint))))
+}
 
 
 def load(path: Path | None, environ: Mapping[str, str]) -> Config:
@@ -107,41 +123,72 @@ _SAYS = {
     "list_type": 'must be a list, such as ["a", "b"]',
     "dict_type": "must be a table",
     "dataclass_type": "must be a table",
+    "missing": "must be given",
 }
 """pydantic's own texts may quote the input, so they are never used."""
 
 
 def _section(section: str, written: Written, problems: list[Problem]) -> Any:
     """The settings of a section; a key with a problem keeps its default, so that the other checks can go on."""
-    values = {}
-    for (where, name), item in written.given.items():
-        if where == section and isinstance(item.value, float) and not math.isfinite(item.value):
-            problems.append(Problem(item.where, f"{section}.{name}", _SAYS["float_type"]))
-        elif where == section:
-            values[name] = item.value
-    return _anchored(_validated(section, values, written.given, problems), section, written)
+    given: Layer = {}
+    for key, item in written.given.items():
+        if key[0] == section and isinstance(item.value, float) and not math.isfinite(item.value):
+            problems.append(Problem(item.where, dotted(key), _SAYS["float_type"]))
+        elif key[0] == section:
+            given[key] = item
+    return _anchored(_validated(section, given, problems), (section,), written)
 
 
-def _validated(section: str, values: dict[str, object], given: Layer, problems: list[Problem]) -> Any:
+def _validated(section: str, given: Layer, problems: list[Problem]) -> Any:
     # as JSON, because a strict reading of JSON is what a file wants: a list is a tuple, "587" is not a number
-    text = json.dumps(values, default=lambda _date: {})
+    text = json.dumps(_nested((section,), given), default=lambda _date: {})
     try:
         return TypeAdapter(_SECTIONS[section]).validate_json(text, strict=True)
     except ValidationError as error:
-        if not values:
+        if not given:
             raise  # the defaults are at fault: our bug, not the operator's
         faults = error.errors(include_input=False, include_url=False)
-    wrong = {str(fault["loc"][0]) for fault in faults if fault["loc"]}
-    for fault in faults:
-        name = str(fault["loc"][0]) if fault["loc"] else next(iter(values))
-        key = f"{section}.{name}" if fault["loc"] else section
-        problems.append(Problem(given[section, name].where, key, _message(fault["type"], fault)))
-    kept = {name: value for name, value in values.items() if wrong and name not in wrong}
-    return _validated(section, kept, given, problems)
+    wrong = [_blamed(_key_at(section, fault["loc"], given), given) for fault in faults]
+    for fault, key in zip(faults, wrong, strict=True):
+        problems.append(_problem(fault, key, _key_at(section, fault["loc"], given), given))
+    kept = {key: item for key, item in given.items() if not any(is_below(key, bad) for bad in wrong)}
+    return _validated(section, kept, problems)
 
 
-def _message(kind: str, fault: Any) -> str:
-    context, item = fault.get("ctx", {}), fault["loc"][1:]
+def _nested(table: Key, given: Layer) -> Any:
+    """The values below a key as tables within tables; items of a list without gaps."""
+    names = list(dict.fromkeys(key[len(table)] for key in given if is_below(key, table) and len(key) > len(table)))
+    found = (given.get((*table, name)) for name in names)
+    values = [
+        item.value if item and item.value is not MARK else _nested((*table, name), given)
+        for name, item in zip(names, found, strict=True)
+    ]
+    return values if any(isinstance(name, int) for name in names) else dict(zip(names, values, strict=True))
+
+
+def _key_at(section: str, place: tuple[str | int, ...], given: Layer) -> Key:
+    """The key that pydantic means; it counts the items that are there, keys number those that were written."""
+    key: Key = (section,)
+    for part in place:
+        numbers = list(dict.fromkeys(k[len(key)] for k in given if is_below(k, key) and len(k) > len(key)))
+        key = (*key, numbers[part] if isinstance(part, int) and numbers else part)
+    return key
+
+
+def _blamed(key: Key, given: Layer) -> Key:
+    """What was written there, or the table that it is missing from; the section if that is all there is."""
+    prefixes = (key[:length] for length in range(len(key), 0, -1))
+    return next((prefix for prefix in prefixes if prefix in given), key[:1])
+
+
+def _problem(fault: Any, blamed: Key, key: Key, given: Layer) -> Problem:
+    where = given[blamed].where if blamed in given else next(iter(given.values())).where
+    missing = fault["type"] == "missing"
+    return Problem(where, dotted(key if missing else blamed), _message(fault["type"], fault, key[len(blamed) :]))
+
+
+def _message(kind: str, fault: Any, item: Key) -> str:
+    context = fault.get("ctx", {})
     if kind == "value_error":
         message = str(context["error"])  # written by the rooms, who know the rule
     elif kind == "literal_error":
@@ -151,17 +198,20 @@ def _message(kind: str, fault: Any) -> str:
     return f"item {item[0] + 1}: {message}" if item and isinstance(item[0], int) else message
 
 
-def _anchored(settings: Any, section: str, written: Written) -> Any:
+def _anchored(settings: Any, table: Key, written: Written) -> Any:
     """Rule 5, for paths and for the path in an SQLite URL."""
-    changes: dict[str, str] = {}
-    for name in (item.name for item in fields(settings) if isinstance(getattr(settings, item.name), str)):
-        key = (section, name)
+    if isinstance(settings, Mapping):
+        return {name: _anchored(item, (*table, name), written) for name, item in settings.items()}
+    changes: dict[str, Any] = {}
+    for name in (item.name for item in fields(settings)):
+        key, value = (*table, name), getattr(settings, name)
         start = written.given[key].base if key in written.given else written.base
-        value = getattr(settings, name)
         sqlite = _SQLITE_FILE.fullmatch(value) if key == ("database", "url") else None
-        if sqlite:
+        if isinstance(value, Mapping):
+            changes[name] = _anchored(value, key, written)
+        elif sqlite:
             changes[name] = f"{sqlite['scheme']}{start / sqlite['path']}{sqlite['query'] or ''}"
-        elif value and _PATH_NAME.search(name):
+        elif isinstance(value, str) and value and _PATH_NAME.search(name):
             changes[name] = str(start / at_home(Path(value)))
     return replace(settings, **changes)
 
@@ -251,7 +301,7 @@ def _disagreements(config: Config, given: Layer, wrong: set[str]) -> Iterator[Pr
     for keys, check in _CHECKS:
         if any(bad.startswith(keys) for bad in wrong):
             continue
-        written = {".".join(key): item.where for key, item in given.items()}
+        written = {dotted(key): item.where for key, item in given.items()}
         key = next((key for key in keys if key in written), keys[0])
         message = check(config)
         if message:

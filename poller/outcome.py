@@ -11,6 +11,8 @@ Rule 4. A reply that speaks of *us* (login, relaying, our address, our sender ri
 Rule 5. Otherwise 4xx defers and 5xx fails: at RCPT the recipient, unless the words are about the sender; elsewhere the
         message.
 Rule 6. A full transaction is gone on with at once only if it delivered something: else that would never end.
+Rule 7. What a known reply asks for comes before its class (`poller.advice`): a provider's 550 that means "slow down" is
+        a deferral, and "try again in 300 seconds" means that.
 
 The table of replies makes this file longer than most; it is read line by line, and each line says where it is from.
 """
@@ -22,12 +24,16 @@ import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from poller.advice import SHIPPED, advise
 from poller.exchange import Phase
+from poller.providers import Providers
 
 if TYPE_CHECKING:
+    from poller.advice import Advice
     from poller.exchange import Exchange, Message, Reply
 
 
+PROVIDERS = Providers.of({})
 SERVICE_CLOSING = 421  # RFC 5321 section 3.8: "closing transmission channel"
 
 
@@ -50,12 +56,16 @@ class Sent:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Deferred:
-    """Not now. `at_once`: only this transaction was full (RFC 5321 section 4.5.3.1.10), others were delivered in it."""
+    """Not now. `at_once`: only this transaction was full (RFC 5321 section 4.5.3.1.10), others were delivered in it.
+
+    `wait` is how many seconds the reply asks for, or such replies are known to need; 0: as long as we think fit.
+    """
 
     blame: Blame
     reason: str
     reply: Reply | None = None
     at_once: bool = False
+    wait: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -232,7 +242,7 @@ def judge(exchange: Exchange) -> Verdict:
         # A pipelined RCPT behind a refused MAIL is answered too (503), and means nothing.
         begun = exchange.mail is not None and exchange.mail.kind == _GOOD[Phase.MAIL]
         replies = exchange.rcpt if begun and exchange.rcpt else (None,) * len(message.recipients)
-        outcomes = tuple(_one(reply, whole) for reply in replies)
+        outcomes = tuple(_one(reply, whole, to) for reply, to in zip(replies, message.recipients, strict=True))
         if exchange.end_of_data_sent and exchange.end is None:
             outcomes = tuple(_unsure(outcome) for outcome in outcomes)
         if not any(isinstance(outcome, Sent) for outcome in outcomes):
@@ -257,7 +267,7 @@ def _whole(exchange: Exchange) -> Outcome:
     steps = ((Phase.MAIL, exchange.mail), (Phase.DATA, exchange.data), (Phase.END, exchange.end))
     for phase, reply in steps:
         if reply is not None and reply.kind != _GOOD[phase]:
-            return _refusal(phase, reply, Blame.MESSAGE)
+            return _refusal(phase, reply, Blame.MESSAGE, exchange.message.recipients[0])
     if exchange.end is not None:
         return Sent(reply=exchange.end, queue_id=queue_id(exchange.end))
     if exchange.end_of_data_sent:
@@ -269,10 +279,10 @@ def _whole(exchange: Exchange) -> Outcome:
     return Deferred(blame=Blame.SESSION, reason="the relay ended the session before the message was sent")
 
 
-def _one(rcpt: Reply | None, whole: Outcome) -> Outcome:
+def _one(rcpt: Reply | None, whole: Outcome, recipient: str) -> Outcome:
     if rcpt is None or rcpt.kind == _GOOD[Phase.RCPT]:
         return whole
-    return _refusal(Phase.RCPT, rcpt, Blame.RECIPIENT)
+    return _refusal(Phase.RCPT, rcpt, Blame.RECIPIENT, recipient)
 
 
 def _unsure(outcome: Outcome) -> Outcome:
@@ -286,12 +296,15 @@ def _patient(outcome: Outcome) -> Outcome:
     return replace(outcome, at_once=False) if isinstance(outcome, Deferred) else outcome
 
 
-def _refusal(phase: Phase, reply: Reply, blame: Blame) -> Outcome:
+def _refusal(phase: Phase, reply: Reply, blame: Blame, recipient: str) -> Outcome:
     said = f"at {_DONE_BY[phase]}: {reply}"
     words = _ADDRESS.sub("…", reply.text)  # whoever chose an address must not choose the judgement
+    advice = advise(reply, phase, PROVIDERS.provider_of(recipient.rpartition("@")[2]), SHIPPED)
     special = _about_us_or_the_transaction(phase, reply, said, words)
     if special is not None:
-        return special
+        return special if advice is None else replace(special, wait=advice.wait or 0.0)
+    if advice is not None:
+        return _as_advised(advice, blame, reply, said)
     if _ABOUT_MESSAGE.fullmatch(reply.status) or _ABOUT_SENDER.search(words):
         blame = Blame.MESSAGE
     match reply.kind:
@@ -306,7 +319,17 @@ def _refusal(phase: Phase, reply: Reply, blame: Blame) -> Outcome:
             return Deferred(blame=Blame.SESSION, reply=reply, reason=f"an answer that makes no sense {said}")
 
 
-def _about_us_or_the_transaction(phase: Phase, reply: Reply, said: str, words: str) -> Outcome | None:
+def _as_advised(advice: Advice, blame: Blame, reply: Reply, said: str) -> Outcome:
+    """Rule 7. What asks for patience gets it, whatever its class; only what is about us costs the row no attempt."""
+    who = "relay" if advice.about == "relay" else "destination"
+    reason = f"the {who} {advice.reason}: {said}"
+    if advice.action == "refuse":
+        return Failed(blame=blame, reply=reply, reason=reason)
+    blame = Blame.SESSION if advice.about == "relay" else blame
+    return Deferred(blame=blame, reply=reply, reason=reason, wait=advice.wait or 0.0)
+
+
+def _about_us_or_the_transaction(phase: Phase, reply: Reply, said: str, words: str) -> Deferred | None:
     if reply.code == SERVICE_CLOSING:
         return Deferred(blame=Blame.SESSION, reply=reply, reason=f"the relay closed the session {said}")
     if reply.kind not in {4, 5}:

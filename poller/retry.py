@@ -326,9 +326,9 @@ def _wait(standing: Standing, state: RecipientState, outcome: Outcome, chance: f
         case Deferred(blame=Blame.SESSION):
             # A line that broke may go at once; a relay that answered, or that broke here before, is given time.
             tries = standing.setbacks + _said_no(outcome)
-            return settings.delay(tries, chance) if tries else 0.0
+            return max(settings.delay(tries, chance), outcome.wait) if tries else outcome.wait
         case Deferred():
-            return settings.delay(state.attempts + 1, chance)
+            return max(settings.delay(state.attempts + 1, chance), outcome.wait)
         case InDoubt():
             return settings.delay(state.doubts + 1, chance)
         case _:

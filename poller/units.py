@@ -1,4 +1,4 @@
-"""Quantities as people write them in a configuration: durations, sizes, counts. Standard library only.
+"""Quantities as people write them in a configuration: durations, sizes, counts, rates. Standard library only.
 
 The annotated types below are plain `float`, `int` and `str` to the rooms that use them. The objects in their
 annotations carry pydantic's duck-typed hook (a core schema is a dict), so that `poller.config` can validate the very
@@ -19,6 +19,8 @@ _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _SIZE = re.compile(r"(\d+)\s*(B|KB|MB|GB)?")
 _BYTES = {None: 1, "B": 1, "KB": 1000, "MB": 1000**2, "GB": 1000**3}
+_RATE = re.compile(r"(\d{1,12})/(\d{0,8})([smhd])", re.ASCII)
+_WHOLE_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 def parse_duration(value: object) -> float:
@@ -61,6 +63,53 @@ def parse_size(value: object) -> int:
     return int(match[1]) * _BYTES[match[2]]
 
 
+@dataclass(frozen=True, order=True, slots=True)
+class Rate:
+    """So many in so many seconds; a period is a plain duration, whatever clocks and calendars do in it."""
+
+    period: int
+    """Seconds."""
+    count: int
+
+    def __str__(self) -> str:
+        return format_rate(self)
+
+    @property
+    def span(self) -> str:
+        """The period as it is written: "m", "15m"."""
+        unit = next(unit for unit in "dhms" if self.period % _WHOLE_SECONDS[unit] == 0)
+        number = self.period // _WHOLE_SECONDS[unit]
+        return unit if number == 1 else f"{number}{unit}"
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> dict[str, Any]:
+        return {"type": "function-plain", "function": {"type": "no-info", "function": parse_rate}}
+
+
+def parse_rate(value: object) -> Rate:
+    """A rate from "30/m", "2/s", "1000/h", "10000/d", "100/15m". Raises ValueError with the remedy otherwise."""
+    if isinstance(value, Rate):
+        return value
+    match = _RATE.fullmatch(value) if isinstance(value, str) else None
+    if not match:
+        raise ValueError('not a rate; write it like "2/s", "30/m", "100/15m", "1000/h" or "10000/d"')
+    rate = Rate(period=int(match[2] or 1) * _WHOLE_SECONDS[match[3]], count=int(match[1]))
+    if not rate.count:
+        raise ValueError("a rate of zero would send nothing, ever; to stop mail use poller pause")
+    if not 0 < rate.period <= _LONGEST_PERIOD_S or rate.count > _MOST_PER_PERIOD:
+        raise ValueError("not a rate to hold: from 1 to 1000000000, in 1s to 366d")
+    return rate
+
+
+def format_rate(rate: Rate) -> str:
+    """As `parse_rate` reads it back."""
+    return f"{rate.count}/{rate.span}"
+
+
+_LONGEST_PERIOD_S = 366 * 86400
+_MOST_PER_PERIOD = 1_000_000_000
+
+
 @dataclass(frozen=True)
 class _Parsed:
     """An annotation: read the raw value with `parse`, then hold it to the bounds."""
@@ -88,6 +137,17 @@ class _Parsed:
         bounding = {"type": "no-info", "function": self._bounded}
         read = {"type": "function-before", "function": reading, "schema": handler(source)}
         return {"type": "function-after", "function": bounding, "schema": read}
+
+
+@dataclass(frozen=True)
+class Checked:
+    """An annotation: what has the right type is held to a rule, which raises ValueError with the remedy."""
+
+    check: Callable[[Any], object]
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> dict[str, Any]:
+        function = {"type": "no-info", "function": self.check}
+        return {"type": "function-after", "function": function, "schema": handler(source)}
 
 
 _LONGEST_S = 36500 * 86400.0  # a hundred years; a time beyond the year 9999 can't be written down

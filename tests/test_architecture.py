@@ -30,10 +30,9 @@ ONLY_IN = {
 """Which rooms may import a library."""
 
 UNITS = {"poller.units"}
-PURE = {
-    "poller." + name for name in ("exchange", "outcome", "retry", "cohort", "rest", "throttle", "units", "settings")
-}
-JUDGES = {"poller." + name for name in ("outcome", "retry", "cohort", "rest", "throttle", "exchange", "units")}
+PACING = {"poller." + name for name in ("throttle", "advice", "hours", "providers")}
+PURE = PACING | {"poller." + name for name in ("exchange", "outcome", "retry", "cohort", "rest", "units", "settings")}
+JUDGES = PACING | {"poller." + name for name in ("outcome", "retry", "cohort", "rest", "exchange", "units")}
 ROOMS = {"poller.outbox", "poller.message", "poller.smtp", "poller.journal"}
 LOG = {"poller.log"}
 BOOKS = {"poller." + name for name in ("ahead", "ledger")}
@@ -45,7 +44,7 @@ EVERYTHING = SERVICE | {"poller", "poller.cli", "poller.status", "poller.sources
 MAY_IMPORT = {
     **dict.fromkeys(PURE, PURE),
     "poller.log": UNITS,
-    "poller.sources": set(),
+    "poller.sources": {"poller.sources"},
     "poller.message": UNITS | {"poller.message"},
     "poller.smtp": JUDGES | {"poller.smtp"},
     "poller.outbox": JUDGES | {"poller.outbox"},
@@ -55,10 +54,11 @@ MAY_IMPORT = {
     "poller.ledger": DELIVERY - {"poller.delivery"},
     "poller.delivery": DELIVERY,
     "poller.recovery": RECOVERY,
+    "poller.relays": PURE | {"poller.smtp"},
     "poller.state": set(),
     "poller.lease": set(),
     "poller.service": SERVICE,
-    "poller.config": ROOMS | PURE | LOG | {"poller.sources"},
+    "poller.config": ROOMS | PURE | LOG | {"poller.sources", "poller.relays"},
     "poller.status": SERVICE - {"poller.config"} | {"poller.status", "poller"},
     "poller.cli": EVERYTHING,
     "poller": {"poller.outbox"},

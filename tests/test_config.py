@@ -357,8 +357,8 @@ NOT_A_URL = "not a database URL; write it like postgresql://user@host/name or sq
 SKIPS_NOTHING = "SKIP LOCKED is silently dropped for it, and two workers would send the same mail"
 IN_MEMORY = "an outbox in memory ends with the process; name a file, as in sqlite:///outbox.db"
 WAITS = "the waits would shrink; retry.longest must be at least retry.first"
-LEAST = "(smtp.end_timeout and a minute, or as much again)"
 EARLY = "a row could be taken over while it is being sent; worker.takeover must be at least"
+SPARE = "smtp.end_timeout and a minute, or as much again"
 BEATS = (
     "a worker would be given up after a lost beat or two; worker.heartbeat must be at most a third of worker.takeover"
 )
@@ -387,16 +387,8 @@ CLEAR_TEXT = "would send the password in clear text; only a relay on this machin
         ("database.url = 'sqlite:///:memory:'", "database.url", IN_MEMORY),
         ("retry.longest = '59s'", "retry.longest", WAITS),
         ("retry.first = '5h'", "retry.first", WAITS),
-        (
-            "worker.takeover = '10m59s'",
-            "worker.takeover",
-            f"{EARLY} 11m {LEAST}",
-        ),
-        (
-            "smtp.end_timeout = '20m'",
-            "smtp.end_timeout",
-            f"{EARLY} 21m {LEAST}",
-        ),
+        ("worker.takeover = '10m59s'", "worker.takeover", f"{EARLY} 11m ({SPARE})"),
+        ("smtp.end_timeout = '20m'", "smtp.end_timeout", f"{EARLY} 21m ({SPARE})"),
         ("worker.heartbeat = '301s'", "worker.heartbeat", BEATS),
         ("smtp={host='h',security='none',username='u',password='p'}", "smtp.security", CLEAR_TEXT),
     ],

@@ -9,7 +9,20 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from poller.units import Count, Factor, Port, Seconds, SecondsOrZero, Share, format_duration, parse_duration, parse_size
+from poller.units import (
+    Count,
+    Factor,
+    Port,
+    Rate,
+    Seconds,
+    SecondsOrZero,
+    Share,
+    format_duration,
+    format_rate,
+    parse_duration,
+    parse_rate,
+    parse_size,
+)
 
 UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -151,3 +164,58 @@ def test_bounds_hold_for_numbers_and_for_text_from_the_environment(kind: Any, va
 )
 def test_what_lies_within_the_bounds_is_taken(kind: Any, value: object, number: float) -> None:
     assert TypeAdapter(kind).validate_python(value) == number
+
+
+# ---- rates
+
+
+@pytest.mark.parametrize(
+    ("text", "count", "period"),
+    [
+        ("2/s", 2, 1),
+        ("30/m", 30, 60),
+        ("1000/h", 1000, 3600),
+        ("10000/d", 10_000, 86_400),
+        ("100/15m", 100, 900),
+        ("20/17s", 20, 17),
+    ],
+)
+def test_a_rate_is_a_count_and_the_time_it_holds_for(text: str, count: int, period: int) -> None:
+    assert parse_rate(text) == Rate(count=count, period=period)
+    assert format_rate(Rate(count=count, period=period)) == text
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["", "30", "30/", "/m", "30/w", "30/M", "30 / m", "-1/m", "+1/m", "1.5/m", "30/m\n", "٣/m", 30, None, ["30/m"]],
+)
+def test_what_is_no_rate_is_refused_with_the_remedy(value: object) -> None:
+    with pytest.raises(
+        ValueError, match=r'^not a rate; write it like "2/s", "30/m", "100/15m", "1000/h" or "10000/d"$'
+    ):
+        parse_rate(value)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("0/m", "a rate of zero would send nothing, ever; to stop mail use poller pause"),
+        ("1/0s", "not a rate to hold"),
+        ("1/367d", "not a rate to hold"),
+        ("1000000001/d", "not a rate to hold"),
+    ],
+)
+def test_a_rate_that_nobody_could_hold_is_refused(text: str, words: str) -> None:
+    with pytest.raises(ValueError, match=f"^{words}"):
+        parse_rate(text)
+
+
+@given(st.builds(Rate, count=st.integers(1, 1_000_000_000), period=st.integers(1, 366 * 86_400)))
+def test_every_rate_is_read_back_as_it_was_written(rate: Rate) -> None:
+    assert parse_rate(format_rate(rate)) == rate
+
+
+def test_pydantic_reads_a_rate_as_it_is_written() -> None:
+    assert TypeAdapter(tuple[Rate, ...]).validate_json('["30/m", "2/s"]', strict=True) == (Rate(60, 30), Rate(1, 2))
+    with pytest.raises(ValidationError, match="not a rate"):
+        TypeAdapter(Rate).validate_json("30", strict=True)

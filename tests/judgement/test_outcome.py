@@ -488,3 +488,34 @@ def test_a_recipient_without_a_domain_has_a_signature_too() -> None:
 def test_only_a_refusal_by_the_relay_has_a_signature() -> None:
     unsaid = Failed(blame=Blame.MESSAGE, reason="too large")
     assert [signature(outcome, "a@x") for outcome in (Sent(reply=TAKEN), unsaid, Expired(reason=""))] == ["", "", ""]
+
+
+# ---- replies that ask for patience (Rule 7)
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "text", "blame", "wait"),
+    [
+        (450, "4.7.1", "Greylisted, please try again in 120 seconds", Blame.RECIPIENT, 120),
+        (451, "4.7.1", "Greylisting in action", Blame.RECIPIENT, 300),
+        (550, "5.2.1", "The user you are trying to contact is receiving mail at a rate that", Blame.RECIPIENT, 600),
+        (550, "5.7.1", "Mail rejected: unfortunately, messages from 192.0.2.1 are on our block list", None, 4 * 3600),
+        (451, "4.4.2", "Please try again in 5 minutes", Blame.RECIPIENT, 300),
+        (454, "", "Throttling failure: Maximum sending rate exceeded.", Blame.SESSION, 10),
+        (550, "5.4.5", "Daily user sending limit exceeded", Blame.SESSION, 3600),
+    ],
+)
+def test_a_reply_that_asks_for_patience_gets_it_whatever_its_class(
+    code: int, status: str, text: str, blame: Blame | None, wait: float
+) -> None:
+    (outcome,) = judge(
+        Exchange(message=message(), phase=Phase.DATA, mail=OK, rcpt=(Reply(code=code, status=status, text=text),))
+    ).outcomes
+    assert isinstance(outcome, Deferred)
+    assert (outcome.blame, outcome.wait) == (blame or outcome.blame, wait)
+
+
+def test_a_plain_refusal_is_not_taken_for_a_wish() -> None:
+    said = Reply(code=550, status="5.1.1", text="user unknown")
+    (outcome,) = judge(Exchange(message=message(), phase=Phase.DATA, mail=OK, rcpt=(said,))).outcomes
+    assert isinstance(outcome, Failed)

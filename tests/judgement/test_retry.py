@@ -310,6 +310,14 @@ def test_a_deferral_waits_by_the_recipients_own_attempts(attempts: int, seconds:
     assert waited(step(beside, DEFERRED, None)) == seconds
 
 
+@pytest.mark.parametrize("outcome", [DEFERRED, TROUBLE, replace(TROUBLE, reply=Reply(code=421))])
+def test_a_reply_that_names_a_time_is_obeyed_where_it_is_longer_than_ours(outcome: Deferred) -> None:
+    assert step(row(), replace(outcome, wait=7200.0)).due_at == NOON + timedelta(hours=2)
+    assert step(row(recipient(attempts=20), attempts=20), replace(DEFERRED, wait=10.0)).due_at == NOON + timedelta(
+        hours=4
+    )
+
+
 def test_the_first_trouble_of_a_session_does_not_delay_the_row() -> None:
     assert step(row(), TROUBLE).due_at is None
     assert step(row(claim_seq=400, attempts=2, doubts=1), TROUBLE).due_at is None

@@ -1,0 +1,14 @@
+"""Pure: what a reply asks of us, beyond what its code says.
+
+patterns.py  how a reply is recognised, and what follows
+asked.py     "try again in N": how long a reply asks us to wait
+shipped.py   the table of known replies, each line with its source
+"""
+
+from __future__ import annotations
+
+from poller.advice.asked import retry_after
+from poller.advice.patterns import Advice, ReplyPattern, advise
+from poller.advice.shipped import SHIPPED
+
+__all__ = ["SHIPPED", "Advice", "ReplyPattern", "advise", "retry_after"]
