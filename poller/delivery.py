@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 FRUITLESS_SESSIONS = 2  # So many in a row without a delivery, though none blames the relay, and it rests all the same.
 REFUSALS_OF_US = 3  # So many rows in a row that the relay refuses because of us, and it rests.
 SHORT_REST_S = 5.0
-LOOK_EVERY_S = 0.25  # between two looks at what an operator did to rows that are claimed and not begun
+LOOK_EVERY_S = 0.25  # between two looks at what an operator did: to rows not begun yet, to the suppression list
 
 
 class LeaseEnded(Exception):  # noqa: N818 - named as the fact it is
@@ -89,6 +89,8 @@ class Delivery:
     _begun: dict[int, Prepared] = field(default_factory=dict)
     _committed: set[int] = field(default_factory=set)
     _suppresses: dict[str, str] = field(default_factory=dict)
+    _suppresses_anyone: bool = True
+    _suppresses_at: float = float("-inf")
     _now: datetime = field(init=False)
     _now_at: float = field(init=False)
     _delivered: bool = False
@@ -379,7 +381,10 @@ class Delivery:
 
     def _suppressed(self, rows: Iterable[ClaimedRow]) -> dict[str, str]:
         """Of all addresses in `rows`, those on the suppression list: one question for the batch."""
-        if not self.store.suppresses_anyone():
+        if self.clock() - self._suppresses_at >= LOOK_EVERY_S:
+            self._suppresses_anyone = self.store.suppresses_anyone()
+            self._suppresses_at = self.clock()
+        if not self._suppresses_anyone:
             return {}
         addresses: set[str] = set()
         for row in rows:

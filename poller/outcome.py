@@ -24,7 +24,7 @@ import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from poller.advice import SHIPPED, advise
+from poller.advice import SHIPPED, advise, retry_after
 from poller.exchange import Phase
 from poller.providers import Providers
 
@@ -320,13 +320,17 @@ def _refusal(phase: Phase, reply: Reply, blame: Blame, recipient: str) -> Outcom
 
 
 def _as_advised(advice: Advice, blame: Blame, reply: Reply, said: str) -> Outcome:
-    """Rule 7. What asks for patience gets it, whatever its class; only what is about us costs the row no attempt."""
+    """Rule 7. What asks for patience gets it, whatever its class; only what is about us costs the row no attempt.
+
+    Greylisting that names no time is left to `[retry]`: its usual five minutes are no promise, and ours grow to that.
+    """
     who = "relay" if advice.about == "relay" else "destination"
     reason = f"the {who} {advice.reason}: {said}"
     if advice.action == "refuse":
         return Failed(blame=blame, reply=reply, reason=reason)
     blame = Blame.SESSION if advice.about == "relay" else blame
-    return Deferred(blame=blame, reply=reply, reason=reason, wait=advice.wait or 0.0)
+    wait = retry_after(reply) if advice.category == "greylist" else advice.wait
+    return Deferred(blame=blame, reply=reply, reason=reason, wait=wait or 0.0)
 
 
 def _about_us_or_the_transaction(phase: Phase, reply: Reply, said: str, words: str) -> Deferred | None:

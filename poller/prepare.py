@@ -54,11 +54,12 @@ def prepare(
     """`suppressed` has a reason by address; `at_once` recipients fit one transaction. Raises Unsendable."""
     if row.relay is not None:
         raise Unsendable("relay", f"there is no relay {row.relay!r}; leave the column NULL, then: poller retry")
-    recipients = recipients_of(row, composer)
+    draft = _draft(row, attachments)
+    recipients = _purely(composer.recipients, draft)
     standing = standing_of(row, [recipient.address for recipient in recipients])
     settled = _without_sending(row, recipients, standing, suppressed, now)
     wire = _wire(recipients, standing, settled, at_once)
-    message = _message(row, attachments, composer, tuple(wire)) if wire else None
+    message = _message(row, draft, composer, tuple(wire)) if wire else None
     return Prepared(row=row, standing=standing, settled=settled, wire=wire, message=message)
 
 
@@ -117,10 +118,8 @@ def _draft(row: ClaimedRow, attachments: tuple[Attachment, ...]) -> Draft:
     return Draft(id=row.id, message_id=row.message_id, date=date, attachments=attachments, **row.content)
 
 
-def _message(
-    row: ClaimedRow, attachments: tuple[Attachment, ...], composer: Composer, wire: tuple[str, ...]
-) -> Message:
-    composed = _purely(composer.compose, _draft(row, attachments))
+def _message(row: ClaimedRow, draft: Draft, composer: Composer, wire: tuple[str, ...]) -> Message:
+    composed = _purely(composer.compose, draft)
     return Message(
         row_id=row.id,
         claim_seq=row.claim_seq,

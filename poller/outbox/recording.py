@@ -19,7 +19,7 @@ from sqlalchemy.exc import DBAPIError
 from poller.outbox.database import RowsLocked, transaction, words_of
 from poller.outbox.dialects import DIALECTS
 from poller.outbox.rows import Late, Recorded
-from poller.outbox.tables import HELD_STATUSES, TERMINAL_STATUSES, attempt, outbox, recipient, worker
+from poller.outbox.tables import HELD_STATUSES, TERMINAL_STATUSES, attempt, outbox, recipient
 from poller.outbox.upsert import upsert
 from poller.retry import Note
 
@@ -31,6 +31,10 @@ if TYPE_CHECKING:
 
     from poller.retry import RecipientState, Step
 
+_POSITION = sa.text("""
+UPDATE outbox_worker
+SET journal_applied = CASE WHEN journal_applied < :position THEN :position ELSE journal_applied END
+WHERE name = :name AND identity = :identity AND incarnation = :incarnation""")
 _OUTCOME_COLUMNS = ("due_at", "reply_code", "reply_status", "reply_text", "queue_id", "error", "sent_at", "finished_at")
 
 
@@ -118,13 +122,8 @@ def write_position(connection: Connection, writer: Writer, keys: Collection[tupl
     if writer.position is None:
         return None
     position = writer.position(keys)
-    mine = sa.and_(
-        worker.c.name == writer.holder,
-        worker.c.identity == writer.identity,
-        worker.c.incarnation == writer.incarnation,
-    )
-    ahead = sa.case((worker.c.journal_applied < position, position), else_=worker.c.journal_applied)
-    changed = connection.execute(sa.update(worker).where(mine).values(journal_applied=ahead)).rowcount
+    mine = {"name": writer.holder, "identity": writer.identity, "incarnation": writer.incarnation}
+    changed = connection.execute(_POSITION, mine | {"position": position}).rowcount
     return position if changed else None
 
 

@@ -374,8 +374,7 @@ class Store:
         ids = [row.id for row in rows]
         tried = [row.id for row in rows if row.claim_seq > 1 or row.attempts or row.doubts]
         known = _known_recipients(connection, tried) if tried else {}
-        query = sa.select(attachment.c.outbox_id).where(attachment.c.outbox_id.in_(ids)).distinct()
-        attached = set(connection.execute(query).scalars())
+        attached = _attached(connection, ids)
         ordered = sorted(rows, key=lambda row: (row.priority, row.due_at, row.id))
         return [_as_claimed(row, known.get(row.id, {}), attached) for row in ordered]
 
@@ -388,6 +387,17 @@ def _suppression_keys(address: str) -> tuple[str, str]:
 def _meta_or_new(connection: Connection, name: str, value: str) -> str:
     insert_unless_there(connection, meta, {"name": name, "value": value})
     return str(connection.execute(sa.select(meta.c.value).where(meta.c.name == name)).scalar_one())
+
+
+_ATTACHED = sa.text("SELECT DISTINCT outbox_id FROM outbox_attachment WHERE outbox_id = ANY(CAST(:ids AS bigint[]))")
+
+
+def _attached(connection: Connection, ids: Sequence[int]) -> set[int]:
+    """Of `ids` the rows that have attachments."""
+    if connection.dialect.name == "postgresql":  # one array is understood faster than a hundred values
+        return set(connection.execute(_ATTACHED, {"ids": list(ids)}).scalars())
+    query = sa.select(attachment.c.outbox_id).where(attachment.c.outbox_id.in_(ids)).distinct()
+    return set(connection.execute(query).scalars())
 
 
 def _known_recipients(connection: Connection, ids: Sequence[int]) -> dict[int, dict[str, RecipientState]]:

@@ -497,7 +497,7 @@ def test_only_a_refusal_by_the_relay_has_a_signature() -> None:
     ("code", "status", "text", "blame", "wait"),
     [
         (450, "4.7.1", "Greylisted, please try again in 120 seconds", Blame.RECIPIENT, 120),
-        (451, "4.7.1", "Greylisting in action", Blame.RECIPIENT, 300),
+        (451, "4.7.1", "Greylisting in action", Blame.RECIPIENT, 0),
         (550, "5.2.1", "The user you are trying to contact is receiving mail at a rate that", Blame.RECIPIENT, 600),
         (550, "5.7.1", "Mail rejected: unfortunately, messages from 192.0.2.1 are on our block list", None, 4 * 3600),
         (451, "4.4.2", "Please try again in 5 minutes", Blame.RECIPIENT, 300),
