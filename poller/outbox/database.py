@@ -38,6 +38,10 @@ CONNECT_TIMEOUT_S = 10  # A database that does not answer by then is treated as 
 READ_TIMEOUT_S = 120  # MariaDB only: far above any statement of ours; a dead peer must not hold us for hours.
 SAFE_TRIES = 5  # Of a transaction that the server rolled back as a victim: deadlock, serialization failure, lock wait.
 TRY_AGAIN_AFTER_S = 0.05
+IDLE_WITHIN_S = (
+    30  # Ours are idle within a transaction for milliseconds. A process that was stopped there, or a line that
+)
+# died, must not keep its rows locked until somebody looks.
 
 DRIVERS = {
     "postgresql": "postgresql+psycopg",
@@ -163,11 +167,14 @@ def _session_statements(engine: Engine, settings: DatabaseSettings) -> list[str]
         ]
     if engine.dialect.name == "postgresql":
         path = [f"SET search_path TO {quoted(engine, settings.schema)}"] if settings.schema else []
-        return ["SET TIME ZONE 'UTC'", f"SET lock_timeout = {wait_ms}", *path]
+        idle = f"SET idle_in_transaction_session_timeout = {IDLE_WITHIN_S * 1000}"
+        return ["SET TIME ZONE 'UTC'", f"SET lock_timeout = {wait_ms}", idle, *path]
     return [
         "SET time_zone = '+00:00'",
         "SET sql_mode = 'STRICT_ALL_TABLES,NO_ZERO_DATE,NO_ZERO_IN_DATE,NO_ENGINE_SUBSTITUTION'",
-        f"SET innodb_lock_wait_timeout = {max(1, round(settings.lock_timeout))}",
+        # MySQL knows no such timeout.
+        f"SET innodb_lock_wait_timeout = {max(1, round(settings.lock_timeout))}"
+        f" /*M! , idle_transaction_timeout = {IDLE_WITHIN_S} */",
     ]
 
 
