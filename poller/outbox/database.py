@@ -169,12 +169,11 @@ def _session_statements(engine: Engine, settings: DatabaseSettings) -> list[str]
         path = [f"SET search_path TO {quoted(engine, settings.schema)}"] if settings.schema else []
         idle = f"SET idle_in_transaction_session_timeout = {IDLE_WITHIN_S * 1000}"
         return ["SET TIME ZONE 'UTC'", f"SET lock_timeout = {wait_ms}", idle, *path]
+    idle = f" /*M! , idle_transaction_timeout = {IDLE_WITHIN_S} */"  # MySQL knows none
     return [
         "SET time_zone = '+00:00'",
         "SET sql_mode = 'STRICT_ALL_TABLES,NO_ZERO_DATE,NO_ZERO_IN_DATE,NO_ENGINE_SUBSTITUTION'",
-        # MySQL knows no such timeout.
-        f"SET innodb_lock_wait_timeout = {max(1, round(settings.lock_timeout))}"
-        f" /*M! , idle_transaction_timeout = {IDLE_WITHIN_S} */",
+        f"SET innodb_lock_wait_timeout = {max(1, round(settings.lock_timeout))}{idle}",
     ]
 
 
