@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 ROWS = 400
 AFTER = 60  # accepted messages; then the directory fails
 PAGE = 4096  # bytes: tmpfs counts in pages, and rounds its size up
-SIZE = 64 * PAGE
+SIZE = 24 * 1024 * 1024  # a segment of the journal is taken whole
 LOOK_S = 20.0  # how long the worker is watched in trouble
 STILL_S = 3.0  # without mail and without an end: it waits
 SAID = ("state.", "journal.", "worker.", "relay.", "database.", "record.", "tick.", "outbox.")
