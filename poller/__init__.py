@@ -20,7 +20,8 @@ One arrow runs through the package, and the layout is the arrow:
     ledger.py    outcomes on their way into the database
     delivery.py  the arrow itself
     recovery.py  the road back after a crash
-    service.py   ticks, leases, signals, shutdown
+    life.py      one life of a worker: its entry, what it left before, its heartbeat
+    service.py   ticks, signals, shutdown
     lease.py     how long a worker may still act on what it claimed
     state.py     the state directory: who a worker is, and that it is alone
     config.py    one file, read once, every error at once (sources/ finds the lines)

@@ -7,8 +7,7 @@ Rule 3. A database or relay that is away is waited for, said once, and said agai
 Rule 4. What nobody foresaw ends the process (exit 1): the next start judges what it held. It is never swallowed.
 Rule 5. SIGTERM and SIGINT: the message in hand finishes within `stop_timeout`, the rest is handed back. A second one
         cuts the line.
-Rule 6. Before the first row, and whenever the database was away, it is made sure that the database knows what the
-        journal knows (`poller.recovery`). An outbox that is not at home here, or older than it was, is left alone.
+Rule 6. An outbox that is not at home here is left alone (`poller.outbox.guard`).
 
 The scheduler lives on the wall clock; the main thread watches the monotonic one.
 """
@@ -31,20 +30,20 @@ from apscheduler.events import EVENT_JOB_ERROR, JobExecutionEvent
 from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.schedulers.background import BackgroundScheduler
 
-from poller import __version__
 from poller.ahead import Ahead
 from poller.delivery import Delivery
 from poller.exchange import RelayTrouble
 from poller.journal import Journal, JournalTrouble
 from poller.lease import Lease, Watch, boot_clock
-from poller.ledger import GROUP, Ledger
+from poller.ledger import Ledger
+from poller.life import Life
 from poller.log import OnChange, get_logger
 from poller.message import Composer
 from poller.outbox import report
 from poller.outbox.database import DatabaseRefused, DatabaseUnavailable, connect
-from poller.outbox.guard import hold, home_of, stranger
+from poller.outbox.guard import home_of, stranger
 from poller.outbox.listen import Ear
-from poller.outbox.migrate import SchemaTrouble, require_current
+from poller.outbox.migrate import SchemaTrouble
 from poller.outbox.rows import NameTaken
 from poller.outbox.store import Store
 from poller.recovery import Recovery
@@ -87,15 +86,6 @@ class Finished:
         return int(self.crashed or self.left > 0 or any(self.written[status] for status in UNFINISHED))
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Life:
-    """What the last life left: `applied` is the journal's position as the database has it, `knew` as itself has it."""
-
-    applied: int
-    knew: int
-    is_whole: bool
-
-
 class Service:
     """One worker. `run` returns when it has stopped; `stop` may be called from a signal handler or another thread."""
 
@@ -119,8 +109,6 @@ class Service:
         self._home = home_of(config.database)
         self._unsure = threading.Event()
         self._bookkeeper = Executor(1, thread_name_prefix="bookkeeper")
-        self._incarnation: int | None = None
-        self._to_take_up: _Life | None = None
         self._lease = Lease(boot_clock, config.worker.takeover, spare=config.smtp.end_timeout + TRANSACTION_SPARE_S)
         self._claimed_in = 0
         self._cut = False
@@ -194,6 +182,16 @@ class Service:
             watch=Watch(boot_clock, config.worker.takeover),
             takeover=config.worker.takeover,
             progressed=self._progressed,
+            log=self._log,
+        )
+        self.life = Life(
+            store=self.store,
+            state=self._state,
+            journal=self.journal,
+            lease=self._lease,
+            recovery=self.recovery,
+            delivery=self.delivery,
+            unsure=self._unsure,
             log=self._log,
         )
 
@@ -270,7 +268,7 @@ class Service:
                 self._scheduler.modify_job(job, next_run_time=datetime.now(UTC))
 
     def _cut_if_the_lease_ended(self) -> None:
-        if self._incarnation is None or not self._lease.ended:
+        if self.life.incarnation is None or not self._lease.ended:
             return
         if not self._idle.is_set() and not self._cut:
             self._cut = True
@@ -310,9 +308,7 @@ class Service:
         try:
             if self.mode != "forever":
                 self._count_left()
-            if self._incarnation is not None and not self.delivery.in_hand:
-                # Rows whose outcome could not be written are still ours: for them the lease must not end early.
-                self.store.sign_off(incarnation=self._incarnation)
+            self.life.end()
         except DatabaseUnavailable as why:
             self._log.warning("database.unavailable", reason=str(why))
 
@@ -366,7 +362,7 @@ class Service:
             self._scheduler.add_job(close, "date", run_date=when, id="idle", executor="deliver", replace_existing=True)
 
     def _drain(self) -> None:
-        self._begin()
+        self.life.begin()
         self._recover()
         nothing_more = False
         try:
@@ -398,66 +394,6 @@ class Service:
         if why.is_gone or self.mode == "once":
             self._wishes.put("crashed")
 
-    def _begin(self) -> None:
-        """The first tick that reaches the database: enter ourselves, and judge what we held before."""
-        if self._incarnation is None:
-            self._enter()
-        if self._to_take_up is not None:
-            self._take_up(self._to_take_up)
-
-    def _enter(self) -> None:
-        require_current(self._engine)
-        outbox = self.store.outbox_identity()
-        past = self.journal.outline(outbox)
-        asked_at = self._lease.now()
-        registered = self.store.register(
-            identity=self._state.identity,
-            host=socket.gethostname(),
-            pid=os.getpid(),
-            version=__version__,
-            lease=self.config.worker.takeover,
-            may_be_alive=self._state.is_copy,
-        )
-        self._lease.renewed(asked_at)
-        self._claimed_in = self._lease.epoch
-        is_whole = not self._state.is_copy and past.is_whole(boot=self.journal.boot, applied=registered.applied)
-        self.journal.start(
-            outbox=outbox,
-            identity=self._state.identity,
-            incarnation=registered.incarnation,
-            last=max(past.last, registered.applied),
-            applied=registered.applied,
-            is_whole=is_whole,
-        )
-        self._state.settle()
-        self._to_take_up = _Life(applied=registered.applied, knew=past.applied, is_whole=is_whole)
-        self._incarnation = registered.incarnation
-        self._log.info("worker.started", worker=self._name, incarnation=self._incarnation, version=__version__)
-
-    def _take_up(self, life: _Life) -> None:
-        """Make sure that the database knows what the journal knows, and judge what bears our name."""
-        lacking = self.recovery.lacking(life.applied, life.knew)
-        if lacking > GROUP or (lacking and self.journal.has_gap):
-            many = f"at least {lacking}" if self.journal.has_gap else f"{lacking}"
-            why = f"the journal of {self._name!r} knows of {many} messages that were sent and are not marked here"
-            hold(self._engine, why)
-            self._log.error("outbox.held", reason=why)
-        self.recovery.replay(life.applied)
-        self.recovery.own(is_whole=life.is_whole and not self.journal.has_gap)
-        self.journal.taken_up()
-        self._to_take_up = None
-
-    def _make_sure(self) -> None:
-        """The database was away: has it come back as it was?"""
-        if not self._unsure.is_set():
-            return
-        self._unsure.clear()
-        incarnation, applied = self.store.life()
-        if (incarnation, applied) < (self._incarnation or 0, self.journal.applied):
-            self.delivery.excuse_withheld()
-            self._incarnation = None
-            self._begin()
-
     def _recover(self) -> None:
         """Look now and then after the rows of others."""
         if self._clock() >= self._orphans_at:
@@ -468,7 +404,7 @@ class Service:
         """One batch. False: nothing to do now."""
         self._progressed()
         self._renew_courier()
-        self._make_sure()
+        self.life.make_sure()
         if not self._lease.allows_another or self._is_paused() or self._is_elsewhere() or not self._rested():
             return False
         self._require_journal()
@@ -575,27 +511,8 @@ class Service:
     # --- the heartbeat's thread ---
 
     def _beat(self) -> None:
-        if self._incarnation is None:
-            return
-        if not self._idle.is_set() and self._clock() - self._progress_at > self.config.worker.takeover:
-            return  # Rule 2: alive is not enough
-        asked_at = self._lease.now()
-        try:
-            renewed = self.store.heartbeat(
-                identity=self._state.identity,
-                incarnation=self._incarnation,
-                lease=self._lease.length,
-                trouble=self.delivery.trouble,
-            )
-            name_is_lost = not renewed and self.store.life()[0] >= self._incarnation
-        except DatabaseUnavailable:
-            self._unsure.set()
-            return  # the delivering thread finds out and says so
-        if renewed:
-            self._lease.renewed(asked_at)
-            return
-        if not name_is_lost:
-            self._unsure.set()  # the database is older than our entry: the delivering thread makes it anew
+        stuck = not self._idle.is_set() and self._clock() - self._progress_at > self.config.worker.takeover
+        if stuck or self.life.beat():  # Rule 2: alive is not enough
             return
         self._log.error("worker.lease_lost", reason=f"another process works under the name {self._name!r}")
         self._wishes.put("crashed")

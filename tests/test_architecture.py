@@ -38,7 +38,8 @@ LOG = {"poller.log"}
 BOOKS = {"poller." + name for name in ("ahead", "ledger")}
 DELIVERY = JUDGES | ROOMS | LOG | BOOKS | {"poller.prepare", "poller.delivery", "poller.lease"}
 RECOVERY = DELIVERY | {"poller.recovery"}
-SERVICE = RECOVERY | {"poller", "poller.service", "poller.state", "poller.config", "poller.settings"}
+LIFE = RECOVERY | {"poller.life", "poller.state"}
+SERVICE = LIFE | {"poller", "poller.service", "poller.config", "poller.settings"}
 EVERYTHING = SERVICE | {"poller", "poller.cli", "poller.status", "poller.sources"}
 
 MAY_IMPORT = {
@@ -54,6 +55,7 @@ MAY_IMPORT = {
     "poller.ledger": DELIVERY - {"poller.delivery"},
     "poller.delivery": DELIVERY,
     "poller.recovery": RECOVERY,
+    "poller.life": LIFE,
     "poller.relays": PURE | {"poller.smtp"},
     "poller.state": set(),
     "poller.lease": set(),

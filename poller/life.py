@@ -1,0 +1,151 @@
+"""One life of a worker: from its entry in outbox_worker to its last heartbeat.
+
+Rule 1. Before the first row, and whenever the database was away, it is made sure that the database knows what the
+        journal knows (`poller.recovery`). Where it has come back older than it was, a new life begins.
+Rule 2. An outbox that lacks more than a group of what the journal knows is switched off for everybody: other workers
+        may know of others.
+Rule 3. The heartbeat renews the lease; without one nothing is begun. A name that another has taken ends the life.
+
+Raises DatabaseUnavailable, JournalTrouble, NameTaken, SchemaTrouble. `begin` and `make_sure` belong to the delivering
+thread, `beat` to the heartbeat's.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from poller import __version__
+from poller.ledger import GROUP
+from poller.outbox.database import DatabaseUnavailable
+from poller.outbox.guard import hold
+from poller.outbox.migrate import require_current
+
+if TYPE_CHECKING:
+    import threading
+
+    from poller.delivery import Delivery
+    from poller.journal import Journal
+    from poller.lease import Lease
+    from poller.log import Logger
+    from poller.outbox.store import Store
+    from poller.recovery import Recovery
+    from poller.state import StateDirectory
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Left:
+    """What the last life left: `applied` is the journal's position as the database has it, `knew` as itself has it."""
+
+    applied: int
+    knew: int
+    is_whole: bool
+
+
+@dataclass(kw_only=True, slots=True)
+class Life:
+    """`unsure` is set by whoever finds that the database was away; `lease.length` is what it is renewed for."""
+
+    store: Store
+    state: StateDirectory
+    journal: Journal
+    lease: Lease
+    recovery: Recovery
+    delivery: Delivery
+    unsure: threading.Event
+    log: Logger
+    incarnation: int | None = None
+    _left: _Left | None = field(default=None)
+
+    # --- the delivering thread ---
+
+    def begin(self) -> None:
+        """Enter ourselves, if we have not yet, and judge what we held before."""
+        if self.incarnation is None:
+            self._enter()
+        if self._left is not None:
+            self._take_up(self._left)
+
+    def make_sure(self) -> None:
+        """If the database was away: has it come back as it was?"""
+        if not self.unsure.is_set():
+            return
+        self.unsure.clear()
+        incarnation, applied = self.store.life()
+        if (incarnation, applied) < (self.incarnation or 0, self.journal.applied):
+            self.delivery.excuse_withheld()
+            self.incarnation = None
+            self.begin()
+
+    def end(self) -> None:
+        """Enter that we stopped. With outcomes that could not be written the lease must not end early."""
+        if self.incarnation is not None and not self.delivery.in_hand:
+            self.store.sign_off(incarnation=self.incarnation)
+
+    def _enter(self) -> None:
+        require_current(self.store.engine)
+        outbox = self.store.outbox_identity()
+        past = self.journal.outline(outbox)
+        asked_at = self.lease.now()
+        registered = self.store.register(
+            identity=self.state.identity,
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            version=__version__,
+            lease=self.lease.length,
+            may_be_alive=self.state.is_copy,
+        )
+        self.lease.renewed(asked_at)
+        is_whole = not self.state.is_copy and past.is_whole(boot=self.journal.boot, applied=registered.applied)
+        self.journal.start(
+            outbox=outbox,
+            identity=self.state.identity,
+            incarnation=registered.incarnation,
+            last=max(past.last, registered.applied),
+            applied=registered.applied,
+            is_whole=is_whole,
+        )
+        self.state.settle()
+        self._left = _Left(applied=registered.applied, knew=past.applied, is_whole=is_whole)
+        self.incarnation = registered.incarnation
+        self.log.info("worker.started", worker=self.store.worker, incarnation=self.incarnation, version=__version__)
+
+    def _take_up(self, left: _Left) -> None:
+        """Make sure that the database knows what the journal knows, and judge what bears our name."""
+        lacking = self.recovery.lacking(left.applied, left.knew)
+        if lacking > GROUP or (lacking and self.journal.has_gap):
+            many = f"at least {lacking}" if self.journal.has_gap else f"{lacking}"
+            name = self.store.worker
+            why = f"the journal of {name!r} knows of {many} messages that were sent and are not marked here"
+            hold(self.store.engine, why)
+            self.log.error("outbox.held", reason=why)
+        self.recovery.replay(left.applied)
+        self.recovery.own(is_whole=left.is_whole and not self.journal.has_gap)
+        self.journal.taken_up()
+        self._left = None
+
+    # --- the heartbeat's thread ---
+
+    def beat(self) -> bool:
+        """Renew the lease. False: another process works under our name."""
+        if self.incarnation is None:
+            return True
+        asked_at = self.lease.now()
+        try:
+            renewed = self.store.heartbeat(
+                identity=self.state.identity,
+                incarnation=self.incarnation,
+                lease=self.lease.length,
+                trouble=self.delivery.trouble,
+            )
+            is_ours = renewed or self.store.life()[0] < self.incarnation
+        except DatabaseUnavailable:
+            self.unsure.set()
+            return True  # the delivering thread finds out and says so
+        if renewed:
+            self.lease.renewed(asked_at)
+        elif is_ours:
+            self.unsure.set()  # the database is older than our entry: the delivering thread makes it anew
+        return is_ours
