@@ -276,9 +276,9 @@ class Delivery:
     def _has_more(self, pending: deque[ClaimedRow]) -> bool:
         """Whether there is a row to go on with; what was claimed ahead joins those in hand."""
         if rows := self.ahead.rows(len(pending)):
+            pending.extend(rows)  # first: whatever is raised now, they are handed back
             self._set_clock(rows)
             self._suppresses |= self._suppressed(rows)
-            pending.extend(rows)
         return bool(pending)
 
     def _taken_back(self, pending: deque[ClaimedRow]) -> bool:
