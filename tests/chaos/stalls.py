@@ -37,6 +37,8 @@ SHORTEST: dict[str, dict[str, Any]] = {
 }
 """A short lease, openly: in production it is a quarter of an hour."""
 TAKEOVER_S = 3.0
+ROUND = 20 * BATCH
+"""Rows of a round: so many that one worker does not send them all before the other looks."""
 SETTLE_S = 5.0  # for a worker that was woken, to do what harm it can
 ENDED = ("sent", "partial", "failed", "in_doubt", "expired", "suppressed", "cancelled")
 WATCHED = ("status", "claim_seq", "claimed_by", "reply_code", "queue_id", "error", "sent_at", "finished_at")
@@ -72,7 +74,7 @@ def sigstop(ground: Ground, *, rounds: int) -> Iterator[Line]:
     }
     wrong = {
         "settled rows overwritten": len(pair.overwritten),
-        "taken over before the lease had ended": sum(1 for after in pair.taken_after if after < TAKEOVER_S - 5),
+        "taken over before the lease had ended": sum(1 for after in pair.taken_after if after < TAKEOVER_S - 1),
         "sent twice in one round beyond what was claimed": max(0, most - BATCH),
     }
     broken = (*found.broken, *(f"{count} {what}" for what, count in wrong.items() if count))
@@ -103,8 +105,8 @@ class _Pair:
             return True
 
         self.relay.on_taken = stop_at
-        self.one.insert(BATCH * 4, recipients=f"{label}.{{n}}@example.com")
-        self.committed += [f"{label}.{n}@example.com" for n in range(BATCH * 4)]
+        self.one.insert(ROUND, recipients=f"{label}.{{n}}@example.com")
+        self.committed += [f"{label}.{n}@example.com" for n in range(ROUND)]
         assert stopped.wait(LIFE_S), "nothing was sent"
         began = time.monotonic()
         wait_until(lambda: not is_open(self.two), "the takeover", TAKEOVER_S + LIFE_S, every=0.25)
