@@ -39,6 +39,7 @@ SHORTEST: dict[str, dict[str, Any]] = {
 TAKEOVER_S = 3.0
 ROUND = 20 * BATCH
 """Rows of a round: so many that one worker does not send them all before the other looks."""
+DRAINED_S = 0.5  # what the stopped worker had written is still read by the relay, and belongs to its former life
 SETTLE_S = 5.0  # for a worker that was woken, to do what harm it can
 ENDED = ("sent", "partial", "failed", "in_doubt", "expired", "suppressed", "cancelled")
 WATCHED = ("status", "claim_seq", "claimed_by", "reply_code", "queue_id", "error", "sent_at", "finished_at")
@@ -100,7 +101,6 @@ class _Pair:
         def stop_at(entry: Entry) -> bool:
             if entry.client == self.one.name and next(left, None) == after - 1:
                 first.send_signal(signal.SIGSTOP)
-                self.relay.life += 1
                 stopped.set()
             return True
 
@@ -109,6 +109,8 @@ class _Pair:
         self.committed += [f"{label}.{n}@example.com" for n in range(ROUND)]
         assert stopped.wait(LIFE_S), "nothing was sent"
         began = time.monotonic()
+        time.sleep(DRAINED_S)
+        self.relay.life += 1
         wait_until(lambda: not is_open(self.two), "the takeover", TAKEOVER_S + LIFE_S, every=0.25)
         self.taken_after.append(time.monotonic() - began)
         before = _settled(self.two)

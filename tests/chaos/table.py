@@ -86,7 +86,7 @@ SCENARIOS = (
         anything that is said of its fate is different after that. The lease is three seconds, openly.""",
         run=stalls.sigstop,
         short={"rounds": 1},
-        long={"rounds": 50},
+        long={"rounds": 15},
     ),
     Scenario(
         name="clock",
