@@ -27,6 +27,7 @@ from poller import log
 from poller.config import load
 from poller.message import Composer, Draft
 from poller.message.settings import MessageSettings, TemplateSettings
+from poller.outbox.listen import install
 from poller.outbox.tables import outbox as table
 from poller.service import Service
 
@@ -196,7 +197,7 @@ def latency(scene: Scene) -> None:
         scene.book.say("latency.listen", f"[poll] listen: {NOT_BUILT}")
     ways: dict[str, dict[str, Any]] = {"polling": {}} | ({"listen": {"listen": True}} if HAS_LISTEN else {})
     for name, poll in ways.items():
-        with scene.outbox("postgresql") as outbox, Sink() as sink, _running(outbox, sink.port, poll=poll):
+        with _heard(scene, poll) as outbox, Sink() as sink, _running(outbox, sink.port, poll=poll):
             _insert_steadily(outbox, scene.scale(20.0, 6.0))
             wait_until(lambda outbox=outbox: not outbox.scalar(_OPEN), "the last acceptance")
             waited = _latencies(outbox)
@@ -210,7 +211,7 @@ def idle(scene: Scene) -> None:
     seconds = scene.scale(30.0, 6.0)
     ways: dict[str, dict[str, Any]] = {"polling": {}} | ({"listen": {"listen": True}} if HAS_LISTEN else {})
     for name, poll in ways.items():
-        with scene.outbox("postgresql") as outbox, Sink() as sink:
+        with _heard(scene, poll) as outbox, Sink() as sink:
             with _running(outbox, sink.port, poll=poll) as process:
                 before = cpu_seconds(process.pid)
                 time.sleep(seconds)
@@ -220,6 +221,15 @@ def idle(scene: Scene) -> None:
         scene.book.add(f"idle.{name}.cpu", used / seconds * 60)
         scene.book.add(f"idle.{name}.statements", asked / seconds * 60)
         scene.tell(f"{name}, idle: {used / seconds * 60:.2f} CPU s and {asked / seconds * 60:.0f} statements a minute")
+
+
+@contextlib.contextmanager
+def _heard(scene: Scene, poll: dict[str, Any]) -> Iterator[Outbox]:
+    """An outbox on PostgreSQL, which notifies where that is listened to."""
+    with scene.outbox("postgresql") as outbox:
+        if poll.get("listen"):
+            install(outbox.engine)
+        yield outbox
 
 
 _OPEN = "SELECT count(*) FROM outbox WHERE status IN ('queued', 'sending')"
