@@ -278,7 +278,7 @@ class Delivery:
         if rows := self.ahead.rows(len(pending)):
             pending.extend(rows)  # first: whatever is raised now, they are handed back
             self._set_clock(rows)
-            self._suppresses |= self._suppressed(rows)
+            self._suppresses = self._suppressed(pending)
         return bool(pending)
 
     def _taken_back(self, pending: deque[ClaimedRow]) -> bool:

@@ -49,6 +49,7 @@ class Recovery:
     takeover: float
     progressed: Callable[[], None]
     log: Logger
+    chunk: int = CHUNK
 
     def lacking(self, applied: int, knew: int) -> int:
         """How many messages the journal knows to be written down that the database, being older, does not have.
@@ -59,7 +60,7 @@ class Recovery:
             return 0
         told = (entry for entry in self.journal.entries(applied) if entry.position <= knew and entry.exchange)
         lacking = 0
-        while chunk := list(itertools.islice(told, CHUNK)):
+        while chunk := list(itertools.islice(told, self.chunk)):
             found = self.store.look_up({entry.row_id for entry in chunk})
             lacking += sum(1 for entry in chunk if not _is_marked(entry, found.get(entry.row_id)))
             self.progressed()
@@ -69,12 +70,13 @@ class Recovery:
         """Apply what the journal has beyond position `after` (Rule 1). Returns how many messages it knew of."""
         known = 0
         entries = self.journal.entries(after)
-        while chunk := list(itertools.islice(entries, CHUNK)):
-            self.journal.reopen(chunk)
-            self._apply([entry for entry in chunk if entry.row_id not in self.ledger.in_hand])
-            self.progressed()
-            known += len(chunk)
-        self.delivery.settle_withheld()
+        with self.journal.reading_on(after):
+            while chunk := list(itertools.islice(entries, self.chunk)):
+                self.journal.reopen(chunk)
+                self._apply([entry for entry in chunk if entry.row_id not in self.ledger.in_hand])
+                self.progressed()
+                known += len(chunk)
+            self.delivery.settle_withheld()
         if known:
             self.journal.sync_group()
             self.store.note_position(self.journal.position()(()))
@@ -83,7 +85,9 @@ class Recovery:
 
     def own(self, *, is_whole: bool) -> None:
         """Judge the rows that still bear our name, after `replay` (Rule 2)."""
-        while orphans := self.store.own_orphans(beside=self.delivery.in_hand):
+        seen: set[int] = set()  # one that somebody has locked goes back later, and is not to be met again here
+        while orphans := self.store.own_orphans(beside=self.delivery.in_hand | seen):
+            seen |= {row.id for row in orphans}
             if is_whole:
                 self.store.hand_back(orphans)
             else:

@@ -363,7 +363,6 @@ class Service:
 
     def _drain(self) -> None:
         self.life.begin()
-        self._recover()
         nothing_more = False
         try:
             while not self._stop.is_set() and (self._batch() or self._called_again()):
@@ -395,7 +394,7 @@ class Service:
             self._wishes.put("crashed")
 
     def _recover(self) -> None:
-        """Look now and then after the rows of others."""
+        """Look now and then after the rows of others, however busy we are."""
         if self._clock() >= self._orphans_at:
             self._orphans_at = self._clock() + min(ORPHAN_CHECK_S, self.config.worker.takeover / 4)
             self.recovery.others()
@@ -405,6 +404,7 @@ class Service:
         self._progressed()
         self._renew_courier()
         self.life.make_sure()
+        self._recover()
         if not self._lease.allows_another or self._is_paused() or self._is_elsewhere() or not self._rested():
             return False
         self._require_journal()
@@ -426,9 +426,10 @@ class Service:
         return True
 
     def _may_claim_ahead(self) -> bool:
-        """A batch that is followed by a pause is a batch, and ends. Raises JournalTrouble."""
+        """A batch ends when a pause is to follow, or when it is time to look after others. Raises JournalTrouble."""
         self.journal.require()
-        return not self.config.poll.batch_pause and self.store.may_claim_ahead and self.delivery.may_begin()
+        may_go_on = not self.config.poll.batch_pause and self._clock() < self._orphans_at
+        return may_go_on and self.store.may_claim_ahead and self.delivery.may_begin()
 
     def _database_lost(self, why: DatabaseUnavailable) -> None:
         self._say.say("error", "database.unavailable", about="database", fingerprint=str(why), reason=str(why))

@@ -130,6 +130,8 @@ class Journal:
         """Room that could not be had. The present segment still takes what was promised room in it."""
         self._last = 0
         self._synced = 0
+        self._unread_from: int | None = None
+        """While the past is read: nothing from here on is known to be written down."""
         self._open: dict[Key, int] = {}
         self._room: dict[Key, int] = {}
         self._reserved = 0
@@ -224,6 +226,7 @@ class Journal:
             applied=applied,
             whole=is_whole,
         )
+        self._unread_from = None
         self._open.clear()
         self._room.clear()
         self._reserved = 0
@@ -231,6 +234,13 @@ class Journal:
         if self._sync != "none":
             self._sync_the_past()
         self._turn(0)
+
+    @contextlib.contextmanager
+    def reading_on(self, after: int) -> Iterator[None]:
+        """Within this what lies beyond `after` is being applied, bit by bit: no position passes it before the end."""
+        self._unread_from = after + 1
+        yield
+        self._unread_from = None
 
     def reopen(self, unwritten: Iterable[Entry]) -> None:
         """Messages of an earlier life that are yet to be written down: `applied` stays behind them."""
@@ -293,6 +303,9 @@ class Journal:
         The answer may be asked for in another thread.
         """
         unwritten, last = tuple(self._open.items()), self._last
+        if self._unread_from is not None:
+            last = self._unread_from - 1
+            unwritten = ()
 
         def once(written: Collection[Key]) -> int:
             return next((position - 1 for key, position in unwritten if key not in written), last)

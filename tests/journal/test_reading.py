@@ -198,3 +198,18 @@ def test_a_power_cut_is_nobodys_death(tmp_path: Path) -> None:
     scribe.boot = "boot-2"
     _, (entry,), _ = read_back(scribe)
     assert (entry.stage, entry.died) == (Stage.BEGUN, False)
+
+
+def test_while_the_past_is_applied_bit_by_bit_no_position_passes_it(tmp_path: Path) -> None:
+    scribe = Scribe(state=tmp_path)
+    for row_id in (1, 2, 3):
+        scribe.send(row_id)
+    scribe.journal.close()
+    _, entries, _ = read_back(scribe)
+    journal = scribe.journal
+    with journal.reading_on(0):
+        for entry in entries:
+            journal.reopen([entry])
+            assert journal.position()({entry.key}) == 0
+            journal.settled([entry.key])
+    assert journal.position()(()) == scribe.last

@@ -101,3 +101,14 @@ def test_mariadb_examines_and_locks_few_rows(full: Engine) -> None:
     assert read <= 10 * LIMIT
     assert locked <= 4 * LIMIT
     assert len(store_for(full, "w1").claim(WAITING)) == DUE
+
+
+@pytest.mark.parametrize("kind", ["sqlite"])
+def test_sqlite_looks_for_the_rows_in_somebodys_hands_by_the_index(full: Engine) -> None:
+    store = store_for(full, "w1")
+    query = store._orphan_query("o.claimed_by = :me", ()).bindparams(me="w1")
+    text = str(query.compile(full, compile_kwargs={"literal_binds": True, "render_postcompile": True}))
+    with full.connect() as connection:
+        plan = [row.detail for row in connection.execute(sa.text("EXPLAIN QUERY PLAN " + text))]
+    assert [line for line in plan if "outbox_held" in line]
+    assert [line for line in plan if line.startswith("SCAN o")] == []

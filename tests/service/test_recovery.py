@@ -18,14 +18,14 @@ import pytest
 import sqlalchemy as sa
 from servers.fault import Faults, FaultServer, Heard
 from service import zygote
-from service.bench import Bench, books
+from service.bench import Bench, books, terminate
 
 from poller.journal import entries
 from poller.journal.segments import MAGIC, SIZE, Segment, read, segments
 from poller.outbox.database import transaction
 from poller.outbox.guard import adopt, home_of
 from poller.outbox.settings import DatabaseSettings
-from poller.outbox.tables import meta, worker
+from poller.outbox.tables import meta, outbox, worker
 
 if TYPE_CHECKING:
     from service.zygote import Process
@@ -376,3 +376,24 @@ def test_a_power_cut_leaves_in_doubt_what_was_claimed_or_with_synced_intents_wha
     assert claimed > 1
     assert found.doubts <= (1 if sync == "message" else claimed)
     assert found.duplicates <= found.doubts
+
+
+@pytest.mark.parametrize("kind", ["postgresql", "mariadb"])
+def test_a_row_that_somebody_has_locked_does_not_hold_up_the_start(bench: Bench) -> None:
+    bench.insert(40)
+    with FaultServer(Faults(reply_delay=0.02)) as relay:
+        config = bench.configure(relay.host, relay.port)
+        with bench.running(config) as process:
+            bench.wait_for(lambda: len(relay.messages) > 5)
+            process.kill()
+            process.wait()
+        held = [row.id for row in bench.rows() if row.status == "sending"]
+        with bench.engine.connect() as somebody:
+            somebody.execute(sa.select(outbox.c.id).where(outbox.c.id == held[-1]).with_for_update())
+            with bench.running(config) as process:
+                bench.wait_for(lambda: bench.statuses()["sent"] == 39)
+                somebody.rollback()
+                bench.wait_for(lambda: bench.statuses()["sent"] == 40)
+                terminate(process)
+        found = books(bench, relay)
+    assert (found.lost, found.duplicates - found.doubts <= 0) == (0, True)

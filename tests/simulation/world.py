@@ -484,6 +484,7 @@ class World:
             ledger=ledger,
             delivery=delivery,
             watch=none,
+            chunk=self.chance.choice([1, 3, 200]),
             takeover=900.0,
             progressed=lambda: None,
             log=log,
