@@ -195,4 +195,19 @@ worker = sa.Table(
     sa.Column("stopped_at", Utc),
     sa.Column("trouble", sa.Text),
     sa.Column("journal_applied", _big(), nullable=False, server_default=sa.FetchedValue()),
+    sa.Column("connected_to", sa.Text),
+)
+
+throttle = sa.Table(
+    "outbox_throttle",
+    metadata,
+    sa.Column("kind", sa.Text, primary_key=True),
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("limits", sa.Text),
+    sa.Column("pace", sa.Double, nullable=False, server_default=sa.FetchedValue()),
+    sa.Column("paused_until", Utc),
+    sa.Column("reason", sa.Text),
+    sa.Column("session_limit", sa.Integer),
+    sa.Column("slots", sa.Text),
+    sa.Column("updated_at", Utc, nullable=False, server_default=sa.FetchedValue()),
 )

@@ -98,6 +98,7 @@ expired: too late. suppressed: every recipient stands in outbox_suppression',
     CONSTRAINT outbox_open_is_unfinished CHECK (status NOT IN ('queued', 'sending', 'paused', 'in_doubt') OR finished_at IS NULL),
 
     INDEX outbox_due (status, priority, due_at, id),
+    INDEX outbox_due_by_domain (status, domain, priority, due_at, id),
     INDEX outbox_held (status, claimed_by),
     INDEX outbox_by_batch (batch, status),
     INDEX outbox_by_finish (finished_at)
@@ -179,9 +180,28 @@ CREATE TABLE IF NOT EXISTS outbox_worker (
     lease_until  DATETIME(6)  NOT NULL COMMENT 'After this another worker judges the rows that this one holds.',
     stopped_at   DATETIME(6)  NULL,
     trouble      TEXT         NULL COMMENT 'What keeps mail from going out, as of the heartbeat; NULL: nothing.',
-    journal_applied BIGINT    NOT NULL DEFAULT 0 COMMENT 'What the worker''s own journal says up to this position is written down here; what it says beyond is applied again.'
+    journal_applied BIGINT    NOT NULL DEFAULT 0 COMMENT 'What the worker''s own journal says up to this position is written down here; what it says beyond is applied again.',
+    connected_to VARCHAR(64)  NULL COMMENT 'The relay that it holds a connection to, where the relay limits how many there may be.'
 ) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE /*M! utf8mb4_nopad_bin */ /*!80017 utf8mb4_0900_bin */
   COMMENT 'Who works here.';
+
+CREATE TABLE IF NOT EXISTS outbox_throttle (
+    kind          VARCHAR(16)   NOT NULL COMMENT 'outbox (name: empty), relay, sender, provider (a group of domains), domain.',
+    name          VARCHAR(512)  NOT NULL,
+    limits        VARCHAR(1000) NULL COMMENT 'What the configuration allows; changed there, not here. NULL: nothing is limited, it was only asked to slow down.',
+    pace          DOUBLE        NOT NULL DEFAULT 1 COMMENT '1: at full pace. Less: this share of it, after a reply that asked to slow down; raised again step by step.',
+    paused_until  DATETIME(6)   NULL COMMENT 'UTC. Nothing goes before. NULL or past: not paused.',
+    reason        TEXT          NULL COMMENT 'Why it is paused or slow.',
+    session_limit INT           NULL COMMENT 'How many messages this relay takes on one connection, as learnt from its replies.',
+    slots         TEXT          NULL COMMENT 'What was taken of the limits. JSON, kept by the workers; NULL forgets it.',
+    updated_at    DATETIME(6)   NOT NULL DEFAULT (UTC_TIMESTAMP(6)),
+    PRIMARY KEY (kind, name),
+    CONSTRAINT outbox_throttle_kind_is_known CHECK (kind IN ('outbox', 'relay', 'sender', 'provider', 'domain')),
+    CONSTRAINT outbox_throttle_pace_is_a_share CHECK (pace > 0 AND pace <= 1),
+    CONSTRAINT outbox_throttle_paused_until_is_a_time CHECK (paused_until BETWEEN '1000-01-01' AND '9999-12-30'),
+    CONSTRAINT outbox_throttle_session_limit_is_positive CHECK (session_limit > 0)
+) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE /*M! utf8mb4_nopad_bin */ /*!80017 utf8mb4_0900_bin */
+  COMMENT 'What is paced, paused or slowed, for all workers. A plain UPDATE of pace or paused_until takes effect within seconds; deleting a row forgets what was taken and heard.';
 
 -- How much is waiting, going, finished?
 CREATE OR REPLACE VIEW outbox_now AS
@@ -247,6 +267,14 @@ SELECT domain,
        CAST(SUM(status = 'in_doubt') AS SIGNED)                AS in_doubt
 FROM outbox
 GROUP BY domain;
+
+-- What is paused or slowed now, until when, and why? (waiting: its queued rows, where it is a domain)
+CREATE OR REPLACE VIEW outbox_throttled AS
+SELECT kind, name, paused_until, pace, reason, limits,
+       CASE WHEN kind = 'domain'
+            THEN (SELECT count(*) FROM outbox AS o WHERE o.status = 'queued' AND o.domain = t.name) END AS waiting
+FROM outbox_throttle AS t
+WHERE paused_until > UTC_TIMESTAMP(6) OR pace < 1;
 
 -- What may an application see of its rows? No bodies, no addresses.
 CREATE OR REPLACE VIEW outbox_state AS

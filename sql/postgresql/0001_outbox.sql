@@ -124,6 +124,8 @@ COMMENT ON COLUMN outbox.error IS 'Why it is not simply sent, in words.';
 
 -- The claim asks per priority: "due now, oldest first".
 CREATE INDEX outbox_due ON outbox (priority, due_at, id) WHERE status = 'queued';
+-- The same within one destination, for those that are paced.
+CREATE INDEX outbox_due_by_domain ON outbox (domain, priority, due_at, id) WHERE status = 'queued';
 -- Which rows does a worker hold?
 CREATE INDEX outbox_held ON outbox (claimed_by) WHERE claimed_by IS NOT NULL AND status IN ('sending', 'paused', 'cancelled');
 CREATE INDEX outbox_by_batch ON outbox (batch, status) WHERE batch IS NOT NULL;
@@ -213,14 +215,42 @@ CREATE TABLE outbox_worker (
     lease_until  timestamptz NOT NULL,
     stopped_at   timestamptz,
     trouble      text,
-    journal_applied bigint NOT NULL DEFAULT 0
+    journal_applied bigint NOT NULL DEFAULT 0,
+    connected_to text
 );
 
 COMMENT ON TABLE outbox_worker IS 'Who works here. After lease_until another worker judges the rows that this one holds.';
 COMMENT ON COLUMN outbox_worker.identity IS 'Of its state directory: the same name from another directory is another worker.';
 COMMENT ON COLUMN outbox_worker.incarnation IS 'Grows at each start.';
 COMMENT ON COLUMN outbox_worker.trouble IS 'What keeps mail from going out, as of the heartbeat; NULL: nothing.';
+COMMENT ON COLUMN outbox_worker.connected_to IS 'The relay that it holds a connection to, where the relay limits how many there may be.';
 COMMENT ON COLUMN outbox_worker.journal_applied IS 'What the worker''s own journal says up to this position is written down here; what it says beyond is applied again.';
+
+CREATE TABLE outbox_throttle (
+    kind          text             NOT NULL,
+    name          text             NOT NULL,
+    limits        text,
+    pace          double precision NOT NULL DEFAULT 1,
+    paused_until  timestamptz,
+    reason        text,
+    session_limit integer,
+    slots         text,
+    updated_at    timestamptz      NOT NULL DEFAULT now(),
+    PRIMARY KEY (kind, name),
+    CONSTRAINT outbox_throttle_kind_is_known CHECK (kind IN ('outbox', 'relay', 'sender', 'provider', 'domain')),
+    CONSTRAINT outbox_throttle_pace_is_a_share CHECK (pace > 0 AND pace <= 1),
+    CONSTRAINT outbox_throttle_paused_until_is_a_time CHECK (paused_until BETWEEN '1000-01-01Z' AND '9999-12-30Z'),
+    CONSTRAINT outbox_throttle_session_limit_is_positive CHECK (session_limit > 0)
+);
+
+COMMENT ON TABLE outbox_throttle IS 'What is paced, paused or slowed, for all workers. A plain UPDATE of pace or paused_until takes effect within seconds; deleting a row forgets what was taken and heard.';
+COMMENT ON COLUMN outbox_throttle.kind IS 'outbox (name: empty), relay, sender, provider (a group of domains), domain.';
+COMMENT ON COLUMN outbox_throttle.limits IS 'What the configuration allows; changed there, not here. NULL: nothing is limited, it was only asked to slow down.';
+COMMENT ON COLUMN outbox_throttle.pace IS '1: at full pace. Less: this share of it, after a reply that asked to slow down; raised again step by step.';
+COMMENT ON COLUMN outbox_throttle.paused_until IS 'Nothing goes before. NULL or past: not paused.';
+COMMENT ON COLUMN outbox_throttle.reason IS 'Why it is paused or slow.';
+COMMENT ON COLUMN outbox_throttle.session_limit IS 'How many messages this relay takes on one connection, as learnt from its replies.';
+COMMENT ON COLUMN outbox_throttle.slots IS 'What was taken of the limits. JSON, kept by the workers; NULL forgets it.';
 
 -- How much is waiting, going, finished?
 CREATE VIEW outbox_now AS
@@ -286,6 +316,14 @@ SELECT domain,
        count(*) FILTER (WHERE status = 'in_doubt')                                   AS in_doubt
 FROM outbox
 GROUP BY domain;
+
+-- What is paused or slowed now, until when, and why? (waiting: its queued rows, where it is a domain)
+CREATE VIEW outbox_throttled AS
+SELECT kind, name, paused_until, pace, reason, limits,
+       CASE WHEN kind = 'domain'
+            THEN (SELECT count(*) FROM outbox AS o WHERE o.status = 'queued' AND o.domain = t.name) END AS waiting
+FROM outbox_throttle AS t
+WHERE paused_until > now() OR pace < 1;
 
 -- What may an application see of its rows? No bodies, no addresses.
 CREATE VIEW outbox_state AS

@@ -149,6 +149,8 @@ CREATE TABLE outbox (
 
 -- The claim asks per priority: "due now, oldest first".
 CREATE INDEX outbox_due ON outbox (priority, due_at, id) WHERE status = 'queued';
+-- The same within one destination, for those that are paced.
+CREATE INDEX outbox_due_by_domain ON outbox (domain, priority, due_at, id) WHERE status = 'queued';
 -- Which rows does a worker hold?
 CREATE INDEX outbox_held ON outbox (claimed_by) WHERE claimed_by IS NOT NULL AND status IN ('sending', 'paused', 'cancelled');
 CREATE INDEX outbox_by_batch ON outbox (batch, status) WHERE batch IS NOT NULL;
@@ -241,7 +243,36 @@ CREATE TABLE outbox_worker (
     -- What keeps mail from going out, as of the heartbeat; NULL: nothing.
     trouble      TEXT,
     -- What the worker's own journal says up to this position is written down here; what it says beyond is applied again.
-    journal_applied INTEGER NOT NULL DEFAULT 0
+    journal_applied INTEGER NOT NULL DEFAULT 0,
+    -- The relay that it holds a connection to, where the relay limits how many there may be.
+    connected_to TEXT
+) STRICT;
+
+-- What is paced, paused or slowed, for all workers. A plain UPDATE of pace or paused_until takes effect within seconds;
+-- deleting a row forgets what was taken and heard.
+CREATE TABLE outbox_throttle (
+    -- outbox (name: empty), relay, sender, provider (a group of domains), domain.
+    kind          TEXT    NOT NULL,
+    name          TEXT    NOT NULL,
+    -- What the configuration allows; changed there, not here. NULL: nothing is limited, it was only asked to slow down.
+    limits        TEXT,
+    -- 1: at full pace. Less: this share of it, after a reply that asked to slow down; raised again step by step.
+    pace          REAL    NOT NULL DEFAULT 1,
+    -- Nothing goes before. NULL or past: not paused.
+    paused_until  TEXT,
+    -- Why it is paused or slow.
+    reason        TEXT,
+    -- How many messages this relay takes on one connection, as learnt from its replies.
+    session_limit INTEGER,
+    -- What was taken of the limits. JSON, kept by the workers; NULL forgets it.
+    slots         TEXT,
+    updated_at    TEXT    NOT NULL DEFAULT (strftime('%Y-%m-%d %H:%M:%f000', 'now')),
+    PRIMARY KEY (kind, name),
+    CONSTRAINT outbox_throttle_kind_is_known CHECK (kind IN ('outbox', 'relay', 'sender', 'provider', 'domain')),
+    CONSTRAINT outbox_throttle_pace_is_a_share CHECK (pace > 0 AND pace <= 1),
+    CONSTRAINT outbox_throttle_paused_until_is_a_time CHECK (paused_until IS NULL OR
+        (strftime('%Y-%m-%d %H:%M:%S', substr(paused_until, 1, 19), '+0 days') IS substr(paused_until, 1, 19))),
+    CONSTRAINT outbox_throttle_session_limit_is_positive CHECK (session_limit > 0)
 ) STRICT;
 
 -- How much is waiting, going, finished?
@@ -308,6 +339,14 @@ SELECT domain,
        count(*) FILTER (WHERE status = 'in_doubt')                AS in_doubt
 FROM outbox
 GROUP BY domain;
+
+-- What is paused or slowed now, until when, and why? (waiting: its queued rows, where it is a domain)
+CREATE VIEW outbox_throttled AS
+SELECT kind, name, paused_until, pace, reason, limits,
+       CASE WHEN kind = 'domain'
+            THEN (SELECT count(*) FROM outbox AS o WHERE o.status = 'queued' AND o.domain = t.name) END AS waiting
+FROM outbox_throttle AS t
+WHERE paused_until > strftime('%Y-%m-%d %H:%M:%f000', 'now') OR pace < 1;
 
 -- What may an application see of its rows? No bodies, no addresses.
 CREATE VIEW outbox_state AS

@@ -23,6 +23,7 @@ FILES = {folder: (SQL / folder / "0001_outbox.sql").read_text("utf-8") for folde
 VIEWS = {
     "outbox_now",
     "outbox_stuck",
+    "outbox_throttled",
     "outbox_failed_today",
     "outbox_batch_progress",
     "outbox_domains",
@@ -97,7 +98,7 @@ def test_the_views_are_there_with_the_columns_of_the_other_dialects(engine: Engi
         *("batch", "messages", "open", "sent", "not_sent", "held", "percent_done"),
         *("first_attempt_at", "last_finished_at"),
     ]
-    assert columns["outbox_stuck"] == [
+    assert columns["outbox_stuck", "outbox_throttled"] == [
         *("id", "status", "domain", "batch", "due_at", "attempts", "doubts", "claimed_by", "claimed_at"),
         *("reply_code", "error", "why"),
     ]
