@@ -540,6 +540,31 @@ provider = "mine"
     assert str(throttle.hours.zone) == "Europe/Berlin"
 
 
+TABLE_KEYS = [
+    (table, item.name)
+    for table, settings in (
+        ("[relays.b]", RelaySettings),
+        ("[throttle.providers.b]", ProviderSettings),
+        ("[throttle.domains.b]", Limit),
+        ("[[throttle.replies]]", ReplyPattern),
+    )
+    for item in fields(settings)
+]
+
+
+@pytest.mark.parametrize(("table", "name"), TABLE_KEYS)
+def test_no_key_of_a_table_shows_its_value_when_it_is_wrong(table: str, name: str) -> None:
+    shown = ""
+    for value in ('["hunter2 \\u0000", ["hunter2"]]', '{hunter2 = "hunter2"}', "2024-01-01", "true", "nan"):
+        shown += "\n".join(problems_of(f"{table}\n{name} = {value}\n"))
+    assert f"config.toml:2: {table.strip('[]')}.{name}: " in shown
+    assert [secret for secret in ("hunter2", "2024") if secret in shown] == []
+
+
+def test_a_quota_that_the_pace_never_fills_is_no_error() -> None:
+    assert len(load(written("[throttle]\nrates = ['1/m', '100000/d']\n"), {}).throttle.rates) == 2
+
+
 def test_pacing_may_come_from_the_environment_alone() -> None:
     environ = {
         "POLLER__THROTTLE__RATES": '["30/m"]',
