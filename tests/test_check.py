@@ -97,6 +97,7 @@ def test_each_relay_has_its_own_verdict_under_its_name(tmp_path: Path) -> None:
         "ok   login      west: as shop",
     ]
     assert "FAIL relay      gone: at connect: " in shown
+    assert "check [relays.gone] host and port" in shown
 
 
 def test_a_relay_with_a_wrong_table_is_not_asked_and_the_others_are(tmp_path: Path) -> None:

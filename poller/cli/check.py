@@ -172,7 +172,7 @@ def _check_relays(verdicts: Verdicts, config: Config, wrong: Sequence[str] = ())
 
 
 def _check_relay(verdicts: Verdicts, relay: RelaySettings, table: str, whose: str) -> None:
-    courier = Courier(relay)
+    courier = Courier(relay, table=table)
     with verdicts.trying("relay", whose):
         courier.open()
         handshake = courier.handshake
