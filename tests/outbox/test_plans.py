@@ -10,6 +10,7 @@ from outbox.ground import store_for
 
 from poller.outbox import dialects
 from poller.outbox.database import connect
+from poller.throttle.gate import Gate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -66,7 +67,7 @@ def test_postgresql_reads_few_rows_and_by_the_index(full: Engine) -> None:
     assert "outbox_due" in {node["Index Name"] for node in scans}
     read = sum(node["Actual Loops"] * (node["Actual Rows"] + node.get("Rows Removed by Filter", 0)) for node in scans)
     assert read <= 3 * LIMIT
-    assert len(store_for(full, "w1").claim(WAITING)) == DUE
+    assert len(store_for(full, "w1").claim(Gate(limit=WAITING))) == DUE
 
 
 @pytest.mark.parametrize("kind", ["sqlite"])
@@ -79,7 +80,7 @@ def test_sqlite_searches_each_priority_by_the_index(full: Engine) -> None:
     assert len(searches) == 10
     assert all("SEARCH outbox USING" in line and "priority=? AND due_at<?" in line for line in searches)
     assert [line for line in plan if "SCAN outbox" in line.replace("outbox_meta", "") or "TEMP B-TREE" in line] == []
-    assert len(store_for(full, "w1").claim(WAITING)) == DUE
+    assert len(store_for(full, "w1").claim(Gate(limit=WAITING))) == DUE
 
 
 @pytest.mark.parametrize("kind", ["mariadb"])
@@ -100,7 +101,7 @@ def test_mariadb_examines_and_locks_few_rows(full: Engine) -> None:
     assert len(claimed) == LIMIT
     assert read <= 10 * LIMIT
     assert locked <= 4 * LIMIT
-    assert len(store_for(full, "w1").claim(WAITING)) == DUE
+    assert len(store_for(full, "w1").claim(Gate(limit=WAITING))) == DUE
 
 
 @pytest.mark.parametrize("kind", ["sqlite"])

@@ -17,6 +17,7 @@ from poller.outbox.migrate import require_current, sql_directory, statements
 from poller.outbox.operate import Selection, change
 from poller.outbox.report import overview, story
 from poller.outbox.settings import DatabaseSettings
+from poller.throttle.gate import Gate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -149,7 +150,7 @@ def test_the_poller_does_its_work_and_no_ddl(login: Callable[[str], Engine]) -> 
     incarnation = store.register(identity="d", host="h", pid=1, version="0", lease=60).incarnation
     assert store.heartbeat(identity="d", incarnation=incarnation, lease=60)
     ids = [enqueue_alone(engine, recipients="a@example.com", body_text="Hello") for _ in range(3)]
-    rows = store.claim(10)
+    rows = store.claim(Gate(limit=10))
     written = store.record([sent(store, rows[0]), deferred(store, rows[1])]).written
     store.hand_back(rows[2:])
     assert written == set(ids[:2])
