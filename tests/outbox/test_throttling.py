@@ -131,8 +131,7 @@ def test_rows_behind_more_than_a_claim_looks_at_come_with_a_later_claim(
     def choose(shown: Sequence[Candidate], _: object, __: object) -> Choice:
         return Choice(grants={row.id: Grant() for row in shown if row.id == rows[-1]})
 
-    got = [[row.id for row in store.claim(Gate(limit=2, scopes=(ALL,)), choose)] for _ in range(12)]
-    assert sum(got, []) == rows[-1:]
+    assert [row.id for _ in range(12) for row in store.claim(Gate(limit=2, scopes=(ALL,)), choose)] == rows[-1:]
 
 
 def test_a_crash_of_whoever_chooses_leaves_everything_as_it_was(store: Store, throttles: Throttles) -> None:
@@ -144,7 +143,7 @@ def test_a_crash_of_whoever_chooses_leaves_everything_as_it_was(store: Store, th
     with pytest.raises(ZeroDivisionError):
         store.claim(Gate(limit=5, scopes=(ALL,)), choose)
     assert {status_of(store.engine, row) for row in rows} == {"queued"}
-    assert throttles.read() == {ALL: Record(values=dict(slots=None, paused_until=None, reason=None, pace=1.0))}
+    assert throttles.read() == {ALL: Record(values={"slots": None, "paused_until": None, "reason": None, "pace": 1.0})}
     assert len(store.claim(Gate(limit=5, scopes=(ALL,)), Taking(ALL))) == 3
 
 
