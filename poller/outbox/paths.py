@@ -35,6 +35,11 @@ if TYPE_CHECKING:
 
 LOOK = 1000
 """Rows of each priority that a window looks at: a millisecond or two, and ten batches."""
+GAPS_AT_ONCE = 250
+ENOUGH = 100
+"""Pairs that have a row due: what is found so fills a claim."""
+STEPS_OF_STRETCH = 20  # what a stretch costs beside a gap that is empty
+LAST_DOMAIN = "\U0010ffff"  # behind every domain
 AT_ONCE = 50  # heads asked for in one statement on MariaDB; each is a SELECT of its own within it
 
 MOST_LOOKS = 10
@@ -141,15 +146,22 @@ FROM (
 {_PG_TAKE}
 LIMIT :limit"""
 _PG_EDGE = f"SELECT seen.priority, seen.due_at, seen.id {_PG_BEHIND.format(page='OFFSET :skip LIMIT 1')} LIMIT 1"
+# Written as ranges: for `domain = x` the planner may take outbox_due instead, and read all that stands in front.
+_PG_OF_PAIR = """status = 'queued'
+    AND (domain, priority, due_at) >= ({domain}, {priority}, CAST('1000-01-01 00:00:00Z' AS timestamptz))
+    AND (domain, priority, due_at) <= ({domain}, {priority}, statement_timestamp())"""
+_PG_NAMELESS = f"{_PG_DUE} AND domain IS NULL AND priority = wanted.priority"
 _PG_PAIRS_OF = f"""
 SELECT d.domain, p.priority
 FROM unnest(CAST(:domains AS text[])) WITH ORDINALITY AS d (domain, place)
 CROSS JOIN LATERAL (
-    SELECT priority FROM outbox WHERE status = 'queued' AND domain = d.domain ORDER BY priority, due_at, id LIMIT 1
+    SELECT priority FROM outbox WHERE status = 'queued' AND domain >= d.domain AND domain <= d.domain
+    ORDER BY domain, priority, due_at, id LIMIT 1
 ) AS first
 CROSS JOIN LATERAL generate_series(first.priority, 9) AS p (priority)
 CROSS JOIN LATERAL (
-    SELECT 1 FROM outbox WHERE {_PG_DUE} AND domain = d.domain AND priority = p.priority ORDER BY due_at, id LIMIT 1
+    SELECT 1 FROM outbox WHERE {_PG_OF_PAIR.format(domain="d.domain", priority="p.priority")}
+    ORDER BY domain, priority, due_at, id LIMIT 1
 ) AS due
 WHERE {NOT_PAUSED}
 ORDER BY d.place, p.priority"""
@@ -183,8 +195,8 @@ CROSS JOIN LATERAL (
     FROM (
         SELECT id FROM (
             SELECT id, relay FROM outbox
-            WHERE {_PG_DUE} AND domain {{is_wanted}} AND priority = wanted.priority
-            ORDER BY due_at, id
+            WHERE {{of_pair}}
+            ORDER BY domain, priority, due_at, id
             LIMIT :look
         ) AS seen
         WHERE {_PG_SAME_GATE}
@@ -198,7 +210,10 @@ _PG_WINDOW_SQL = {lock: _typed(_rows(_PG_WINDOW.format(lock=_PG_LOCK if lock els
 _PG_EDGE_SQL = _placed(sa.text(_PG_EDGE))
 _PG_HEADS_SQL = {
     (lock, named): _rows(
-        _PG_HEADS.format(lock=_PG_LOCK if lock else "", is_wanted="= wanted.domain" if named else "IS NULL")
+        _PG_HEADS.format(
+            lock=_PG_LOCK if lock else "",
+            of_pair=_PG_OF_PAIR.format(domain="wanted.domain", priority="wanted.priority") if named else _PG_NAMELESS,
+        )
     )
     for lock in (True, False)
     for named in (True, False)
@@ -378,13 +393,18 @@ ORDER BY due_at, id
 LIMIT :limit"""
 _MY_EDGE = f"SELECT priority, due_at, id {_MY_BEHIND} LIMIT 1 OFFSET :skip"
 _MY_TAKE = f"SELECT {_LIST} FROM outbox FORCE INDEX (PRIMARY) WHERE id IN :ids AND status = 'queued' {{lock}}"
-# MIN makes the server leap from pair to pair instead of reading what lies between.
-_MY_PAIRS = f"""
-SELECT status, domain, priority, MIN(due_at) <= {MY_NOW} AS due
-FROM outbox FORCE INDEX (outbox_due_by_domain)
-WHERE status = 'queued' AND domain {{which}} AND {NOT_PAUSED}
-GROUP BY status, domain, priority
-{{page}}"""
+_MY_BY_DOMAIN = "FROM outbox FORCE INDEX (outbox_due_by_domain) WHERE status = 'queued' AND domain"
+_MY_NEXT = "ORDER BY domain, priority, due_at, id LIMIT"
+_MY_PAIR = f"""
+(SELECT domain, priority, due_at <= {MY_NOW} AS due {_MY_BY_DOMAIN} = %s AND priority > %s {_MY_NEXT} 1)"""
+# A MIN between two constants is one leap in the index; the server leaps by itself in no other way.
+_MY_FIRST_OF_GAP = f"(SELECT {{n}} AS n, MIN(domain) AS domain {_MY_BY_DOMAIN} {{above}} %s AND domain < %s)"
+_MY_STRETCH = f"""
+SELECT domain, priority, MIN(due_at) <= {MY_NOW} AS due, COUNT(*) AS number
+FROM (SELECT domain, priority, due_at {_MY_BY_DOMAIN} {{above}} %s AND domain < %s {_MY_NEXT} %s) AS seen
+GROUP BY domain, priority
+ORDER BY domain, priority"""
+_MY_ON = sa.text(f"SELECT 1 WHERE {NOT_PAUSED}")
 _MY_HEAD = f"""
 (SELECT id FROM (
     SELECT id, relay FROM outbox FORCE INDEX (outbox_due_by_domain)
@@ -409,8 +429,6 @@ _MY_TAKE_SQL = {
     lock: _my_text(_MY_TAKE.format(lock="FOR UPDATE SKIP LOCKED" if lock else ""), "ids").columns(*COLUMNS)
     for lock in (True, False)
 }
-_MY_PAIRS_OF_SQL = _my_text(_MY_PAIRS.format(which="IN :domains", page=""), "domains")
-_MY_PAIRS_FROM_SQL = sa.text(_MY_PAIRS.format(which=">= :start", page="LIMIT :steps"))
 
 
 def _my_window(connection: Connection, gate: Gate, after: Key, limit: int, *, lock: bool = True) -> list[Any]:
@@ -461,19 +479,71 @@ def _my_edge(connection: Connection, after: Key) -> Key | None:
 
 
 def _my_pairs_of(connection: Connection, domains: Sequence[str]) -> list[Pair]:
-    if not domains:
+    if not connection.execute(_MY_ON).first():
         return []
-    found = connection.execute(_MY_PAIRS_OF_SQL, {"domains": list(domains)})
-    return [(row.domain, row.priority) for row in found if row.due]
+    due: list[Pair] = []
+    for begin in range(0, len(domains), AT_ONCE):
+        asked = [(domain, -1) for domain in domains[begin : begin + AT_ONCE]]
+        while asked:  # each priority once
+            rows = connection.exec_driver_sql(
+                " UNION ALL ".join([_MY_PAIR] * len(asked)), tuple(value for pair in asked for value in pair)
+            ).all()
+            due += [(row.domain, row.priority) for row in rows if row.due]
+            asked = [(row.domain, row.priority) for row in rows]
+    place = {domain: number for number, domain in enumerate(domains)}
+    return sorted(due, key=lambda pair: (place[pair[0] or ""], pair[1]))
 
 
 def _my_pairs_from(
     connection: Connection, start: str, closed: Collection[str], steps: int
 ) -> tuple[list[Pair], str | None]:
-    found = connection.execute(_MY_PAIRS_FROM_SQL, {"start": start, "steps": steps}).all()
-    shut = frozenset(closed)
-    end = found[-1].domain if len(found) == steps else None
-    return [(row.domain, row.priority) for row in found if row.due and row.domain not in shut], end
+    """The closed domains are known: what is free lies in the gaps between them, and most of these are empty."""
+    pairs: list[Pair] = []
+    gaps = _gaps(start, closed) if connection.execute(_MY_ON).first() else []
+    for begin in range(0, len(gaps), GAPS_AT_ONCE):
+        if len(pairs) >= ENOUGH or begin >= steps:
+            return pairs, gaps[begin].low
+        for gap in _my_filled(connection, gaps[begin : begin + GAPS_AT_ONCE]):
+            rest: _Gap | None = gap
+            while rest is not None:
+                found, rest = _my_stretch(connection, rest)
+                pairs += found
+                steps -= STEPS_OF_STRETCH
+                if rest is not None and (len(pairs) >= ENOUGH or begin >= steps):
+                    return pairs, f"{rest.low}\0"  # the very next
+    return pairs, None
+
+
+class _Gap(NamedTuple):
+    """The domains above `low`, itself too if `above` is ">=", and below `high`."""
+
+    low: str
+    above: str
+    high: str
+
+
+def _gaps(start: str, closed: Collection[str]) -> list[_Gap]:
+    bounds = sorted(domain for domain in closed if domain >= start)
+    lows = [(start, ">="), *((domain, ">") for domain in bounds)]
+    return [_Gap(low, above, high) for (low, above), high in zip(lows, [*bounds, LAST_DOMAIN], strict=True)]
+
+
+def _my_filled(connection: Connection, gaps: Sequence[_Gap]) -> list[_Gap]:
+    statement = " UNION ALL ".join(_MY_FIRST_OF_GAP.format(n=n, above=gap.above) for n, gap in enumerate(gaps))
+    values = tuple(value for gap in gaps for value in (gap.low, gap.high))
+    found = {row.n: row.domain for row in connection.exec_driver_sql(statement, values)}
+    return [gap for n, gap in enumerate(gaps) if found[n] is not None]
+
+
+def _my_stretch(connection: Connection, gap: _Gap) -> tuple[list[Pair], _Gap | None]:
+    """The pairs of a gap, and what is left of it."""
+    rows = connection.exec_driver_sql(_MY_STRETCH.format(above=gap.above), (gap.low, gap.high, LOOK)).all()
+    due = [(row.domain, row.priority) for row in rows if row.due]
+    if sum(row.number for row in rows) < LOOK:
+        return due, None
+    last = rows[-1].domain  # perhaps not all of its priorities were seen
+    whole = [*(pair for pair in due if pair[0] != last), *_my_pairs_of(connection, [last])]
+    return whole, _Gap(last, ">", gap.high)
 
 
 def _my_heads(

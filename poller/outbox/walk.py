@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from poller.outbox.dialects import PRIORITIES
-from poller.outbox.paths import FIRST, LOOK, PATHS, Key, Pair
+from poller.outbox.paths import FIRST, PATHS, Key, Pair
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -125,7 +125,7 @@ def _closes(gate: Gate) -> bool:
 def _shares(pairs: Iterable[Pair], limit: int) -> list[tuple[Pair, int]]:
     """So many rows of each pair, first priority first, that there are enough in all and not too many."""
     first = sorted(dict.fromkeys(pairs), key=lambda pair: pair[1])[: max(limit, LEAST_PAIRS)]
-    each = min(limit, max(1, LOOK // max(len(first), 1)))
+    each = min(limit, -(-2 * limit // max(len(first), 1)))  # twice the limit: some may be locked or closed by id
     nameless = [(None, priority) for priority in PRIORITIES]  # they stand in no order of domains
     return [(pair, each) for pair in [*first, *nameless]]
 

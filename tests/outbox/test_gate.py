@@ -37,7 +37,6 @@ def ids(rows: Sequence[ClaimedRow]) -> list[int]:
 def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that a few rows fill a window, and a few domains a walk."""
     monkeypatch.setattr(paths, "LOOK", 5)
-    monkeypatch.setattr(walk, "LOOK", 5)
     monkeypatch.setattr(walk, "STEPS", 4)
 
 
