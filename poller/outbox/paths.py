@@ -184,8 +184,7 @@ WITH RECURSIVE step (domain, priority, due_at, closed, number) AS (
 )
 SELECT domain, priority, number, due_at <= statement_timestamp() AND NOT closed AS free
 FROM step
-WHERE (due_at <= statement_timestamp() AND NOT closed) OR number = :steps
-ORDER BY number"""
+WHERE (due_at <= statement_timestamp() AND NOT closed) OR number = :steps"""
 _PG_HEADS = f"""
 SELECT taken.*
 FROM unnest(CAST(:domains AS text[]), CAST(:priorities AS integer[]), CAST(:counts AS integer[]))
@@ -260,7 +259,7 @@ def _pg_heads(
 
 
 def _pairs_and_end(found: Sequence[Any], steps: int) -> tuple[list[Pair], str | None]:
-    end = found[-1].domain if found and found[-1].number == steps else None
+    end = next((row.domain for row in found if row.number == steps), None)
     return [(row.domain, row.priority) for row in found if row.free], end
 
 
@@ -290,13 +289,12 @@ _LITE_EDGE = f"""
 SELECT priority, due_at, id FROM ({_lite_behind("priority, due_at, id", "LIMIT 1 OFFSET :skip")}) WHERE {NOT_PAUSED}
 LIMIT 1"""
 _LITE_PAIRS_OF = f"""
-SELECT d.value AS domain, p.value AS priority
+SELECT d.key AS place, d.value AS domain, p.value AS priority
 FROM json_each(:domains) AS d CROSS JOIN json_each('[0,1,2,3,4,5,6,7,8,9]') AS p
 WHERE {NOT_PAUSED}
   AND EXISTS (SELECT 1 FROM outbox WHERE status = 'queued' AND domain = d.value)
   AND EXISTS (SELECT 1 FROM outbox
-              WHERE status = 'queued' AND domain = d.value AND priority = p.value AND due_at <= {LITE_NOW})
-ORDER BY d.key, p.key"""
+              WHERE status = 'queued' AND domain = d.value AND priority = p.value AND due_at <= {LITE_NOW})"""
 _LITE_NEXT = "(SELECT id FROM outbox WHERE status = 'queued' AND {} ORDER BY domain, priority, due_at, id LIMIT 1)"
 _LITE_PAIRS_FROM = f"""
 WITH RECURSIVE step (domain, priority, due_at, closed, number) AS (
@@ -311,8 +309,7 @@ WITH RECURSIVE step (domain, priority, due_at, closed, number) AS (
 )
 SELECT domain, priority, number, due_at <= {LITE_NOW} AND NOT closed AS free
 FROM step
-WHERE free OR number = :steps
-ORDER BY number"""
+WHERE free OR number = :steps"""
 _LITE_HEADS = f"""
 SELECT {_LIST} FROM (
     SELECT {_LIST} FROM outbox
@@ -349,7 +346,7 @@ def _lite_edge(connection: Connection, after: Key) -> Key | None:
 
 def _lite_pairs_of(connection: Connection, domains: Sequence[str]) -> list[Pair]:
     found = connection.execute(sa.text(_LITE_PAIRS_OF), _as_json({"domains": list(domains)}))
-    return [(row.domain, row.priority) for row in found]
+    return [(row.domain, row.priority) for row in sorted(found, key=lambda row: (row.place, row.priority))]
 
 
 def _lite_pairs_from(
