@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 STEPS = 2000
 """Pairs of domain and priority that one walk from domain to domain looks at, before it begins again at the first."""
+ASKED_AT_ONCE = 50
+"""Open domains: as many as fill a claim are asked for rows, those named first."""
 LEAST_PAIRS = 50
 """Of the free ones that are found so are asked for rows, however few are wanted: some may be closed by id or relay."""
 
@@ -133,11 +135,11 @@ def _shares(pairs: Iterable[Pair], limit: int) -> list[tuple[Pair, int]]:
 def _open_pairs(connection: Connection, gate: Gate) -> list[tuple[Pair, int]]:
     """Of the open domains, in the order that the gate names them, as far as they fill a claim."""
     counts = dict(gate.open_domains)
-    if not counts:
-        return []
+    names = list(counts)
     wanted: list[tuple[Pair, int]] = []
-    for pair in PATHS[connection.dialect.name].pairs_of(connection, list(counts)):
-        wanted.append((pair, min(counts[str(pair[0])], gate.limit)))
+    for begin in range(0, len(names), ASKED_AT_ONCE):
+        pairs = PATHS[connection.dialect.name].pairs_of(connection, names[begin : begin + ASKED_AT_ONCE])
+        wanted += [(pair, min(counts[str(pair[0])], gate.limit)) for pair in pairs]
         if sum(most for _, most in wanted) >= gate.limit:
             break
     return wanted
