@@ -50,6 +50,7 @@ from poller.recovery import Recovery
 from poller.rest import Rest
 from poller.smtp.courier import Courier
 from poller.state import StateDirectory, boot, default_directory
+from poller.throttle.gate import Gate
 
 if TYPE_CHECKING:
     from collections import Counter
@@ -158,7 +159,7 @@ class Service:
             ledger=self.ledger,
             ahead=Ahead(
                 bookkeeper=self._bookkeeper,
-                claim=self.store.claim_ahead,
+                claim=lambda limit: self.store.claim_ahead(Gate(limit=limit)),
                 batch=config.poll.batch_size,
                 may_claim=self._may_claim_ahead,
                 unavailable=self._database_lost,
@@ -445,7 +446,7 @@ class Service:
 
     def _claim(self) -> list[ClaimedRow]:
         self._claimed_in = self._lease.epoch
-        return self.store.claim(self.config.poll.batch_size, in_hand=self.delivery.in_hand)
+        return self.store.claim(Gate(limit=self.config.poll.batch_size), in_hand=self.delivery.in_hand)
 
     def _rested(self) -> bool:
         """Wait until the relay may be used again. False: a stop was asked for, or the mode does not wait."""

@@ -36,7 +36,7 @@ CLAIM_COLUMNS = tuple(outbox.c[name] for name in _CLAIM_NAMES.split())
 _COLUMN_LIST = ", ".join(f"o.{column.name}" for column in CLAIM_COLUMNS)
 
 _HELD = ", ".join(f"'{status}'" for status in HELD_STATUSES)
-_NOT_PAUSED = "NOT EXISTS (SELECT 1 FROM outbox_meta WHERE name = 'paused')"
+NOT_PAUSED = "NOT EXISTS (SELECT 1 FROM outbox_meta WHERE name = 'paused')"
 
 # What the claim writes. Message-IDs are a keyed hash: they tell nobody how many messages there are. The time of the
 # INSERT makes them a row's own for ever, even where a restored backup gives the same id to another row.
@@ -123,6 +123,8 @@ class Dialect:
     due: str
     """A query for the priorities that have a row due now; no rows while the outbox is paused."""
     claim: Callable[[Connection, ClaimRequest], Sequence[sa.Row[Any]]]
+    claim_these: Callable[[Connection, ClaimRequest, Sequence[int]], Sequence[sa.Row[Any]]]
+    """Rows by id, of those that are still queued."""
     record: Callable[[Connection, str, list[dict[str, Any]]], set[int]]
     message_id: str
     """An SQL expression for the Message-ID that a row's first claim gives it; `{o}` is the table's prefix."""
@@ -151,13 +153,20 @@ WITH pick AS MATERIALIZED (
         LIMIT :limit
         FOR NO KEY UPDATE SKIP LOCKED
     ) AS due
-    WHERE {_NOT_PAUSED}
+    WHERE {NOT_PAUSED}
     LIMIT :limit
 )
 UPDATE outbox AS o
 SET {_CLAIM_SET.format(o="o.", now=_PG_NOW, message_id=_PG_MESSAGE_ID.format(o="o."))}
 FROM pick
 WHERE o.id = pick.id AND o.status = 'queued'
+RETURNING {_COLUMN_LIST}
+""").columns(*CLAIM_COLUMNS)
+
+_PG_THESE = sa.text(f"""
+UPDATE outbox AS o
+SET {_CLAIM_SET.format(o="o.", now=_PG_NOW, message_id=_PG_MESSAGE_ID.format(o="o."))}
+WHERE o.id = ANY(CAST(:ids AS bigint[])) AND o.status = 'queued'
 RETURNING {_COLUMN_LIST}
 """).columns(*CLAIM_COLUMNS)
 
@@ -173,6 +182,15 @@ RETURNING o.id
 def _returning_claim(statement: Any) -> Callable[[Connection, ClaimRequest], Sequence[sa.Row[Any]]]:
     def claim(connection: Connection, request: ClaimRequest) -> Sequence[sa.Row[Any]]:
         return connection.execute(statement, request.values()).all()
+
+    return claim
+
+
+def _returning_these(
+    statement: Any, listed: Callable[[Sequence[int]], Any]
+) -> Callable[[Connection, ClaimRequest, Sequence[int]], Sequence[sa.Row[Any]]]:
+    def claim(connection: Connection, request: ClaimRequest, ids: Sequence[int]) -> Sequence[sa.Row[Any]]:
+        return connection.execute(statement, {**request.values(), "ids": listed(ids)}).all() if ids else []
 
     return claim
 
@@ -197,7 +215,7 @@ def _naive(moment: datetime) -> str:
 
 def _per_priority(select: str) -> str:
     each = " UNION ALL ".join(f"SELECT * FROM ({select.format(priority=p)}) AS p{p}" for p in PRIORITIES)
-    return f"SELECT priority FROM ({each}) AS due WHERE {_NOT_PAUSED} ORDER BY priority"
+    return f"SELECT priority FROM ({each}) AS due WHERE {NOT_PAUSED} ORDER BY priority"
 
 
 _DUE_ONE = (
@@ -209,6 +227,7 @@ POSTGRESQL = Dialect(
     now=_PG_NOW,
     due=_per_priority(_DUE_ONE.format(now="statement_timestamp()")),
     claim=_returning_claim(_PG_CLAIM),
+    claim_these=_returning_these(_PG_THESE, list),
     record=_returning_record(_PG_RECORD, lambda moment: moment.isoformat()),
     message_id=_PG_MESSAGE_ID,
     row_lock="FOR NO KEY UPDATE",
@@ -216,22 +235,29 @@ POSTGRESQL = Dialect(
 
 # --- SQLite --------------------------------------------------------------------------------------------------------
 
-_LITE_NOW = "strftime('%Y-%m-%d %H:%M:%f000', 'now')"
+LITE_NOW = "strftime('%Y-%m-%d %H:%M:%f000', 'now')"
 _LITE_MESSAGE_ID = "poller_message_id(:key, {o}id, {o}created_at, :domain)"
 _LITE_CLAIM = sa.text(f"""
 UPDATE outbox AS o
-SET {_CLAIM_SET.format(o="", now=_LITE_NOW, message_id=_LITE_MESSAGE_ID.format(o=""))}
+SET {_CLAIM_SET.format(o="", now=LITE_NOW, message_id=_LITE_MESSAGE_ID.format(o=""))}
 WHERE id IN (
     SELECT id FROM ({
     " UNION ALL ".join(
         "SELECT * FROM (SELECT id, priority, due_at FROM outbox"
-        f" WHERE status = 'queued' AND priority = {p} AND due_at <= {_LITE_NOW} ORDER BY due_at, id LIMIT :limit)"
+        f" WHERE status = 'queued' AND priority = {p} AND due_at <= {LITE_NOW} ORDER BY due_at, id LIMIT :limit)"
         for p in PRIORITIES
     )
 })
-    WHERE {_NOT_PAUSED}
+    WHERE {NOT_PAUSED}
     LIMIT :limit
 )
+RETURNING {", ".join(column.name for column in CLAIM_COLUMNS)}
+""").columns(*CLAIM_COLUMNS)
+
+_LITE_THESE = sa.text(f"""
+UPDATE outbox AS o
+SET {_CLAIM_SET.format(o="", now=LITE_NOW, message_id=_LITE_MESSAGE_ID.format(o=""))}
+WHERE id IN (SELECT value FROM json_each(:ids)) AND status = 'queued'
 RETURNING {", ".join(column.name for column in CLAIM_COLUMNS)}
 """).columns(*CLAIM_COLUMNS)
 
@@ -244,9 +270,10 @@ RETURNING id
 """)
 
 SQLITE = Dialect(
-    now=_LITE_NOW,
-    due=_per_priority(_DUE_ONE.format(now=_LITE_NOW)),
+    now=LITE_NOW,
+    due=_per_priority(_DUE_ONE.format(now=LITE_NOW)),
     claim=_returning_claim(_LITE_CLAIM),
+    claim_these=_returning_these(_LITE_THESE, lambda ids: json.dumps(list(ids))),
     record=_returning_record(_LITE_RECORD, _naive),
     message_id=_LITE_MESSAGE_ID,
     row_lock="",
@@ -254,21 +281,21 @@ SQLITE = Dialect(
 
 # --- MariaDB and MySQL ---------------------------------------------------------------------------------------------
 
-_MY_NOW = "UTC_TIMESTAMP(6)"
+MY_NOW = "UTC_TIMESTAMP(6)"
 _MY_CREATED = "DATE_FORMAT({o}created_at, '%Y-%m-%d %H:%i:%s.%f')"
 _MY_MESSAGE_ID = f"CONCAT('<', LEFT(SHA2(CONCAT(:key, ':', {{o}}id, ':', {_MY_CREATED}), 256), 32), '@', :domain, '>')"
-_MY_DUE = sa.text(_per_priority(_DUE_ONE.format(now=_MY_NOW)))
+MY_DUE = sa.text(_per_priority(_DUE_ONE.format(now=MY_NOW)))
 _MY_PICK = sa.text(f"""
 SELECT id FROM outbox FORCE INDEX (outbox_due)
-WHERE status = 'queued' AND priority = :priority AND due_at <= {_MY_NOW}
+WHERE status = 'queued' AND priority = :priority AND due_at <= {MY_NOW}
 ORDER BY due_at, id
 LIMIT :limit
 FOR UPDATE SKIP LOCKED
 """)
-_MY_CLAIM_SET = _CLAIM_SET.format(o="", now=_MY_NOW, message_id=_MY_MESSAGE_ID.format(o=""))
-_MY_CLAIM = sa.text(f"UPDATE outbox FORCE INDEX (PRIMARY) SET {_MY_CLAIM_SET} WHERE id IN :ids").bindparams(
-    sa.bindparam("ids", expanding=True)
-)
+_MY_CLAIM_SET = _CLAIM_SET.format(o="", now=MY_NOW, message_id=_MY_MESSAGE_ID.format(o=""))
+_MY_CLAIM = sa.text(
+    f"UPDATE outbox FORCE INDEX (PRIMARY) SET {_MY_CLAIM_SET} WHERE id IN :ids AND status = 'queued'"
+).bindparams(sa.bindparam("ids", expanding=True))
 _MY_CLAIMED = (
     sa.text(f"SELECT {_COLUMN_LIST} FROM outbox AS o WHERE o.id IN :ids")
     .bindparams(sa.bindparam("ids", expanding=True))
@@ -291,17 +318,22 @@ _MY_RECORD = sa.text(
 
 def _my_claim(connection: Connection, request: ClaimRequest) -> Sequence[sa.Row[Any]]:
     ids: list[int] = []
-    for priority in connection.execute(_MY_DUE).scalars().all():
+    for priority in connection.execute(MY_DUE).scalars().all():
         wanted = {"priority": priority, "limit": request.limit - len(ids)}
         ids += connection.execute(_MY_PICK, wanted).scalars()
         if len(ids) >= request.limit:
             break
+    return _my_claim_these(connection, request, ids)
+
+
+def _my_claim_these(connection: Connection, request: ClaimRequest, ids: Sequence[int]) -> Sequence[sa.Row[Any]]:
+    """The ids are of rows that we have locked."""
     if not ids:
         return []
     values = request.values()
     del values["limit"]
-    connection.execute(_MY_CLAIM, {**values, "ids": ids})
-    return connection.execute(_MY_CLAIMED, {"ids": ids}).all()
+    connection.execute(_MY_CLAIM, {**values, "ids": list(ids)})
+    return connection.execute(_MY_CLAIMED, {"ids": list(ids)}).all()
 
 
 def _my_record(connection: Connection, worker: str, steps: list[dict[str, Any]]) -> set[int]:
@@ -313,9 +345,10 @@ def _my_record(connection: Connection, worker: str, steps: list[dict[str, Any]])
 
 
 MYSQL = Dialect(
-    now=_MY_NOW,
-    due=_per_priority(_DUE_ONE.format(now=_MY_NOW)),
+    now=MY_NOW,
+    due=_per_priority(_DUE_ONE.format(now=MY_NOW)),
     claim=_my_claim,
+    claim_these=_my_claim_these,
     record=_my_record,
     message_id=_MY_MESSAGE_ID,
     row_lock="FOR UPDATE",
@@ -323,8 +356,8 @@ MYSQL = Dialect(
 
 _SHIFTED = {
     _PG_NOW: "(clock_timestamp() + make_interval(secs => CAST({seconds} AS double precision)))",
-    _LITE_NOW: "strftime('%Y-%m-%d %H:%M:%f000', 'now', CAST({seconds} AS TEXT) || ' seconds')",
-    _MY_NOW: "(UTC_TIMESTAMP(6) + INTERVAL CAST({seconds} * 1000000 AS SIGNED) MICROSECOND)",
+    LITE_NOW: "strftime('%Y-%m-%d %H:%M:%f000', 'now', CAST({seconds} AS TEXT) || ' seconds')",
+    MY_NOW: "(UTC_TIMESTAMP(6) + INTERVAL CAST({seconds} * 1000000 AS SIGNED) MICROSECOND)",
 }
 
 DIALECTS = {"postgresql": POSTGRESQL, "sqlite": SQLITE, "mysql": MYSQL, "mariadb": MYSQL}

@@ -89,13 +89,15 @@ def locked_by_others(connection: Connection, ids: Collection[int]) -> set[int]:
     return set(connection.execute(there).scalars()) - got
 
 
-def hand_back(connection: Connection, holder: str, fences: Iterable[tuple[int, int, str]], now: datetime) -> None:
-    """Return rows (id, claim_seq, message_id) that were not begun: as before the claim, but for `claim_seq`."""
+def hand_back(connection: Connection, holder: str, fences: Iterable[tuple[int, int, str]], now: datetime) -> set[int]:
+    """Return rows (id, claim_seq, message_id) that were not begun: as before the claim, but for `claim_seq`.
+
+    Gives the ids of those that are returned.
+    """
     nothing = dict.fromkeys(_OUTCOME_COLUMNS)
     unbegun = {"status": "queued", "attempts": 0, "doubts": 0, "setbacks": 0, "begun": 0, "updated_at": now}
     steps = [{"id": i, "claim_seq": seq, "message_id": mid, **unbegun, **nothing} for i, seq, mid in fences]
-    if steps:
-        DIALECTS[connection.dialect.name].record(connection, holder, steps)
+    return DIALECTS[connection.dialect.name].record(connection, holder, steps) if steps else set()
 
 
 def _merged(parts: Sequence[Recorded]) -> Recorded:

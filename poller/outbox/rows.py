@@ -6,12 +6,15 @@ import enum
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from poller.throttle.gate import Grant
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
 
     from poller.retry import OnDoubt, RecipientState, Step
 
+NOT_PACED = Grant()
 DRAFT_COLUMNS = (
     "recipients",
     "cc",
@@ -34,7 +37,7 @@ class ClaimedRow:
     """A row in a worker's hands. Times are aware UTC on the database's clock.
 
     `content` holds the application's columns that make the message; `known` the recipients of whom something is
-    written down already, by address.
+    written down already, by address; `grant` when it may go, and by which relay.
     """
 
     id: int
@@ -56,6 +59,7 @@ class ClaimedRow:
     content: Mapping[str, Any] = field(repr=False)
     known: Mapping[str, RecipientState] = field(default_factory=dict)
     has_attachments: bool = False
+    grant: Grant = NOT_PACED
 
     def at_claim(self, claim_seq: int) -> ClaimedRow:
         """The same row, as that claim had it in its hands."""

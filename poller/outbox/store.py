@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import sqlalchemy as sa
 
 from poller.exchange import Reply
-from poller.outbox import recording
+from poller.outbox import choosing, recording, throttling
 from poller.outbox.database import DatabaseUnavailable, transaction
 from poller.outbox.dialects import CLAIM_COLUMNS, DIALECTS, ClaimRequest
 from poller.outbox.report import attachments_of
@@ -28,7 +28,9 @@ from poller.outbox.rows import DRAFT_COLUMNS, ClaimedRow, Found, NameTaken, Reco
 from poller.outbox.tables import HELD_STATUSES, Utc, attachment, attempt, meta, outbox, recipient, suppression
 from poller.outbox.tables import worker as worker_table
 from poller.outbox.upsert import insert_unless_there, upsert
+from poller.outbox.walk import Walk
 from poller.retry import RecipientState
+from poller.throttle.gate import Gate
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -37,11 +39,14 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import Connection, Engine
 
     from poller.retry import Step
+    from poller.throttle.gate import Choose, ScopeKey
 
 T = TypeVar("T")
 Fence = tuple[int, int, str]
 """id, claim_seq, message_id."""
 
+OPEN = Gate(limit=1)
+"""Nothing is closed."""
 MESSAGE_ID_KEY_BYTES = 32
 ORPHANS_AT_ONCE = 200
 
@@ -66,6 +71,8 @@ class Store:
         self._key: str | None = None
         self._claim_unconfirmed = False
         self._strays = False
+        self._walk = Walk()
+        self._entered: set[ScopeKey] = set()
         self._identity = ""
         self._incarnation = 0
 
@@ -80,9 +87,11 @@ class Store:
         query = sa.select(meta.c.value).where(meta.c.name == "paused")
         return self._read(lambda c: c.execute(query).scalar())
 
-    def anything_due(self) -> bool:
-        """Whether a claim would get a row now."""
-        return self._read(lambda c: c.execute(sa.text(self._sql.due)).first()) is not None
+    def anything_due(self, gate: Gate = OPEN) -> bool:
+        """Whether a claim would get a row now, if nothing but what the gate closes kept it back."""
+        if _is_wide_open(gate):
+            return self._read(lambda c: c.execute(sa.text(self._sql.due)).first()) is not None
+        return self._read(lambda c: self._walk.anything(c, gate))
 
     # --- being a worker ---
 
@@ -111,6 +120,7 @@ class Store:
                 "stopped_at": None,
                 "trouble": None,
                 "journal_applied": registered.applied,
+                "connected_to": None,
             }
             upsert(connection, worker_table, [row])
             return registered
@@ -165,13 +175,15 @@ class Store:
 
     # --- claiming ---
 
-    def claim(self, limit: int, *, in_hand: Collection[int] = ()) -> list[ClaimedRow]:
-        """Claim up to `limit` due rows, first priority first, then the longest due.
+    def claim(self, gate: Gate, choose: Choose | None = None, *, in_hand: Collection[int] = ()) -> list[ClaimedRow]:
+        """Claim up to `gate.limit` due rows that it lets through, first priority first, then the longest due.
 
-        `in_hand` are the rows whose outcomes are not recorded yet: they are not mistaken for strays (Rule 4).
+        With `gate.scopes` those that `choose` grants, and what it says of the scopes is written in the same
+        transaction. `in_hand` are the rows whose outcomes are not recorded yet: they are not mistaken for strays
+        (Rule 4).
         """
         self.take_back_strays(in_hand=in_hand)
-        return self.claim_ahead(limit)
+        return self.claim_ahead(gate, choose)
 
     def take_back_strays(self, *, in_hand: Collection[int]) -> None:
         """Hand back what may have been claimed unknown to us, or could not be handed back (Rule 4)."""
@@ -184,18 +196,41 @@ class Store:
         """No claim of ours may have happened that we do not know of."""
         return not (self._claim_unconfirmed or self._strays)
 
-    def claim_ahead(self, limit: int) -> list[ClaimedRow]:
+    def claim_ahead(self, gate: Gate, choose: Choose | None = None) -> list[ClaimedRow]:
         """As `claim`, while other rows are in hand that were not begun yet. Only where `may_claim_ahead`."""
         request = ClaimRequest(
             worker=self.worker,
-            limit=limit,
+            limit=gate.limit,
             message_id_key=self._message_id_key(),
             message_id_domain=self._domain,
         )
+        self._enter(gate.scopes)
         self._claim_unconfirmed = True
-        rows = self._write(lambda c: self._claimed(c, self._sql.claim(c, request)))
+        rows = self._write(lambda c: self._claim(c, gate, choose, request))
         self._claim_unconfirmed = False
         return rows
+
+    def _claim(
+        self, connection: Connection, gate: Gate, choose: Choose | None, request: ClaimRequest
+    ) -> list[ClaimedRow]:
+        if _is_wide_open(gate):
+            return self._claimed(connection, self._sql.claim(connection, request))
+        if not gate.scopes:
+            grants = choosing.unpaced(connection, gate, self._walk)
+        elif choose is None:
+            raise ValueError("a gate with scopes needs somebody who chooses")
+        else:
+            grants, locked = choosing.chosen(connection, gate, choose, self._walk)
+            self._entered -= {key for key in gate.scopes if key not in locked}
+        rows = self._claimed(connection, self._sql.claim_these(connection, request, list(grants)))
+        return [replace(row, grant=grants[row.id]) for row in rows]
+
+    def _enter(self, scopes: Collection[ScopeKey]) -> None:
+        """Make sure that the scopes have their rows. One that was deleted since is entered again by the next claim."""
+        new = set(scopes) - self._entered
+        if new:
+            self._write(lambda c: throttling.enter(c, new))
+            self._entered |= new
 
     def orphans_of(self, silent: Collection[str], *, takeover: float) -> list[ClaimedRow]:
         """Rows in the hands of the `silent`, if the database agrees that their leases have ended."""
@@ -282,11 +317,11 @@ class Store:
 
         One that somebody has locked, or all if the database is away, go back before the next claim (Rule 4).
         """
-        fences = {row.id: (row.id, row.claim_seq, row.message_id) for row in rows}
-        if not fences:
+        given = {row.id: row for row in rows}
+        if not given:
             return
         try:
-            self._strays |= not self._hand_back(outbox.c.id.in_(list(fences)), fences)
+            self._strays |= not self._hand_back(outbox.c.id.in_(list(given)), given)
         except DatabaseUnavailable:
             self._strays = True
             raise
@@ -337,8 +372,8 @@ class Store:
             self._key = self._write(lambda c: _meta_or_new(c, "message_id_key", new))
         return self._key
 
-    def _hand_back(self, chosen: sa.ColumnElement[bool], only: Mapping[int, Fence] | None = None) -> bool:
-        """Hand back what is `chosen` among the rows we hold, and has these fences if they are given.
+    def _hand_back(self, chosen: sa.ColumnElement[bool], only: Mapping[int, ClaimedRow] | None = None) -> bool:
+        """Hand back what is `chosen` among the rows we hold, and is of these claims if they are given.
 
         False: some are locked by others, and were left.
         """
@@ -348,10 +383,11 @@ class Store:
                 outbox.c.claimed_by == self.worker, IS_HELD, chosen
             )
             held = connection.execute(query).all()
-            fences = [fence for fence in held if only is None or only.get(fence[0]) == fence]
+            fences = [fence for fence in held if only is None or _fence(only.get(fence[0])) == fence]
             locked = recording.locked_by_others(connection, [fence[0] for fence in fences])
             free = [fence for fence in fences if fence[0] not in locked]
-            recording.hand_back(connection, self.worker, free, self._now_on(connection))
+            returned = recording.hand_back(connection, self.worker, free, self._now_on(connection))
+            throttling.give_back(connection, [row for row in (only or {}).values() if row.id in returned])
             return not locked
 
         return self._write(work)
@@ -377,6 +413,15 @@ class Store:
         attached = _attached(connection, ids)
         ordered = sorted(rows, key=lambda row: (row.priority, row.due_at, row.id))
         return [_as_claimed(row, known.get(row.id, {}), attached) for row in ordered]
+
+
+def _is_wide_open(gate: Gate) -> bool:
+    """Then the claim is one statement."""
+    return not (gate.closed_domains or gate.open_domains or gate.closed_relays or gate.closed_ids or gate.scopes)
+
+
+def _fence(row: ClaimedRow | None) -> Fence | None:
+    return (row.id, row.claim_seq, row.message_id) if row is not None else None
 
 
 def _suppression_keys(address: str) -> tuple[str, str]:

@@ -212,9 +212,7 @@ def given_back(limit: Limit, state: Scope, taken: Taken, unused: int) -> Scope:
         return replace(state, used=again.used, free_at=again.free_at, gap_until=again.gap_until)
     lost = list(zip(taken.slots[kept:], taken.weights[kept:], strict=True))
     used = {
-        quota.span: _subtracted(quota, state.used[quota.span], lost)
-        for quota in limit.quotas
-        if quota.span in state.used
+        quota.span: without(quota, state.used[quota.span], lost) for quota in limit.quotas if quota.span in state.used
     }
     return replace(state, used=used)
 
@@ -313,7 +311,8 @@ def _added(quota: Rate, used: Used | None, at: datetime, weight: int) -> Used:
     return Used(since=_EPOCH + (start + empty) * part_of(quota), counts=tuple(counts[empty:]))
 
 
-def _subtracted(quota: Rate, used: Used, lost: Sequence[tuple[datetime, int]]) -> Used:
+def without(quota: Rate, used: Used, lost: Sequence[tuple[datetime, int]]) -> Used:
+    """What was used of a quota but for these slots, each with what it counted."""
     counts = list(used.counts)
     for at, weight in lost:
         place = _number(quota, at) - _number(quota, used.since)

@@ -24,11 +24,11 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from poller.throttle.heard import least_pace
-from poller.throttle.limits import AHEAD, Scope, Used, longest_debt, part_of
+from poller.throttle.limits import AHEAD, Scope, Used, longest_debt, part_of, without
 from poller.units import Rate, format_rate, parse_rate
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from poller.throttle.limits import Limit
 
@@ -91,6 +91,23 @@ def repaired(limit: Limit, row: Mapping[str, Any], now: datetime) -> tuple[Scope
     return replace(known, free_at=_not_after(now + longest_debt(limit, known), free_at, "next", faults)), "; ".join(
         faults
     )
+
+
+def unsent(slots: Any, lost: Sequence[tuple[datetime, int]]) -> Any:
+    """`slots` of a row, when messages of these slots and weights that were taken have not been sent and will not be.
+
+    The quotas get them back; the pace does not. It needs no limit, and what it can't read stays as it is.
+    """
+    kept = _slots(slots, [])
+    for span, used in kept.items():
+        try:
+            quota = parse_rate(f"1/{span}")
+        except ValueError:
+            continue
+        known = _used(quota, used, _LATEST, [])
+        if known is not None:
+            kept[span] = {"since": _text(known.since), "used": without(quota, known, lost).counts}
+    return json.dumps(kept) if kept else slots
 
 
 def _slots(value: Any, faults: list[str]) -> dict[str, Any]:

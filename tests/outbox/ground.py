@@ -14,6 +14,7 @@ from poller.outbox.operate import Selection, change
 from poller.outbox.store import Store
 from poller.outbox.tables import attempt, outbox, recipient
 from poller.retry import Note, RecipientState, Step
+from poller.throttle.gate import Gate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -86,7 +87,7 @@ def by_hand(engine: Engine, statement: str, **values: Any) -> int:
 
 def claimed(store: Store) -> ClaimedRow:
     """The one row that is due."""
-    (row,) = store.claim(10)
+    (row,) = store.claim(Gate(limit=10))
     return row
 
 

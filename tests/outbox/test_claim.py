@@ -28,6 +28,7 @@ from poller.outbox.operate import Selection, change, pause_all, resume_all
 from poller.outbox.rows import ClaimedRow, NameTaken
 from poller.outbox.store import Store
 from poller.outbox.tables import SQLITE_TIME, attachment, meta, suppression, worker
+from poller.throttle.gate import Gate
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,14 +43,14 @@ LATER = timedelta(hours=1)
 def test_rows_come_by_priority_then_by_due_time_then_by_id(store: Store) -> None:
     wanted = [(5, NOON), (9, NOON), (0, NOON + LATER), (5, NOON - LATER), (5, NOON), (0, NOON)]
     ids = [insert(store.engine, priority=priority, due_at=due) for priority, due in wanted]
-    assert [row.id for row in store.claim(10)] == [ids[n] for n in (5, 2, 3, 0, 4, 1)]
+    assert [row.id for row in store.claim(Gate(limit=10))] == [ids[n] for n in (5, 2, 3, 0, 4, 1)]
 
 
 def test_a_claim_takes_no_more_than_its_limit_and_the_first_ones(store: Store) -> None:
     ids = [insert(store.engine, priority=p, due_at=NOON) for p in (9, 1, 5, 1, 0)]
-    assert [row.id for row in store.claim(3)] == [ids[4], ids[1], ids[3]]
-    assert [row.id for row in store.claim(3)] == [ids[2], ids[0]]
-    assert store.claim(3) == []
+    assert [row.id for row in store.claim(Gate(limit=3))] == [ids[4], ids[1], ids[3]]
+    assert [row.id for row in store.claim(Gate(limit=3))] == [ids[2], ids[0]]
+    assert store.claim(Gate(limit=3)) == []
 
 
 def test_rows_that_are_not_due_or_not_queued_stay_untouched(store: Store) -> None:
@@ -57,16 +58,16 @@ def test_rows_that_are_not_due_or_not_queued_stay_untouched(store: Store) -> Non
     held = insert(store.engine)
     change(store.engine, Selection(ids=(held,)), "pause")
     assert not store.anything_due()
-    assert store.claim(10) == []
+    assert store.claim(Gate(limit=10)) == []
     assert row_of(store.engine, held).claim_seq == 0
 
 
 def test_nothing_is_claimed_while_the_outbox_is_switched_off(store: Store) -> None:
     insert(store.engine)
     pause_all(store.engine, "the relay moves")
-    assert (store.paused(), store.anything_due(), store.claim(10)) == ("the relay moves", False, [])
+    assert (store.paused(), store.anything_due(), store.claim(Gate(limit=10))) == ("the relay moves", False, [])
     resume_all(store.engine)
-    assert (store.paused(), store.anything_due(), len(store.claim(10))) == (None, True, 1)
+    assert (store.paused(), store.anything_due(), len(store.claim(Gate(limit=10)))) == (None, True, 1)
 
 
 def test_a_claimed_row_holds_what_the_application_wrote(store: Store) -> None:
@@ -161,12 +162,12 @@ def test_a_row_that_is_locked_is_handed_back_before_a_later_claim(store: Store) 
     if store.engine.dialect.name == "sqlite":
         pytest.skip("SQLite has one lock for all rows")
     stuck, free = insert(store.engine), insert(store.engine)
-    rows = store.claim(10)
+    rows = store.claim(Gate(limit=10))
     with locking(store.engine, stuck):
         store.hand_back(rows)
         assert (status_of(store.engine, stuck), status_of(store.engine, free)) == ("sending", "queued")
-        assert [row.id for row in store.claim(10)] == [free]
-    assert [row.id for row in store.claim(10, in_hand=[free])] == [stuck]
+        assert [row.id for row in store.claim(Gate(limit=10))] == [free]
+    assert [row.id for row in store.claim(Gate(limit=10), in_hand=[free])] == [stuck]
 
 
 class ReplyLost(Exception):  # noqa: N818 - what happened
@@ -192,10 +193,10 @@ def test_rows_of_a_claim_that_was_never_heard_of_go_back_first(engine: Engine) -
     lost = insert(engine)
     store.loses = True
     with pytest.raises(ReplyLost):
-        store.claim(10, in_hand=[kept.id])
+        store.claim(Gate(limit=10), in_hand=[kept.id])
     assert row_of(engine, lost).claim_seq == 1
     store.loses = False
-    (again,) = store.claim(10, in_hand=[kept.id])
+    (again,) = store.claim(Gate(limit=10), in_hand=[kept.id])
     assert (again.id, again.claim_seq) == (lost, 2)
     assert row_of(engine, in_hand).claim_seq == 1
 
@@ -338,11 +339,11 @@ def test_one_row_that_is_hard_to_read_does_not_stop_a_claim(store: Store, kind: 
     with store.engine.begin() as connection:
         connection.exec_driver_sql(statements[kind])
     good = insert(store.engine)
-    assert [row.id for row in store.claim(10)][1:] == [good]
+    assert [row.id for row in store.claim(Gate(limit=10))][1:] == [good]
 
 
 def test_two_stores_of_one_outbox_share_the_secret_behind_message_ids(engine: Engine) -> None:
     rows = [insert(engine), insert(engine)]
     first, second = store_for(engine, "w1"), store_for(engine, "w2")
-    ids = [first.claim(1)[0].message_id, second.claim(1)[0].message_id]
+    ids = [first.claim(Gate(limit=1))[0].message_id, second.claim(Gate(limit=1))[0].message_id]
     assert ids == [given(engine, row_id) for row_id in rows]

@@ -10,6 +10,7 @@ from outbox.ground import insert
 from poller.outbox.guard import HELD, adopt, hold, home_of, stranger
 from poller.outbox.operate import pause_all, resume_all
 from poller.outbox.settings import DatabaseSettings
+from poller.throttle.gate import Gate
 
 if TYPE_CHECKING:
     from poller.outbox.store import Store
@@ -61,10 +62,10 @@ def test_an_older_outbox_is_off_for_everybody_until_it_is_adopted(store: Store, 
     row_id = insert(store.engine)
     stranger(store.engine, HERE)
     hold(store.engine, "60 messages are not marked")
-    assert (store.claim(10), other.claim(10)) == ([], [])
+    assert (store.claim(Gate(limit=10)), other.claim(Gate(limit=10))) == ([], [])
     assert (store.paused() or "").startswith(f"{HELD}60 messages are not marked; look at it, then: poller adopt")
     assert adopt(store.engine, HERE).switched_on
-    assert [row.id for row in store.claim(10)] == [row_id]
+    assert [row.id for row in store.claim(Gate(limit=10))] == [row_id]
 
 
 def test_an_operators_word_is_not_replaced_and_not_lifted_by_adopting(store: Store) -> None:

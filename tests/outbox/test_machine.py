@@ -42,6 +42,7 @@ from poller.outbox.database import connect
 from poller.outbox.operate import Action, Selection, change
 from poller.outbox.rows import Late
 from poller.outbox.tables import HELD_STATUSES, meta, metadata, outbox, recipient
+from poller.throttle.gate import Gate
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Engine
@@ -121,7 +122,7 @@ class Rows(RuleBasedStateMachine):
         if store._claim_unconfirmed:  # then what it does not know of goes back first
             for row_id in [r for r, w in self.held.items() if w == worker and r not in self.hands[worker]]:
                 del self.held[row_id]
-        rows = store.claim(limit, in_hand=self.hands[worker])
+        rows = store.claim(Gate(limit=limit), in_hand=self.hands[worker])
         assert len(rows) <= limit
         for row in rows:
             assert row.id not in self.held, "claimed although a worker holds it"

@@ -29,6 +29,7 @@ from poller.outbox import operate
 from poller.outbox.doubts import doubts
 from poller.outbox.operate import FROM, Action, NotInDoubt, Selection, change, count, pause_all, resolve, resume_all
 from poller.outbox.rows import Late
+from poller.throttle.gate import Gate
 
 if TYPE_CHECKING:
     from poller.outbox.store import Store
@@ -127,7 +128,7 @@ def test_a_retry_starts_afresh_under_the_same_message_id(store: Store) -> None:
     assert (after.attempts, after.doubts, after.first_attempt_at, after.finished_at) == (0, 0, None, None)
     assert (after.expires_at, after.claimed_by, after.error) == (None, None, None)
     assert (after.message_id, after.claim_seq) == (before.message_id, before.claim_seq + 1)
-    assert [row.id for row in store.claim(10)] == [row_id]
+    assert [row.id for row in store.claim(Gate(limit=10))] == [row_id]
 
 
 def test_a_retry_of_a_partial_row_keeps_who_has_it(store: Store) -> None:

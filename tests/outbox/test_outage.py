@@ -15,6 +15,7 @@ from poller.outbox.migrate import apply
 from poller.outbox.rows import Late
 from poller.outbox.settings import DatabaseSettings
 from poller.outbox.store import Store
+from poller.throttle.gate import Gate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -62,7 +63,7 @@ def test_a_connection_that_was_cut_while_idle_is_replaced_after_one_complaint(st
     kill(store.engine, victim)
     with pytest.raises(DatabaseUnavailable):
         store.now()
-    assert len(store.claim(10)) == 1
+    assert len(store.claim(Gate(limit=10))) == 1
 
 
 class _Cut(Store):
@@ -90,11 +91,11 @@ class _Cut(Store):
 @pytest.mark.parametrize(("when", "seq"), [("before commit", 1), ("after commit", 2)])
 def test_a_claim_that_was_cut_off_is_repeated_whether_it_happened_or_not(engine: Engine, when: str, seq: int) -> None:
     store = _Cut(engine, worker="w1", message_id_domain="d")
-    store.claim(1)  # the key is made
+    store.claim(Gate(limit=1))  # the key is made
     row_id = insert(engine)
     store.when = when
     with pytest.raises(DatabaseUnavailable):
-        store.claim(10)
+        store.claim(Gate(limit=10))
     again = claimed(store)
     assert (again.id, again.claim_seq, status_of(engine, row_id)) == (row_id, seq, "sending")
 
@@ -127,7 +128,7 @@ def test_sqlite_locked_by_another_is_not_available_and_then_works_again(shared: 
     engine = connect(DatabaseSettings(url=shared.url, lock_timeout=0.1))
     store = store_for(engine, "w1")
     row_id = insert(engine)
-    rows = [row for row in store.claim(10) if row.id == row_id]
+    rows = [row for row in store.claim(Gate(limit=10)) if row.id == row_id]
     steps = [sent(store, rows[0])]
     with locking(engine, row_id), pytest.raises(DatabaseUnavailable, match="locked"):
         store.record(steps)
@@ -145,7 +146,7 @@ def test_postgresql_killed_and_started_again_remembers_what_was_committed() -> N
         apply(engine)
         store = store_for(engine, "w1")
         ids = [insert(engine) for _ in range(2)]
-        first, second = store.claim(10)
+        first, second = store.claim(Gate(limit=10))
         store.record([sent(store, first)])
         steps = [sent(store, first), deferred(store, second)]
         server.kill()

@@ -8,8 +8,9 @@ import pytest
 import sqlalchemy as sa
 from outbox.ground import store_for
 
-from poller.outbox import dialects
+from poller.outbox import dialects, paths
 from poller.outbox.database import connect
+from poller.throttle.gate import Gate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -66,7 +67,7 @@ def test_postgresql_reads_few_rows_and_by_the_index(full: Engine) -> None:
     assert "outbox_due" in {node["Index Name"] for node in scans}
     read = sum(node["Actual Loops"] * (node["Actual Rows"] + node.get("Rows Removed by Filter", 0)) for node in scans)
     assert read <= 3 * LIMIT
-    assert len(store_for(full, "w1").claim(WAITING)) == DUE
+    assert len(store_for(full, "w1").claim(Gate(limit=WAITING))) == DUE
 
 
 @pytest.mark.parametrize("kind", ["sqlite"])
@@ -79,7 +80,7 @@ def test_sqlite_searches_each_priority_by_the_index(full: Engine) -> None:
     assert len(searches) == 10
     assert all("SEARCH outbox USING" in line and "priority=? AND due_at<?" in line for line in searches)
     assert [line for line in plan if "SCAN outbox" in line.replace("outbox_meta", "") or "TEMP B-TREE" in line] == []
-    assert len(store_for(full, "w1").claim(WAITING)) == DUE
+    assert len(store_for(full, "w1").claim(Gate(limit=WAITING))) == DUE
 
 
 @pytest.mark.parametrize("kind", ["mariadb"])
@@ -100,7 +101,7 @@ def test_mariadb_examines_and_locks_few_rows(full: Engine) -> None:
     assert len(claimed) == LIMIT
     assert read <= 10 * LIMIT
     assert locked <= 4 * LIMIT
-    assert len(store_for(full, "w1").claim(WAITING)) == DUE
+    assert len(store_for(full, "w1").claim(Gate(limit=WAITING))) == DUE
 
 
 @pytest.mark.parametrize("kind", ["sqlite"])
@@ -112,3 +113,102 @@ def test_sqlite_looks_for_the_rows_in_somebodys_hands_by_the_index(full: Engine)
         plan = [row.detail for row in connection.execute(sa.text("EXPLAIN QUERY PLAN " + text))]
     assert [line for line in plan if "outbox_held" in line]
     assert [line for line in plan if line.startswith("SCAN o")] == []
+
+
+# ---- through a gate
+
+
+CLOSED, FREE, BESIDE = 20_000, 3, 500
+MANY = tuple(f"d{n}.example" for n in range(BESIDE))
+GATE = Gate(limit=LIMIT, closed_domains=("closed.example", *MANY), open_domains=((MANY[7], 2), ("gone.example", 2)))
+DOMAIN = {
+    "postgresql": "'d' || (n % {n}) || '.example'",
+    "mariadb": "CONCAT('d', MOD(n, {n}), '.example')",
+    "sqlite": "'d' || (n % {n}) || '.example'",
+}
+
+
+@pytest.fixture
+def blocked(kind: str, database: DatabaseSettings) -> Iterator[Engine]:
+    """In front of a few free rows stand as many of one closed domain as of many."""
+    engine = connect(database)
+    with engine.begin() as connection:
+        many = DOMAIN[kind].format(n=BESIDE)
+        for count, domain in ((CLOSED, "'closed.example'"), (CLOSED, many), (FREE, "'free.example'")):
+            to = f"CONCAT('a@', {domain})" if kind == "mariadb" else f"'a@' || {domain}"
+            rows = f"SELECT {to}, 'x', 5, {NOW[kind]} FROM ({NUMBERS[kind].format(n=count)}) AS s"
+            connection.execute(sa.text(f"INSERT INTO outbox ({COLUMNS}) {rows}"))
+        connection.exec_driver_sql("ANALYZE TABLE outbox" if kind == "mariadb" else "ANALYZE outbox")
+    yield engine
+    engine.dispose()
+
+
+def walked(connection: sa.Connection) -> None:
+    """Every path once, as a claim takes them."""
+    found = paths.PATHS[connection.dialect.name]
+    found.window(connection, GATE, paths.FIRST, LIMIT)
+    found.edge(connection, paths.FIRST)
+    found.pairs_of(connection, [domain for domain, _ in GATE.open_domains])
+    found.pairs_from(connection, "", GATE.closed_domains, 2000)
+    wanted = [(("closed.example", 5), 2), (("free.example", 5), LIMIT), ((None, 5), LIMIT)]
+    assert len(found.heads(connection, GATE, wanted)) == 2 + FREE
+
+
+@pytest.mark.parametrize("kind", ["postgresql"])
+@pytest.mark.parametrize("mode", ["force_custom_plan", "force_generic_plan"])
+def test_postgresql_passes_by_closed_rows_by_the_index(blocked: Engine, mode: str) -> None:
+    plans: list[dict[str, Any]] = []
+
+    def explained(_: sa.Connection, cursor: Any, statement: str, parameters: Any, *__: Any) -> None:
+        with cursor.connection.cursor() as own:
+            own.execute("EXPLAIN (ANALYZE, FORMAT JSON) " + statement, parameters)
+            plans.append(own.fetchone()[0][0]["Plan"])
+
+    with blocked.connect() as connection:
+        connection.exec_driver_sql(f"SET plan_cache_mode = {mode}")
+        sa.event.listen(connection, "before_cursor_execute", explained)
+        walked(connection)
+        connection.rollback()
+    assert len(plans) == 6
+    for plan in plans:
+        scans = [node for node in nodes(plan) if node.get("Relation Name") == "outbox" and "Scan" in node["Node Type"]]
+        assert {node["Node Type"] for node in scans} <= {"Index Scan", "Index Only Scan"}, plan
+        read = sum(n["Actual Loops"] * (n["Actual Rows"] + n.get("Rows Removed by Filter", 0)) for n in scans)
+        assert read <= 2 * paths.LOOK, plan
+
+
+@pytest.mark.parametrize("kind", ["sqlite"])
+def test_sqlite_passes_by_closed_rows_by_the_index(blocked: Engine) -> None:
+    plan: list[str] = []
+
+    def explained(_: sa.Connection, cursor: Any, statement: str, parameters: Any, *__: Any) -> None:
+        own = cursor.connection.cursor()
+        plan.extend(row[3] for row in own.execute("EXPLAIN QUERY PLAN " + statement, parameters))
+
+    with blocked.connect() as connection:
+        sa.event.listen(connection, "before_cursor_execute", explained)
+        walked(connection)
+        connection.rollback()
+    assert [line for line in plan if line in {"SCAN outbox", "SCAN o"} or "FOR ORDER BY" in line] == []
+    searches = {line for line in plan if line.startswith(("SEARCH outbox ", "SEARCH o "))}
+    assert {line for line in searches if "outbox_due" not in line and "rowid=?" not in line} == set()
+
+
+@pytest.mark.parametrize("kind", ["mariadb"])
+def test_mariadb_passes_by_closed_rows_and_locks_none_of_them(blocked: Engine) -> None:
+    mine = "SELECT trx_rows_locked FROM information_schema.innodb_trx WHERE trx_mysql_thread_id = CONNECTION_ID()"
+    with blocked.connect() as connection:
+        connection.exec_driver_sql("FLUSH STATUS")
+        walked(connection)
+        rows = connection.exec_driver_sql("SHOW SESSION STATUS LIKE 'Handler_read%%'")
+        read = sum(int(row[1]) for row in rows)
+        locked = connection.exec_driver_sql(mine).scalar_one()
+        connection.rollback()
+    assert read <= 12 * paths.LOOK
+    assert locked <= 4 * LIMIT
+
+
+def test_free_rows_behind_all_others_come_with_the_first_claim(blocked: Engine) -> None:
+    store = store_for(blocked, "w1")
+    assert store.anything_due(GATE)
+    assert [row.domain for row in store.claim(GATE)] == [MANY[7]] * 2 + ["free.example"] * FREE

@@ -32,6 +32,7 @@ from outbox.ground import (
 
 from poller.outbox.operate import Selection, change
 from poller.outbox.rows import ClaimedRow, Late
+from poller.throttle.gate import Gate
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -113,7 +114,7 @@ def test_a_due_time_that_the_step_leaves_open_stays(store: Store) -> None:
 def test_a_whole_group_is_written_at_once(store: Store) -> None:
     for n in range(100):
         insert(store.engine, subject=str(n))
-    rows = store.claim(100)
+    rows = store.claim(Gate(limit=100))
     makers = (sent, deferred, failed, doubtful)
     result = store.record([makers[n % 4](store, row) for n, row in enumerate(rows)])
     assert result.written == {row.id for row in rows}
@@ -297,7 +298,7 @@ def test_a_row_that_somebody_locked_holds_up_nobody_else(store: Store) -> None:
     if store.engine.dialect.name == "sqlite":
         pytest.skip("SQLite has one lock for all rows")
     ids = [insert(store.engine) for _ in range(5)]
-    steps = [sent(store, row) for row in store.claim(10)]
+    steps = [sent(store, row) for row in store.claim(Gate(limit=10))]
     with locking(store.engine, ids[2]):
         result = store.record(steps)
         assert result.written == set(ids) - {ids[2]}
@@ -309,7 +310,7 @@ def test_a_row_that_somebody_locked_holds_up_nobody_else(store: Store) -> None:
 
 def test_a_row_whose_data_the_database_refuses_holds_up_nobody_else(store: Store) -> None:
     ids = [insert(store.engine) for _ in range(3)]
-    steps = [sent(store, row) for row in store.claim(10)]
+    steps = [sent(store, row) for row in store.claim(Gate(limit=10))]
     steps[1] = replace(steps[1], attempts=-5)
     result = store.record(steps)
     assert result.written == {ids[0], ids[2]}

@@ -17,6 +17,9 @@ from poller.outbox.migrate import require_current, sql_directory, statements
 from poller.outbox.operate import Selection, change
 from poller.outbox.report import overview, story
 from poller.outbox.settings import DatabaseSettings
+from poller.outbox.throttling import Throttles
+from poller.throttle.gate import Choice, Gate, Grant, ScopeKey
+from poller.throttle.limits import Scope
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -149,10 +152,20 @@ def test_the_poller_does_its_work_and_no_ddl(login: Callable[[str], Engine]) -> 
     incarnation = store.register(identity="d", host="h", pid=1, version="0", lease=60).incarnation
     assert store.heartbeat(identity="d", incarnation=incarnation, lease=60)
     ids = [enqueue_alone(engine, recipients="a@example.com", body_text="Hello") for _ in range(3)]
-    rows = store.claim(10)
+    rows = store.claim(Gate(limit=10))
     written = store.record([sent(store, rows[0]), deferred(store, rows[1])]).written
     store.hand_back(rows[2:])
     assert written == set(ids[:2])
+    scope, paced = ScopeKey("relay", "smtp"), Gate(limit=1, scopes=(ScopeKey("relay", "smtp"),))
+    (row,) = store.claim(paced, lambda found, *_: Choice(grants={found[0].id: Grant(scopes=((scope, 1),))}))
+    store.hand_back([row])
+    throttles = Throttles(engine, worker="w1")
+    throttles.announce({scope: "10/m"})
+    throttles.change(scope, lambda *_: Scope(reason="slow down"))
+    assert (throttles.learn(scope, 5), throttles.connect("smtp", 1)) == (5, True)
+    throttles.disconnect()
+    throttles.announce({})
+    assert list(throttles.read()) == [scope]
     assert store.own_orphans() == []
     assert store.attachments(ids[0]) == []
     assert store.suppressed(["a@example.com"]) == {}

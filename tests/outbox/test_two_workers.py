@@ -11,6 +11,7 @@ from outbox.ground import insert, sent, store_for
 
 from poller.outbox.database import connect
 from poller.outbox.tables import outbox
+from poller.throttle.gate import Gate
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Engine
@@ -34,7 +35,7 @@ def test_two_workers_share_the_rows_while_an_application_goes_on_inserting(
         own = connect(replace(shared, lock_timeout=20.0))
         store = store_for(own, name)
         ready.wait()
-        claimed = store.claim(LIMIT)
+        claimed = store.claim(Gate(limit=LIMIT))
         both_busy.wait()  # each holds rows that the other must pass by
         while claimed:
             taken[name] += [row.id for row in claimed]
@@ -43,7 +44,7 @@ def test_two_workers_share_the_rows_while_an_application_goes_on_inserting(
                 replace(made, row_id=row.id, claim_seq=row.claim_seq, message_id=row.message_id) for row in claimed
             ]
             assert len(store.record(steps).written) == len(claimed)
-            claimed = store.claim(LIMIT)
+            claimed = store.claim(Gate(limit=LIMIT))
         own.dispose()
 
     def application() -> None:
@@ -66,7 +67,7 @@ def test_two_workers_share_the_rows_while_an_application_goes_on_inserting(
     for thread in threads:
         thread.join()
     assert errors == []
-    rest = store_for(engine, "w3").claim(INSERTS)  # what came in after both had gone home
+    rest = store_for(engine, "w3").claim(Gate(limit=INSERTS))  # what came in after both had gone home
     everything = taken["w1"] + taken["w2"] + [row.id for row in rest]
     assert len(everything) == len(set(everything)) == ROWS + INSERTS
     assert min(len(ids) for ids in taken.values()) >= LIMIT

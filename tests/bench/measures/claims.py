@@ -20,6 +20,7 @@ from poller.outbox.dialects import DIALECTS, ClaimRequest
 from poller.outbox.store import Store
 from poller.outbox.tables import outbox as table
 from poller.outbox.tables import worker as worker_table
+from poller.throttle.gate import Gate
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -96,11 +97,11 @@ def _probe(outbox: Outbox, name: str) -> Store:
 def _claims(store: Store, tries: int) -> list[float]:
     """Seconds of each."""
     for _ in range(WARM_UP):
-        store.claim(BATCH)
+        store.claim(Gate(limit=BATCH))
     taken = []
     for _ in range(tries):
         began = time.perf_counter()
-        rows = store.claim(BATCH)
+        rows = store.claim(Gate(limit=BATCH))
         taken.append(time.perf_counter() - began)
         if len(rows) != BATCH:
             raise RuntimeError(f"a claim got {len(rows)} rows")

@@ -1,0 +1,269 @@
+"""The table outbox_throttle: what is known of each scope, shared by all workers.
+
+Rule 1. Whoever changes a scope has its row locked. Locks are taken in one order: outbox, relays, then the others by
+        kind and name. A claim, which needs many, waits for none of those others.
+Rule 2. What a hand or an accident did to a row raises nothing here. Values are given as they stand: he who reads them
+        has them repaired.
+Rule 3. Times are the database's.
+
+`Throttles` is the delivering thread's; the functions belong in a transaction of somebody else's.
+Raises DatabaseUnavailable when the database is away.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import sqlalchemy as sa
+
+from poller.outbox.database import transaction
+from poller.outbox.dialects import DIALECTS
+from poller.outbox.tables import Utc, throttle
+from poller.outbox.tables import worker as worker_table
+from poller.outbox.upsert import insert_unless_there
+from poller.throttle.gate import Record, ScopeKey
+from poller.throttle.limits import Limit, Scope
+from poller.throttle.row import as_row, repaired, unsent
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+
+    from sqlalchemy.engine import Connection, Engine
+
+    from poller.outbox.rows import ClaimedRow
+
+T = TypeVar("T")
+MOST_READ = 10_000
+"""Scopes; the domains are read last."""
+MOST_NAMES = 500
+"""In one statement."""
+WAITED_FOR = ("outbox", "relay")
+
+_COLUMNS = "kind, name, limits, session_limit, slots, paused_until, reason, pace"
+# Bare text: values come as the driver gives them, and a time that can't be read breaks nothing.
+_READ = sa.text(f"SELECT {_COLUMNS} FROM outbox_throttle ORDER BY kind DESC, name LIMIT {MOST_READ}")
+_WRITE = (
+    "UPDATE outbox_throttle SET slots = :slots, paused_until = :paused_until, reason = :reason, pace = :pace,"
+    " updated_at = {now} WHERE kind = :kind AND name = :name"
+)
+_CONNECTED = (
+    "SELECT count(*) FROM outbox_worker WHERE connected_to = :relay AND name <> :worker AND lease_until > {now}"
+)
+
+
+class Throttles:
+    """The scopes of one outbox, as one worker reads and changes them. Each call is one short transaction."""
+
+    def __init__(self, engine: Engine, *, worker: str) -> None:
+        self.engine = engine
+        self.worker = worker
+
+    def read(self) -> dict[ScopeKey, Record]:
+        """All scopes, locking nothing; at most MOST_READ."""
+        return transaction(self.engine, lambda c: _records(c.execute(_READ)), reading=True)
+
+    def change(self, key: ScopeKey, how: Callable[[Record, datetime], Scope]) -> Scope:
+        """Write down what `how` makes of a scope as it stands, at this time; returns the same."""
+
+        def work(connection: Connection) -> Scope:
+            record = _one(connection, key)
+            state = how(record, now_on(connection))
+            write(connection, {key: state})
+            return state
+
+        return self._write(work)
+
+    def announce(self, limits: Mapping[ScopeKey, str]) -> None:
+        """Write down what the configuration allows, in words. What it no longer limits, and says nothing more, goes."""
+
+        def work(connection: Connection) -> None:
+            now = now_on(connection)
+            there = _records(connection.execute(_READ))
+            old = [key for key, record in there.items() if key not in limits and _may_go(record, now)]
+            enter(connection, limits)
+            for key, record in lock(connection, [*limits, *old], waiting=True).items():
+                if key not in limits and _says_nothing(record, now):
+                    connection.execute(sa.delete(throttle).where(_is(key)))
+                elif record.limits != limits.get(key):
+                    connection.execute(sa.update(throttle).where(_is(key)).values(limits=limits.get(key)))
+
+        self._write(work)
+
+    def learn(self, key: ScopeKey, session_limit: int) -> int:
+        """Keep how many messages a relay takes on one connection: the least that it ever said. Returns that."""
+
+        def work(connection: Connection) -> int:
+            known = _one(connection, key).session_limit
+            least = max(1, session_limit if known is None else min(known, session_limit))
+            if least != known:
+                connection.execute(sa.update(throttle).where(_is(key)).values(session_limit=least))
+            return least
+
+        return self._write(work)
+
+    def connect(self, relay: str, most: int) -> bool:
+        """Enter that we hold a connection to `relay`; False if `most` others do, whose leases have not ended."""
+
+        def work(connection: Connection) -> bool:
+            _one(connection, ScopeKey("relay", relay))
+            query = sa.text(_CONNECTED.format(now=_now(connection)))
+            others = connection.execute(query, {"relay": relay, "worker": self.worker}).scalar_one()
+            if others >= most:
+                return False
+            return self._connected_to(connection, relay) == 1
+
+        return self._write(work)
+
+    def disconnect(self) -> None:
+        """Enter that we hold none."""
+        self._write(lambda c: self._connected_to(c, None))
+
+    def _connected_to(self, connection: Connection, relay: str | None) -> int:
+        mine = worker_table.c.name == self.worker
+        return connection.execute(sa.update(worker_table).where(mine).values(connected_to=relay)).rowcount
+
+    def _write(self, work: Callable[[Connection], T]) -> T:
+        return transaction(self.engine, work)
+
+
+# ---- within a transaction
+
+
+def enter(connection: Connection, keys: Iterable[ScopeKey]) -> None:
+    """Insert the rows of these scopes, unless they are there.
+
+    Looked for first: on MariaDB an INSERT IGNORE waits for whoever has the row locked.
+    """
+    wanted = in_order(keys)
+    there = {key for part in _parts(wanted) for key in _chosen(connection, part, "")}
+    for key in wanted:
+        if key not in there:
+            insert_unless_there(connection, throttle, {"kind": key.kind, "name": key.name})
+
+
+def lock(connection: Connection, keys: Collection[ScopeKey], *, waiting: bool) -> dict[ScopeKey, Record]:
+    """Lock the rows of these scopes until the end of the transaction, as far as they are there.
+
+    Those of the outbox and of relays are waited for; the others only if `waiting`, else they are left out while
+    somebody has them.
+    """
+    found: dict[ScopeKey, Record] = {}
+    first = [key for key in in_order(keys) if key.kind in WAITED_FOR]
+    rest = [key for key in in_order(keys) if key.kind not in WAITED_FOR]
+    for some, skip in ((first, ""), (rest, "" if waiting else " SKIP LOCKED")):
+        row_lock = DIALECTS[connection.dialect.name].row_lock
+        for part in _parts(some):
+            found |= _chosen(connection, part, f"{row_lock}{skip}" if row_lock else "")
+    return found
+
+
+def write(connection: Connection, states: Mapping[ScopeKey, Scope]) -> None:
+    """Write these states into the rows of their scopes, which are locked."""
+    if not states:
+        return
+    statement = sa.text(_WRITE.format(now=_now(connection))).bindparams(sa.bindparam("paused_until", type_=Utc()))
+    rows = [{"kind": key.kind, "name": key.name, **as_row(states[key])} for key in in_order(states)]
+    connection.execute(statement, rows)
+
+
+def give_back(connection: Connection, rows: Iterable[ClaimedRow]) -> None:
+    """Let the quotas forget `rows`, which were granted and were not sent; but a scope that somebody has locked."""
+    lost: dict[ScopeKey, list[tuple[datetime, int]]] = {}
+    for row in rows:
+        for key, weight in row.grant.scopes:
+            lost.setdefault(key, []).append((row.grant.at or row.claimed_at, weight))
+    if not lost:
+        return
+    for key, record in lock(connection, lost, waiting=False).items():
+        before = record.values["slots"]
+        after = unsent(before, lost[key])
+        if after != before:
+            connection.execute(
+                sa.update(throttle).where(_is(key)).values(slots=after, updated_at=sa.text(_now(connection)))
+            )
+
+
+def now_on(connection: Connection) -> datetime:
+    """The database's clock, aware UTC."""
+    return connection.execute(sa.select(sa.literal_column(_now(connection), type_=Utc()))).scalar_one()
+
+
+def in_order(keys: Iterable[ScopeKey]) -> list[ScopeKey]:
+    """The order of locks (Rule 1)."""
+    return sorted(set(keys), key=lambda key: (key.kind not in WAITED_FOR, key))
+
+
+# ---- inside
+
+
+def _now(connection: Connection) -> str:
+    return DIALECTS[connection.dialect.name].now
+
+
+def _is(key: ScopeKey) -> sa.ColumnElement[bool]:
+    return sa.and_(throttle.c.kind == key.kind, throttle.c.name == key.name)
+
+
+def _one(connection: Connection, key: ScopeKey) -> Record:
+    """One scope's row, locked; inserted if need be."""
+    found = lock(connection, [key], waiting=True)
+    if not found:
+        enter(connection, [key])
+        found = lock(connection, [key], waiting=True)
+    return found[key]
+
+
+def _parts(keys: Sequence[ScopeKey]) -> Iterable[Sequence[ScopeKey]]:
+    return (keys[begin : begin + MOST_NAMES] for begin in range(0, len(keys), MOST_NAMES))
+
+
+def _chosen(connection: Connection, keys: Sequence[ScopeKey], row_lock: str) -> dict[ScopeKey, Record]:
+    names: dict[str, list[str]] = {}
+    for key in keys:
+        names.setdefault(key.kind, []).append(key.name)
+    chosen = " OR ".join(f"(kind = '{kind}' AND name IN :{kind})" for kind in names)
+    hint = " FORCE INDEX (PRIMARY)" if connection.dialect.name in {"mysql", "mariadb"} else ""
+    statement = sa.text(f"SELECT {_COLUMNS} FROM outbox_throttle{hint} WHERE {chosen} ORDER BY kind, name {row_lock}")
+    wanted = statement.bindparams(*(sa.bindparam(kind, expanding=True) for kind in names))
+    return _records(connection.execute(wanted, names))
+
+
+def _records(rows: Iterable[Any]) -> dict[ScopeKey, Record]:
+    return {
+        ScopeKey(row.kind, row.name): Record(
+            values={
+                "slots": row.slots,
+                "paused_until": _aware(row.paused_until),
+                "reason": row.reason,
+                "pace": row.pace,
+            },
+            limits=row.limits,
+            session_limit=row.session_limit,
+        )
+        for row in rows
+    }
+
+
+def _aware(value: Any) -> Any:
+    """A time in UTC; what is none is left for `repaired` to speak of."""
+    try:
+        moment = datetime.fromisoformat(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
+    if not isinstance(moment, datetime):
+        return value
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+
+
+def _may_go(record: Record, now: datetime) -> bool:
+    return record.limits is not None or _says_nothing(record, now)
+
+
+def _says_nothing(record: Record, now: datetime) -> bool:
+    """But for what is allowed: nothing is learnt, paused or slow, and nobody complained."""
+    state, _ = repaired(Limit(), record.values, now)
+    is_over = state.paused_until is None or state.paused_until <= now
+    known = replace(state, paused_until=None, reason="", free_at=None, gap_until=None)
+    return record.session_limit is None and is_over and known == Scope()
