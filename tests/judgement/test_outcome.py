@@ -209,9 +209,22 @@ LINES = [
     (Phase.MAIL, "503 5.5.1 Error: nested MAIL command", "deferred session"),
     (Phase.DATA, "503 5.5.0 <DATA>: Data command rejected: Improper use of pipelining", "deferred session"),
     (Phase.MAIL, "502 5.5.2 Error: command not recognized", "deferred session"),
-    # 421, whatever it answers
+    # 421, whatever it answers, unless it is known for another's
     (Phase.MAIL, "421 4.7.0 Too many errors", "deferred session"),
-    (Phase.END, "421 4.7.28 Our system has detected an unusual rate of mail", "deferred session"),
+    (Phase.MAIL, "421 4.7.28 Our system has detected an unusual rate of mail", "deferred session"),
+    (Phase.RCPT, "421 4.7.28 Our system has detected an unusual rate of mail", "deferred destination"),
+    (Phase.END, "421 4.7.28 Our system has detected an unusual rate of mail", "deferred destination"),
+    (Phase.RCPT, "421 4.7.1 Messages to r1@example.com deferred due to excessive volume", "deferred recipient"),
+    (Phase.RCPT, "421 4.4.2 Error: try again in 5 minutes", "deferred session"),
+    # The destination, though the words speak of us: somebody passes them on
+    (
+        Phase.RCPT,
+        "550 5.7.1 Unfortunately, messages from [192.0.2.1] weren't sent. Part of their network is on our block list",
+        "deferred destination",
+    ),
+    (Phase.END, "451 4.7.500 Server busy. Please try again later from [192.0.2.1]", "deferred destination"),
+    (Phase.RCPT, "553 5.7.1 [BL21] Connections will not be accepted from 192.0.2.1", "deferred destination"),
+    (Phase.RCPT, "450 4.7.1 <c.example[192.0.2.1]>: Client host rejected: Greylisted", "deferred recipient"),
     # This recipient
     (Phase.RCPT, "550 5.1.1 <r1@example.com>: Recipient address rejected: User unknown", "failed recipient"),
     (Phase.RCPT, "550 5.4.1 Recipient address rejected: Access denied. AS(201806281)", "failed recipient"),
