@@ -5,8 +5,9 @@ a domain, a provider): a few numbers that go into a database row. Whoever wants 
 writes the new state, and sends each message at its slot. `poller.throttle.row` reads and writes rows.
 
 Rule 1. The shortest rate is the pace: its slots are spaced evenly, `burst` of them may be used at once, and a slot not
-        used in its time is lost (GCRA; ITU-T I.371). A slot is good for one spacing: later than `good_for` it is not
-        to be used, but another one taken.
+        used in its time is lost (GCRA; ITU-T I.371). A slot is good for one spacing and SLACK: later than `good_for` it
+        is not to be used, but another one taken. The slots of a period are spread over SLACK more than it, so that
+        lateness within that breaks nothing.
 Rule 2. Longer rates are quotas: they may be used as fast as the pace allows. What was sent is counted by twentieths of
         the period and leaves the count a whole period later.
 Rule 3. So no window of a period, wherever it begins, holds more than count plus burst.
@@ -41,6 +42,9 @@ HEAVIEST = 1000
 AHEAD = timedelta(hours=1)
 """No slot is taken further ahead, so that a clock that stepped, or a hand, stops nothing for long."""
 LONGEST_DEBT = timedelta(days=366)
+SLACK = timedelta(milliseconds=50)
+"""A slot of 100/s would be gone in 10 ms, and no thread wakes as exactly as that. It costs a twentieth of a rate per
+second, and next to nothing of one per minute."""
 
 _PARTS = 20  # of a quota's period: a finer count makes a longer row, a coarser one wastes more of the quota
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -112,6 +116,10 @@ class Scope:
     """Why it is paused or slow, in words."""
     pace: float = 1.0
     """The share of the pace that complaints have left, above 0 and at most 1."""
+    too_fast: float = 1.0
+    """The share at which it complained last."""
+    hits: int = 0
+    """How often it has complained at the highest pace that it was allowed."""
     pace_of: Rate | None = None
     """The rate at which it complained, if `pace` is a share of that and not of the limit's own."""
     pace_since: datetime | None = None
@@ -197,7 +205,8 @@ def is_resting(state: Scope, now: datetime) -> bool:
 
 def good_for(limit: Limit, state: Scope) -> timedelta | None:
     """How long after its beginning a slot may still be used; None: for ever."""
-    return _spacing(limit, state)
+    spacing = _spacing(limit, state)
+    return spacing + SLACK if spacing else None
 
 
 def given_back(limit: Limit, state: Scope, taken: Taken, unused: int) -> Scope:
@@ -247,7 +256,8 @@ def _spacing(limit: Limit, state: Scope) -> timedelta | None:
     rate = rate_of(limit, state)
     if rate is None:
         return None
-    exact = -(-rate.period * 1_000_000 // rate.count)  # rounded up: never faster than the rate
+    period = rate.period * 1_000_000 + SLACK // timedelta(microseconds=1)
+    exact = -(-period // rate.count)  # rounded up: never faster than the rate
     return timedelta(microseconds=exact if state.pace >= 1 else round(exact / state.pace))
 
 
