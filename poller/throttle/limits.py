@@ -9,7 +9,7 @@ Rule 1. The shortest rate is the pace: its slots are spaced evenly, `burst` of t
         is not to be used, but another one taken. The slots of a period are spread over SLACK more than it, so that
         lateness within that breaks nothing.
 Rule 2. Longer rates are quotas: they may be used as fast as the pace allows. What was sent is counted by twentieths of
-        the period and leaves the count a whole period later.
+        the period and leaves the count a whole period after the slot could be used last.
 Rule 3. So no window of a period, wherever it begins, holds more than count plus burst.
 Rule 4. A period is a plain duration: a day is 86,400 seconds that end now. No midnight, no end of a month and no
         change of the clocks gives anything anew.
@@ -164,7 +164,9 @@ def next_at(limit: Limit, state: Scope, now: datetime, weight: int = 1) -> Slot:
     if state.gap_until is not None and limit.gap:
         slots.append(Slot(at=state.gap_until, why=f"a gap of {format_duration(limit.gap)}"))
     slots += [
-        _quota_slot(quota, state.used[quota.span], now, weight) for quota in limit.quotas if quota.span in state.used
+        _quota_slot(quota, state.used[quota.span], now, weight, _late(limit, state, quota))
+        for quota in limit.quotas
+        if quota.span in state.used
     ]
     return max(slots, key=lambda slot: slot.at)
 
@@ -236,7 +238,10 @@ def _with(limit: Limit, state: Scope, at: datetime, weight: int) -> Scope:
         gap_until=at + timedelta(seconds=limit.gap) if limit.gap else state.gap_until,
         used={
             **state.used,
-            **{quota.span: _added(quota, state.used.get(quota.span), at, weight) for quota in limit.quotas},
+            **{
+                quota.span: _added(quota, state.used.get(quota.span), at, weight, _late(limit, state, quota))
+                for quota in limit.quotas
+            },
         },
     )
 
@@ -295,9 +300,14 @@ def _number(quota: Rate, at: datetime) -> int:
     return (at - _EPOCH) // part_of(quota)
 
 
-def _quota_slot(quota: Rate, used: Used, now: datetime, weight: int) -> Slot:
+def _late(limit: Limit, state: Scope, quota: Rate) -> timedelta:
+    """How late a slot may have been used; of a pace that is slower than the quota hardly two are in a period."""
+    return min(good_for(limit, state) or timedelta(), timedelta(seconds=quota.period))
+
+
+def _quota_slot(quota: Rate, used: Used, now: datetime, weight: int, late: timedelta) -> Slot:
     """When so much of what went has left the count that this fits in."""
-    number, first = _number(quota, now), _number(quota, used.since)
+    number, first = _number(quota, now - late), _number(quota, used.since)
     counted = [(first + place, count) for place, count in enumerate(used.counts) if first + place >= number - _PARTS]
     excess = sum(count for _, count in counted) + min(weight, quota.count) - quota.count
     free_from = number
@@ -308,14 +318,14 @@ def _quota_slot(quota: Rate, used: Used, now: datetime, weight: int) -> Slot:
         free_from = place + _PARTS + 1
     if free_from == number:
         return Slot(at=now)
-    return Slot(at=_EPOCH + free_from * part_of(quota), why=f"{quota} is used up")
+    return Slot(at=_EPOCH + free_from * part_of(quota) + late, why=f"{quota} is used up")
 
 
-def _added(quota: Rate, used: Used | None, at: datetime, weight: int) -> Used:
+def _added(quota: Rate, used: Used | None, at: datetime, weight: int, late: timedelta) -> Used:
     number = _number(quota, at)
     first = _number(quota, used.since) if used else number
     counts = list(used.counts) if used else []
-    start = max(first, number - _PARTS)
+    start = max(first, _number(quota, at - late) - _PARTS)
     counts = counts[start - first :]
     counts += [0] * (number - start + 1 - len(counts))
     counts[-1] += weight

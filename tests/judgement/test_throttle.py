@@ -218,6 +218,25 @@ def test_no_window_ever_holds_more_than_count_and_burst(
         assert fullest(sent, rate) <= rate.count + max(limits.burst, heaviest)
 
 
+@settings(max_examples=150, deadline=None)
+@given(LIMITS, st.integers(0, 10**9), st.lists(st.tuples(MOMENTS, st.sampled_from([0.0, 10.0])), max_size=40))
+def test_no_window_holds_more_whichever_slots_are_used_as_late_as_they_may(
+    limits: Limit, phase: int, takes: list[tuple[float, float]]
+) -> None:
+    """A slot can be in any window that begins up to `good_for` after it: as if the window were longer by that."""
+    state, now, slots = Scope(), NOON + timedelta(microseconds=phase), []
+    for moment, ahead in takes:
+        now += timedelta(seconds=moment)
+        taken = take(limits, state, [1] * 60, now, ahead=ahead)
+        state, slots = taken.state, slots + [(slot, 1) for slot in taken.slots]
+    late = good_for(limits, Scope())
+    assert late is not None
+    for rate in limits.rates:
+        period = timedelta(seconds=rate.period) + late
+        most = max((sum(start <= at < start + period for at, _ in slots) for start, _ in slots), default=0)
+        assert most <= rate.count + limits.burst
+
+
 STEPS = st.sampled_from([0.0, 0.2, 0.34, 0.7, 1.0, 2.9, 3.1, 6.6, 15.0])
 
 
