@@ -3,8 +3,8 @@
 Rule 1. "Slow down" halves the pace, once for each complaint however many voices it has: what is heard while the scope
         pauses, or before anything was accepted again, is the same complaint.
 Rule 2. It pauses too: for as long as was asked, else for `first_pause`. If nothing is accepted after that it is a
-        block: the next pause outlasts a usual one (BLOCK_S), and each further one is twice as long, up to
-        `longest_pause`.
+        block: the next pause outlasts a usual one (BLOCK_S), or is twice what was asked, and each further one is twice
+        as long, up to `longest_pause` or what was asked.
 Rule 3. `raise_after` acceptances, and `raise_every`, after its last change the pace is raised by a step, a share of the
         present pace: the lower it is, the more gently it rises.
 Rule 4. It is not raised to where it complained, but to CEILING of that. Only when that has held for HOLD times
@@ -90,15 +90,15 @@ def slow_down(
     """
     if is_resting(state, now):
         return paused(state, now + timedelta(seconds=pause), reason) if pause else state
-    if pause is None:
-        pause = _pause(state.complaints, hearing)
     slower = state if state.complaints else _halved(limit, state, now, seen)
-    until = now + timedelta(seconds=pause)
+    until = now + timedelta(seconds=_pause(pause, state.complaints, hearing))
     return replace(slower, paused_until=until, reason=reason, complaints=state.complaints + 1)
 
 
-def _pause(complaints: int, hearing: Hearing) -> float:
+def _pause(asked: float | None, complaints: int, hearing: Hearing) -> float:
     """Seconds, after so many complaints before this one (Rule 2)."""
+    if asked is not None:
+        return min(asked * 2.0 ** min(complaints, 30), max(asked, hearing.longest_pause))
     if not complaints:
         return min(hearing.first_pause, hearing.longest_pause)
     block = max(2 * hearing.first_pause, BLOCK_S)

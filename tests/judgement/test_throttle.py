@@ -362,6 +362,19 @@ def test_a_block_that_goes_on_makes_longer_pauses_but_no_slower_pace() -> None:
     assert state.pace == 0.5
 
 
+@pytest.mark.parametrize(
+    ("asked", "expected"), [(600, [600, 1200, 2400, 3600, 3600]), (14_400, [14_400] * 5), (1, [1, 2, 4, 8, 16])]
+)
+def test_what_was_asked_is_doubled_too_while_nothing_is_accepted(asked: float, expected: list[float]) -> None:
+    state, now, pauses = Scope(), NOON, []
+    for _ in expected:
+        state = slow_down(Limit(), state, now, reason="busy", pause=asked)
+        assert state.paused_until is not None
+        pauses.append((state.paused_until - now).total_seconds())
+        now = state.paused_until
+    assert pauses == expected
+
+
 def test_each_complaint_after_an_acceptance_halves_again_down_to_the_floor() -> None:
     paced, state, now, paces = limit("30/m"), Scope(), NOON, []
     for _ in range(7):
