@@ -9,7 +9,7 @@ One arrow runs through the package, and the layout is the arrow:
     smtp/        the wire: a conversation without I/O, and the connection that owns the socket
     exchange.py  pure: the facts that pass between us and a relay
     outcome.py   pure: what those facts mean, and who is to blame
-    cohort.py    pure: an incident of the relay, or a run of bad addresses
+    cohort.py    pure: an incident of the relay or of a destination, or a run of bad addresses
     retry.py     pure: what becomes of the row
     rest.py      pure: how long a relay in trouble is left alone
     providers.py pure: which provider takes a domain's mail
@@ -33,6 +33,8 @@ For pacing, and asked by nobody yet:
     throttle/    pure: limits that hold, and how a destination that complains is slowed
     hours.py     pure: sending windows and quiet hours
     relays.py    the settings of further relays
+    suspicion.py pure: a session that ended early, by the relay's doing or a destination's
+    tally.py     pure: what each destination accepted of late
 
 What it promises: nothing committed is lost; a 250 is a fact; doubt is small and visible; no send without a claim; one
 bad row harms only itself; trouble of the session is never a row's fault; what a DBA sees is true.

@@ -5,14 +5,16 @@
 
 Rule 1. A 2xx to the end of data is delivery, for every recipient that was accepted at RCPT, and for nobody else.
 Rule 2. A line lost after the end of data may have left is `InDoubt`; lost anywhere earlier it is the session's fault.
-Rule 3. 421 is the session's (RFC 5321 section 3.8), whatever it answers.
+Rule 3. 421 is the session's (RFC 5321 section 3.8), whatever it answers, unless its words are known to be another's.
 Rule 4. A reply that speaks of *us* (login, relaying, our address, our sender rights, our quota, commands out of order)
         is the session's, even as 5xx and even at RCPT, where Postfix's `smtpd_delay_reject` puts it.
 Rule 5. Otherwise 4xx defers and 5xx fails: at RCPT the recipient, unless the words are about the sender; elsewhere the
         message.
 Rule 6. A full transaction is gone on with at once only if it delivered something: else that would never end.
-Rule 7. What a known reply asks for comes before its class (`poller.advice`): a provider's 550 that means "slow down" is
-        a deferral, and "try again in 300 seconds" means that.
+Rule 7. What a known reply asks for comes before its class and before Rules 3 and 4 (`poller.advice`): a provider's 550
+        that means "slow down" is a deferral, and "try again in 300 seconds" means that.
+Rule 8. What a destination asks for is the destination's, not the row's and not the relay's. Before RCPT nobody was
+        named, so there it is the relay's; a reply to a whole message for several destinations names none of them.
 
 The table of replies makes this file longer than most; it is read line by line, and each line says where it is from.
 """
@@ -22,18 +24,19 @@ from __future__ import annotations
 import enum
 import re
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, assert_never
 
 from poller.advice import SHIPPED, advise, retry_after
 from poller.exchange import Phase
 from poller.providers import Providers
 
 if TYPE_CHECKING:
-    from poller.advice import Advice
-    from poller.exchange import Exchange, Message, Reply
+    from collections.abc import Callable, Iterable, Sequence
+
+    from poller.advice import Advice, ReplyPattern
+    from poller.exchange import Exchange, Message, RelayTrouble, Reply
 
 
-PROVIDERS = Providers.of({})
 SERVICE_CLOSING = 421  # RFC 5321 section 3.8: "closing transmission channel"
 
 
@@ -43,7 +46,56 @@ class Blame(enum.StrEnum):
     SESSION = "session"
     MESSAGE = "message"
     RECIPIENT = "recipient"
+    DESTINATION = "destination"
+    """It takes less than we have for it: its pause or pace holds the row back."""
     WORKER = "worker"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rulebook:
+    """What replies mean beyond their codes, and who is behind a domain."""
+
+    table: tuple[ReplyPattern, ...] = SHIPPED
+    """The first line that matches decides."""
+    provider_of: Callable[[str], str | None] = Providers.of({}).provider_of
+    """The group that a domain belongs to; whoever knows its mail exchangers may look there too."""
+    paced: bool = False
+    """Whether what is heard is written into outbox_throttle: then no row is moved for it."""
+
+    def destination_of(self, address: str) -> str:
+        """Who takes the mail of a wire address or domain: "provider google", "domain example.com"."""
+        domain = domain_of(address)
+        provider = self.provider_of(domain)
+        return f"provider {provider}" if provider else f"domain {domain}"
+
+    def destination(self, addresses: Iterable[str]) -> str:
+        """The one destination of all of them; "" if there are several."""
+        found = {self.destination_of(address) for address in addresses}
+        return found.pop() if len(found) == 1 else ""
+
+
+DEFAULT = Rulebook()
+
+
+def domain_of(address: str) -> str:
+    """The domain of an address, as it is compared."""
+    return address.rpartition("@")[2].lower()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Heard:
+    """What a reply asks for beyond its own message.
+
+    `domain` is the recipient's, "" for the relay; `wait` seconds, None: as long as we think fit; `reason` the words
+    for a person, with the reply; `category` as in `poller.advice`.
+    """
+
+    about: Literal["relay", "destination"]
+    action: Literal["slow_down", "pause"]
+    reason: str
+    category: str
+    domain: str = ""
+    wait: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,6 +111,8 @@ class Deferred:
     """Not now. `at_once`: only this transaction was full (RFC 5321 section 4.5.3.1.10), others were delivered in it.
 
     `wait` is how many seconds the reply asks for, or such replies are known to need; 0: as long as we think fit.
+    `heard` is what it asks for beyond this message. `paced`: that is written down in outbox_throttle and holds the row
+    back there, so that the row need not be moved.
     """
 
     blame: Blame
@@ -66,6 +120,8 @@ class Deferred:
     reply: Reply | None = None
     at_once: bool = False
     wait: float = 0.0
+    heard: Heard | None = None
+    paced: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -113,7 +169,11 @@ class Verdict:
     phase: Phase
     outcomes: tuple[Outcome, ...]
     slow_down: bool = False
-    """The relay said 421: it wants fewer of us."""
+    """The relay said 421, in words of its own: it wants fewer of us."""
+    ended: bool = False
+    """A 421 or a lost line at RCPT or later, before the end of data: the relay's doing or the destination's."""
+    heard: tuple[Heard, ...] = ()
+    """What the replies ask for beyond this message, once for the relay and for each domain."""
     relay: str = ""
     """Which relay it was, as `host:port`."""
 
@@ -230,7 +290,7 @@ _GOOD = {Phase.MAIL: 2, Phase.RCPT: 2, Phase.DATA: 3, Phase.END: 2}
 _DONE_BY = {Phase.MAIL: "MAIL", Phase.RCPT: "RCPT", Phase.DATA: "DATA", Phase.END: "the end of data"}
 
 
-def judge(exchange: Exchange) -> Verdict:
+def judge(exchange: Exchange, rulebook: Rulebook = DEFAULT) -> Verdict:
     """What became of each recipient of `exchange.message`. Never raises."""
     message = exchange.message
     outcomes: tuple[Outcome, ...]
@@ -238,23 +298,75 @@ def judge(exchange: Exchange) -> Verdict:
         refusal = Failed(blame=Blame.MESSAGE, reason=f"not sent: {exchange.lacking}")
         outcomes = (refusal,) * len(message.recipients)
     else:
-        whole = _whole(exchange)
+        whole = _whole(exchange, rulebook)
         # A pipelined RCPT behind a refused MAIL is answered too (503), and means nothing.
         begun = exchange.mail is not None and exchange.mail.kind == _GOOD[Phase.MAIL]
         replies = exchange.rcpt if begun and exchange.rcpt else (None,) * len(message.recipients)
-        outcomes = tuple(_one(reply, whole, to) for reply, to in zip(replies, message.recipients, strict=True))
+        outcomes = tuple(
+            _one(reply, whole, to, rulebook) for reply, to in zip(replies, message.recipients, strict=True)
+        )
         if exchange.end_of_data_sent and exchange.end is None:
             outcomes = tuple(_unsure(outcome) for outcome in outcomes)
         if not any(isinstance(outcome, Sent) for outcome in outcomes):
             outcomes = tuple(_patient(outcome) for outcome in outcomes)  # Rule 6
-    replies_seen = (exchange.mail, *exchange.rcpt, exchange.data, exchange.end)
+    slow_down = _closed(exchange) and not any(_closed_for_another(outcome) for outcome in outcomes)
     return Verdict(
         message=message,
         phase=exchange.phase,
         outcomes=outcomes,
-        slow_down=any(reply is not None and reply.code == SERVICE_CLOSING for reply in replies_seen),
+        slow_down=slow_down,
+        ended=_ended(exchange, slow_down=slow_down),
+        heard=_heard(outcomes),
         relay=exchange.relay,
     )
+
+
+def heard_at_the_door(trouble: RelayTrouble, rulebook: Rulebook = DEFAULT) -> Heard | None:
+    """What a reply before the first message asks for: always about the relay. None: nothing that is known."""
+    if trouble.reply is None:
+        return None
+    advice = advise(trouble.reply, trouble.phase, None, rulebook.table)
+    if advice is None:
+        return None
+    return _asked(advice, "relay", "", f"the relay {advice.reason}: at {trouble.phase.value}: {trouble.reply}")
+
+
+def _closed(exchange: Exchange) -> bool:
+    replies = (exchange.mail, *exchange.rcpt, exchange.data, exchange.end)
+    return any(reply is not None and reply.code == SERVICE_CLOSING for reply in replies)
+
+
+def _closed_for_another(outcome: Outcome) -> bool:
+    """A 421 with words that are known for the destination's, or about a mailbox."""
+    return (
+        isinstance(outcome, Deferred)
+        and outcome.blame is not Blame.SESSION
+        and outcome.reply is not None
+        and outcome.reply.code == SERVICE_CLOSING
+    )
+
+
+def _ended(exchange: Exchange, *, slow_down: bool) -> bool:
+    if exchange.end_of_data_sent or exchange.mail is None or exchange.mail.kind != _GOOD[Phase.MAIL]:
+        return False
+    lost = exchange.loss is not None and exchange.loss.phase in {Phase.RCPT, Phase.DATA, Phase.CONTENT}
+    return lost or slow_down
+
+
+def _heard(outcomes: Iterable[Outcome]) -> tuple[Heard, ...]:
+    """Once for the relay and for each domain: of several wishes the one that asks for most."""
+    most: dict[str, Heard] = {}
+    for outcome in outcomes:
+        if not isinstance(outcome, Deferred) or outcome.heard is None:
+            continue
+        before = most.setdefault(outcome.heard.domain, outcome.heard)
+        if _weight(outcome.heard) > _weight(before):
+            most[outcome.heard.domain] = outcome.heard
+    return tuple(most.values())
+
+
+def _weight(heard: Heard) -> tuple[bool, float]:
+    return heard.action == "pause", heard.wait or 0.0
 
 
 def in_doubt_after_crash(reason: str) -> InDoubt:
@@ -262,12 +374,13 @@ def in_doubt_after_crash(reason: str) -> InDoubt:
     return InDoubt(blame=Blame.WORKER, reason=reason)
 
 
-def _whole(exchange: Exchange) -> Outcome:
+def _whole(exchange: Exchange, rulebook: Rulebook) -> Outcome:
     """The outcome of everything but RCPT: it holds for each recipient that was not refused there."""
     steps = ((Phase.MAIL, exchange.mail), (Phase.DATA, exchange.data), (Phase.END, exchange.end))
     for phase, reply in steps:
         if reply is not None and reply.kind != _GOOD[phase]:
-            return _refusal(phase, reply, Blame.MESSAGE, exchange.message.recipients[0])
+            said = _Refusal(phase=phase, reply=reply, recipients=exchange.message.recipients, rulebook=rulebook)
+            return _refusal(said, Blame.MESSAGE)
     if exchange.end is not None:
         return Sent(reply=exchange.end, queue_id=queue_id(exchange.end))
     if exchange.end_of_data_sent:
@@ -279,10 +392,11 @@ def _whole(exchange: Exchange) -> Outcome:
     return Deferred(blame=Blame.SESSION, reason="the relay ended the session before the message was sent")
 
 
-def _one(rcpt: Reply | None, whole: Outcome, recipient: str) -> Outcome:
+def _one(rcpt: Reply | None, whole: Outcome, recipient: str, rulebook: Rulebook) -> Outcome:
     if rcpt is None or rcpt.kind == _GOOD[Phase.RCPT]:
         return whole
-    return _refusal(Phase.RCPT, rcpt, Blame.RECIPIENT, recipient)
+    said = _Refusal(phase=Phase.RCPT, reply=rcpt, recipients=(recipient,), rulebook=rulebook)
+    return _refusal(said, Blame.RECIPIENT)
 
 
 def _unsure(outcome: Outcome) -> Outcome:
@@ -296,41 +410,103 @@ def _patient(outcome: Outcome) -> Outcome:
     return replace(outcome, at_once=False) if isinstance(outcome, Deferred) else outcome
 
 
-def _refusal(phase: Phase, reply: Reply, blame: Blame, recipient: str) -> Outcome:
-    said = f"at {_DONE_BY[phase]}: {reply}"
-    words = _ADDRESS.sub("…", reply.text)  # whoever chose an address must not choose the judgement
-    advice = advise(reply, phase, PROVIDERS.provider_of(recipient.rpartition("@")[2]), SHIPPED)
-    special = _about_us_or_the_transaction(phase, reply, said, words)
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Refusal:
+    """A reply that is not the good one, and for whom."""
+
+    phase: Phase
+    reply: Reply
+    recipients: Sequence[str]
+    rulebook: Rulebook
+
+    @property
+    def where(self) -> str:
+        return f"at {_DONE_BY[self.phase]}: {self.reply}"
+
+    @property
+    def advice(self) -> Advice | None:
+        provider = self.rulebook.provider_of(domain_of(self.recipients[0]))
+        return advise(self.reply, self.phase, provider, self.rulebook.table)
+
+    @property
+    def about_domain(self) -> str:
+        """Of the destination that is meant; "" where there are several, or where nobody was named yet (Rule 8)."""
+        alone = len(self.recipients) == 1 or self.rulebook.destination(self.recipients)
+        return domain_of(self.recipients[0]) if alone and self.phase is not Phase.MAIL else ""
+
+
+def _refusal(said: _Refusal, blame: Blame) -> Outcome:
+    words = _ADDRESS.sub("…", said.reply.text)  # whoever chose an address must not choose the judgement
+    advice = said.advice
+    if advice is not None and _comes_first(advice, said.phase):
+        return _as_advised(said, advice, blame)
+    special = _about_us_or_the_transaction(said.phase, said.reply, said.where, words)
     if special is not None:
-        return special if advice is None else replace(special, wait=advice.wait or 0.0)
+        return special if advice is None else _with_advice(special, advice, said.rulebook)
     if advice is not None:
-        return _as_advised(advice, blame, reply, said)
-    if _ABOUT_MESSAGE.fullmatch(reply.status) or _ABOUT_SENDER.search(words):
+        return _as_advised(said, advice, blame)
+    return _by_class(said, blame, words)
+
+
+def _by_class(said: _Refusal, blame: Blame, words: str) -> Outcome:
+    """Rule 5."""
+    if _ABOUT_MESSAGE.fullmatch(said.reply.status) or _ABOUT_SENDER.search(words):
         blame = Blame.MESSAGE
-    match reply.kind:
+    match said.reply.kind:
         case 4:
-            return Deferred(blame=blame, reply=reply, reason=f"deferred {said}")
+            return Deferred(blame=blame, reply=said.reply, reason=f"deferred {said.where}")
         case 5:
-            return Failed(blame=blame, reply=reply, reason=f"refused {said}")
-        case _ if phase is Phase.END:
-            nonsense = f"may have been delivered: an answer that makes no sense {said}"
+            return Failed(blame=blame, reply=said.reply, reason=f"refused {said.where}")
+        case _ if said.phase is Phase.END:
+            nonsense = f"may have been delivered: an answer that makes no sense {said.where}"
             return InDoubt(blame=Blame.MESSAGE, reason=nonsense)
         case _:
-            return Deferred(blame=Blame.SESSION, reply=reply, reason=f"an answer that makes no sense {said}")
+            nonsense = f"an answer that makes no sense {said.where}"
+            return Deferred(blame=Blame.SESSION, reply=said.reply, reason=nonsense)
 
 
-def _as_advised(advice: Advice, blame: Blame, reply: Reply, said: str) -> Outcome:
-    """Rule 7. What asks for patience gets it, whatever its class; only what is about us costs the row no attempt.
+def _comes_first(advice: Advice, phase: Phase) -> bool:
+    """Whether it is to be asked before what speaks of us (Rule 7): the words are known, and for somebody else's."""
+    return advice.listed and (advice.action == "refuse" or (advice.about != "relay" and phase is not Phase.MAIL))
 
-    Greylisting that names no time is left to `[retry]`: its usual five minutes are no promise, and ours grow to that.
-    """
-    who = "relay" if advice.about == "relay" else "destination"
-    reason = f"the {who} {advice.reason}: {said}"
+
+def _as_advised(said: _Refusal, advice: Advice, blame: Blame) -> Outcome:
+    """Rules 7 and 8. What asks for patience gets it, whatever its class."""
+    about = "relay" if advice.about == "destination" and said.phase is Phase.MAIL else advice.about
+    who = "relay" if about == "relay" else f"destination {said.about_domain}".rstrip()
+    reason = f"the {who} {advice.reason}: {said.where}"
     if advice.action == "refuse":
-        return Failed(blame=blame, reply=reply, reason=reason)
-    blame = Blame.SESSION if advice.about == "relay" else blame
-    wait = retry_after(reply) if advice.category == "greylist" else advice.wait
-    return Deferred(blame=blame, reply=reply, reason=reason, wait=wait or 0.0)
+        return Failed(blame=blame, reply=said.reply, reason=reason)
+    # Greylisting that names no time is left to `[retry]`: its usual five minutes are no promise, and ours grow to that.
+    wait = retry_after(said.reply) if advice.category == "greylist" else advice.wait
+    heard = None
+    if about == "relay":
+        blame, heard = Blame.SESSION, _asked(advice, "relay", "", reason)
+    elif about == "destination":
+        blame = Blame.DESTINATION
+        heard = _asked(advice, "destination", said.about_domain, reason) if said.about_domain else None
+    paced = said.rulebook.paced and heard is not None
+    return Deferred(blame=blame, reply=said.reply, reason=reason, wait=wait or 0.0, heard=heard, paced=paced)
+
+
+def _with_advice(special: Deferred, advice: Advice, rulebook: Rulebook) -> Deferred:
+    """What speaks of us, and its words are known as well: how long it lasts, and what the relay is to be spared."""
+    if special.at_once:
+        return special
+    heard = _asked(advice, "relay", "", special.reason) if advice.about != "recipient" else None
+    return replace(special, wait=advice.wait or 0.0, heard=heard, paced=rulebook.paced and heard is not None)
+
+
+def _asked(advice: Advice, about: Literal["relay", "destination"], domain: str, reason: str) -> Heard | None:
+    """None: what it asks for concerns this message alone."""
+    match advice.action:
+        case "slow_down" | "pause" as action:
+            wait, category = advice.wait, advice.category
+            return Heard(about=about, domain=domain, action=action, wait=wait, reason=reason, category=category)
+        case "defer" | "refuse":
+            return None
+        case _:
+            assert_never(advice.action)
 
 
 def _about_us_or_the_transaction(phase: Phase, reply: Reply, said: str, words: str) -> Deferred | None:

@@ -2,8 +2,8 @@
 
 Rule 1. Composing is pure, so whatever it raises is a property of the row: it surfaces as `Unsendable`, and nothing else
         is caught as broadly anywhere.
-Rule 2. Recipients that are settled are never asked again; those asked least often come first, as many as one
-        transaction takes.
+Rule 2. Recipients that are settled are never asked again; those asked least often come first (of those whose
+        destination only put them off, who was never answered), as many as one transaction takes.
 """
 
 from __future__ import annotations
@@ -165,7 +165,11 @@ def _wire(
     recipients: Iterable[Recipient], standing: Standing, settled: Mapping[str, Outcome], at_once: int
 ) -> dict[str, tuple[str, ...]]:
     """The wire addresses of this transaction, each with the recipients behind it (Rule 2)."""
-    tried = {a: state.attempts + state.doubts for a, state in _open(standing).items() if a not in settled}
+    tried = {
+        a: (state.attempts + state.doubts, state.reply is not None)
+        for a, state in _open(standing).items()
+        if a not in settled
+    }
     wire: dict[str, tuple[str, ...]] = {}
     for recipient in sorted((r for r in recipients if r.address in tried), key=lambda r: tried[r.address]):
         if recipient.wire not in wire and len(wire) >= at_once:

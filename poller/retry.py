@@ -10,6 +10,9 @@ Rule 3. Trouble of the session costs no attempt. It delays the row only when it 
 Rule 4. Giving up is by the recipient's own attempts, or by the age since the first attempt; a retry that would lie
         beyond `expires_at` is not scheduled.
 Rule 5. What may have been delivered is never called expired: it is held.
+Rule 6. A destination that takes less than we have costs no attempt either; only time gives such a row up. Where its
+        pause is written in outbox_throttle (`paced`) the row's `due_at` stays; but a row for several domains waits by
+        itself, since the database knows it by one of them only, and who was never asked goes first, at once.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, ClassVar, Literal, assert_never
 
-from poller.outcome import SERVICE_CLOSING, Blame, Deferred, Expired, Failed, InDoubt, Sent, Suppressed
+from poller.outcome import SERVICE_CLOSING, Blame, Deferred, Expired, Failed, InDoubt, Sent, Suppressed, domain_of
 from poller.units import SETTINGS, Count, CountOrZero, Factor, Seconds, Share, format_duration
 
 if TYPE_CHECKING:
@@ -182,7 +185,10 @@ def _weighed(
     relay: str | None,
 ) -> Step:
     before = {state.address: state for state in standing.recipients}
-    outcomes = {a: o for a, o in outcomes.items() if a in before and before[a].status == "queued"}
+    alone = _one_domain(standing)
+    outcomes = {
+        a: o if alone else _unpaced(o) for a, o in outcomes.items() if a in before and before[a].status == "queued"
+    }
     due_at = _due_at(standing, outcomes, now=now, chance=chance, settings=settings)
     after = before | {
         address: _recipient_after(
@@ -202,7 +208,7 @@ def _weighed(
         at=now,
         attempts=int(any(_charges(outcome) for outcome in outcomes.values())),
         doubts=int(any(isinstance(outcome, InDoubt) for outcome in outcomes.values())),
-        setbacks=int(any(_blames_session(outcome) for outcome in outcomes.values())),
+        setbacks=int(any(_sets_back(outcome) for outcome in outcomes.values())),
         due_at=_within(standing.expires_at, due_at) if status == "queued" else None,
         reply=telling.reply if telling else None,
         queue_id=next((s.queue_id for s in touched if s.queue_id), None),
@@ -275,6 +281,23 @@ def _blames_session(outcome: Outcome) -> bool:
     return isinstance(outcome, Deferred) and outcome.blame is Blame.SESSION
 
 
+def _blames_destination(outcome: Outcome) -> bool:
+    return isinstance(outcome, Deferred) and outcome.blame is Blame.DESTINATION
+
+
+def _sets_back(outcome: Outcome) -> bool:
+    return _blames_session(outcome) or _blames_destination(outcome)
+
+
+def _one_domain(standing: Standing) -> bool:
+    return len(standing.recipients) == 1 or len({domain_of(state.address) for state in standing.recipients}) == 1
+
+
+def _unpaced(outcome: Outcome) -> Outcome:
+    """The pause of a relay holds every row back, that of one of several destinations does not (Rule 6)."""
+    return replace(outcome, paced=False) if isinstance(outcome, Deferred) and _blames_destination(outcome) else outcome
+
+
 def _charges(outcome: Outcome) -> bool:
     match outcome:
         case Sent():
@@ -295,15 +318,24 @@ def _due_at(
     """When the row is next due: the earliest that any of its open recipients asks for. None: as it was."""
     if any(isinstance(outcome, Deferred) and outcome.at_once for outcome in outcomes.values()):
         return None
-    troubled = any(_blames_session(outcome) for outcome in outcomes.values())
-    others = [s.attempts + s.doubts for s in standing.recipients if s.status == "queued" and s.address not in outcomes]
-    if others and not troubled and min(others) < _rounds(standing, outcomes):
-        return None  # the next transaction is theirs
+    waiting = [state for state in standing.recipients if state.status == "queued" and state.address not in outcomes]
+    others = [state.attempts + state.doubts for state in waiting]
+    if others and _next_is_theirs(standing, outcomes, waiting):
+        return None
     states = (state for state in standing.recipients if state.address in outcomes)
     waits = [_wait(standing, state, outcomes[state.address], chance, settings) for state in states]
     # No wish of the session's must not hurry recipients that were told to wait.
     asked = [wait for wait in waits if wait > 0] or [settings.delay(tries, chance) for tries in others if tries]
     return now + timedelta(seconds=min(asked)) if asked and min(asked) > 0 else None
+
+
+def _next_is_theirs(standing: Standing, outcomes: Mapping[str, Outcome], waiting: Iterable[RecipientState]) -> bool:
+    """Whether the row goes on at once with those who were not asked now."""
+    if any(_blames_session(outcome) for outcome in outcomes.values()):
+        return False
+    if any(_blames_destination(outcome) for outcome in outcomes.values()):
+        return any(not state.attempts + state.doubts and state.reply is None for state in waiting)
+    return min(state.attempts + state.doubts for state in waiting) < _rounds(standing, outcomes)
 
 
 def _rounds(standing: Standing, outcomes: Mapping[str, Outcome]) -> int:
@@ -323,6 +355,10 @@ def _within(expires_at: datetime | None, due_at: datetime | None) -> datetime | 
 def _wait(standing: Standing, state: RecipientState, outcome: Outcome, chance: float, settings: RetrySettings) -> float:
     """Seconds that an open recipient asks for; 0 is no wish."""
     match outcome:
+        case Deferred(paced=True):
+            return 0.0
+        case Deferred(blame=Blame.DESTINATION):
+            return max(settings.delay(standing.setbacks + 1, chance), outcome.wait)
         case Deferred(blame=Blame.SESSION):
             # A line that broke may go at once; a relay that answered, or that broke here before, is given time.
             tries = standing.setbacks + _said_no(outcome)
@@ -363,8 +399,8 @@ def _recipient_after(
         case InDoubt(reason=reason):
             return _doubted(replace(tried, doubts=state.doubts + 1, error=reason), standing, due_at, settings)
         case Deferred(reason=reason):
-            charged = replace(tried, error=reason)
-            return _given_up(charged, standing, due_at, now, settings) if _charges(outcome) else charged
+            put_off = replace(tried, error=reason)
+            return _given_up(put_off, outcome, standing=standing, due_at=due_at, now=now, settings=settings)
         case _:
             assert_never(outcome)
 
@@ -382,14 +418,24 @@ def _doubted(
 
 
 def _given_up(
-    state: RecipientState, standing: Standing, due_at: datetime | None, now: datetime, settings: RetrySettings
+    state: RecipientState,
+    outcome: Deferred,
+    *,
+    standing: Standing,
+    due_at: datetime | None,
+    now: datetime,
+    settings: RetrySettings,
 ) -> RecipientState:
-    most = standing.max_attempts or settings.max_attempts
-    if state.attempts >= most:
+    """The recipient after one more deferral: given up (Rules 4 and 6), expired, or as it was."""
+    charged, waited = _charges(outcome), _blames_destination(outcome)
+    if not charged and not waited:
+        return state
+    if charged and state.attempts >= (standing.max_attempts or settings.max_attempts):
         return replace(state, status="failed", error=f"given up after {state.attempts} attempts: {state.error}")
     age = (now - standing.first_attempt_at).total_seconds()
     if age >= settings.give_up_after:
-        return replace(state, status="failed", error=f"given up after {format_duration(age)}: {state.error}")
+        on_whom = f" of waiting for {domain_of(state.address)}" if waited else ""
+        return replace(state, status="failed", error=f"given up after {format_duration(age)}{on_whom}: {state.error}")
     if standing.expires_at is not None and (due_at or now) >= standing.expires_at:
         return _expired(state, f"expires before the next attempt: {state.error}")
     return state

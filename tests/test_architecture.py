@@ -31,8 +31,9 @@ ONLY_IN = {
 
 UNITS = {"poller.units"}
 PACING = {"poller." + name for name in ("throttle", "advice", "hours", "providers")}
-PURE = PACING | {"poller." + name for name in ("exchange", "outcome", "retry", "cohort", "rest", "units", "settings")}
-JUDGES = PACING | {"poller." + name for name in ("outcome", "retry", "cohort", "rest", "exchange", "units")}
+WEIGHING = {"poller." + name for name in ("outcome", "retry", "cohort", "suspicion", "tally", "rest")}
+PURE = PACING | WEIGHING | {"poller." + name for name in ("exchange", "units", "settings")}
+JUDGES = PACING | WEIGHING | {"poller." + name for name in ("exchange", "units")}
 ROOMS = {"poller.outbox", "poller.message", "poller.smtp", "poller.journal"}
 LOG = {"poller.log"}
 BOOKS = {"poller." + name for name in ("ahead", "ledger")}

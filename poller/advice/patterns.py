@@ -105,6 +105,8 @@ class Advice:
     reason: str
     wait: float | None = None
     source: str = ""
+    listed: bool = True
+    """A line of the table knows the reply; it does not merely name a time."""
 
 
 def advise(reply: Reply, phase: Phase, provider: str | None, table: Iterable[ReplyPattern]) -> Advice | None:
@@ -126,7 +128,7 @@ def advise(reply: Reply, phase: Phase, provider: str | None, table: Iterable[Rep
     if asked is None:
         return None
     reason = f"asks to be tried again in {format_duration(asked)}"
-    return Advice(action="defer", about="recipient", category="other", reason=reason, wait=asked)
+    return Advice(action="defer", about="recipient", category="other", reason=reason, wait=asked, listed=False)
 
 
 @lru_cache(maxsize=1024)

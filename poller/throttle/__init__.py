@@ -7,7 +7,7 @@ row.py     its state as it stands in the database, where people read and change 
 
 from __future__ import annotations
 
-from poller.throttle.heard import accepted, paused, slow_down
+from poller.throttle.heard import Hearing, accepted, paused, slow_down
 from poller.throttle.limits import (
     Limit,
     Scope,
@@ -24,6 +24,7 @@ from poller.throttle.limits import (
 from poller.throttle.row import as_row, repaired
 
 __all__ = [
+    "Hearing",
     "Limit",
     "Scope",
     "Slot",

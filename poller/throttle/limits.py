@@ -5,10 +5,11 @@ a domain, a provider): a few numbers that go into a database row. Whoever wants 
 writes the new state, and sends each message at its slot. `poller.throttle.row` reads and writes rows.
 
 Rule 1. The shortest rate is the pace: its slots are spaced evenly, `burst` of them may be used at once, and a slot not
-        used in its time is lost (GCRA; ITU-T I.371). A slot is good for one spacing: later than `good_for` it is not
-        to be used, but another one taken.
+        used in its time is lost (GCRA; ITU-T I.371). A slot is good for one spacing and SLACK: later than `good_for` it
+        is not to be used, but another one taken. The slots of a period are spread over SLACK more than it, so that
+        lateness within that breaks nothing.
 Rule 2. Longer rates are quotas: they may be used as fast as the pace allows. What was sent is counted by twentieths of
-        the period and leaves the count a whole period later.
+        the period and leaves the count a whole period after the slot could be used last.
 Rule 3. So no window of a period, wherever it begins, holds more than count plus burst.
 Rule 4. A period is a plain duration: a day is 86,400 seconds that end now. No midnight, no end of a month and no
         change of the clocks gives anything anew.
@@ -41,6 +42,9 @@ HEAVIEST = 1000
 AHEAD = timedelta(hours=1)
 """No slot is taken further ahead, so that a clock that stepped, or a hand, stops nothing for long."""
 LONGEST_DEBT = timedelta(days=366)
+SLACK = timedelta(milliseconds=50)
+"""A slot of 100/s would be gone in 10 ms, and no thread wakes as exactly as that. It costs a twentieth of a rate per
+second, and next to nothing of one per minute."""
 
 _PARTS = 20  # of a quota's period: a finer count makes a longer row, a coarser one wastes more of the quota
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -112,6 +116,10 @@ class Scope:
     """Why it is paused or slow, in words."""
     pace: float = 1.0
     """The share of the pace that complaints have left, above 0 and at most 1."""
+    too_fast: float = 1.0
+    """The share at which it complained last."""
+    hits: int = 0
+    """How often it has complained at the highest pace that it was allowed."""
     pace_of: Rate | None = None
     """The rate at which it complained, if `pace` is a share of that and not of the limit's own."""
     pace_since: datetime | None = None
@@ -156,7 +164,9 @@ def next_at(limit: Limit, state: Scope, now: datetime, weight: int = 1) -> Slot:
     if state.gap_until is not None and limit.gap:
         slots.append(Slot(at=state.gap_until, why=f"a gap of {format_duration(limit.gap)}"))
     slots += [
-        _quota_slot(quota, state.used[quota.span], now, weight) for quota in limit.quotas if quota.span in state.used
+        _quota_slot(quota, state.used[quota.span], now, weight, _late(limit, state, quota))
+        for quota in limit.quotas
+        if quota.span in state.used
     ]
     return max(slots, key=lambda slot: slot.at)
 
@@ -197,7 +207,8 @@ def is_resting(state: Scope, now: datetime) -> bool:
 
 def good_for(limit: Limit, state: Scope) -> timedelta | None:
     """How long after its beginning a slot may still be used; None: for ever."""
-    return _spacing(limit, state)
+    spacing = _spacing(limit, state)
+    return spacing + SLACK if spacing else None
 
 
 def given_back(limit: Limit, state: Scope, taken: Taken, unused: int) -> Scope:
@@ -225,7 +236,10 @@ def _with(limit: Limit, state: Scope, at: datetime, weight: int) -> Scope:
         gap_until=at + timedelta(seconds=limit.gap) if limit.gap else state.gap_until,
         used={
             **state.used,
-            **{quota.span: _added(quota, state.used.get(quota.span), at, weight) for quota in limit.quotas},
+            **{
+                quota.span: _added(quota, state.used.get(quota.span), at, weight, _late(limit, state, quota))
+                for quota in limit.quotas
+            },
         },
     )
 
@@ -245,7 +259,8 @@ def _spacing(limit: Limit, state: Scope) -> timedelta | None:
     rate = rate_of(limit, state)
     if rate is None:
         return None
-    exact = -(-rate.period * 1_000_000 // rate.count)  # rounded up: never faster than the rate
+    period = rate.period * 1_000_000 + SLACK // timedelta(microseconds=1)
+    exact = -(-period // rate.count)  # rounded up: never faster than the rate
     return timedelta(microseconds=exact if state.pace >= 1 else round(exact / state.pace))
 
 
@@ -283,9 +298,14 @@ def _number(quota: Rate, at: datetime) -> int:
     return (at - _EPOCH) // part_of(quota)
 
 
-def _quota_slot(quota: Rate, used: Used, now: datetime, weight: int) -> Slot:
+def _late(limit: Limit, state: Scope, quota: Rate) -> timedelta:
+    """How late a slot may have been used; of a pace that is slower than the quota hardly two are in a period."""
+    return min(good_for(limit, state) or timedelta(), timedelta(seconds=quota.period))
+
+
+def _quota_slot(quota: Rate, used: Used, now: datetime, weight: int, late: timedelta) -> Slot:
     """When so much of what went has left the count that this fits in."""
-    number, first = _number(quota, now), _number(quota, used.since)
+    number, first = _number(quota, now - late), _number(quota, used.since)
     counted = [(first + place, count) for place, count in enumerate(used.counts) if first + place >= number - _PARTS]
     excess = sum(count for _, count in counted) + min(weight, quota.count) - quota.count
     free_from = number
@@ -296,14 +316,14 @@ def _quota_slot(quota: Rate, used: Used, now: datetime, weight: int) -> Slot:
         free_from = place + _PARTS + 1
     if free_from == number:
         return Slot(at=now)
-    return Slot(at=_EPOCH + free_from * part_of(quota), why=f"{quota} is used up")
+    return Slot(at=_EPOCH + free_from * part_of(quota) + late, why=f"{quota} is used up")
 
 
-def _added(quota: Rate, used: Used | None, at: datetime, weight: int) -> Used:
+def _added(quota: Rate, used: Used | None, at: datetime, weight: int, late: timedelta) -> Used:
     number = _number(quota, at)
     first = _number(quota, used.since) if used else number
     counts = list(used.counts) if used else []
-    start = max(first, number - _PARTS)
+    start = max(first, _number(quota, at - late) - _PARTS)
     counts = counts[start - first :]
     counts += [0] * (number - start + 1 - len(counts))
     counts[-1] += weight

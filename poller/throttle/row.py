@@ -7,7 +7,7 @@ All the rest is `slots`, a short JSON text; NULL there forgets what was taken:
 
 `next` is when the pace has made up for what was taken, `gap` when the gap ends, a span ("h", "d", "15m") what was used
 of that quota, by twentieths of its period. For a scope that was told to slow down: `of`, `since`, `accepted`,
-`complaints`.
+`complaints`, `too_fast`, `hits`.
 
 Rule 1. What was written is read back as it was.
 Rule 2. Nonsense is repaired, in favour of the limit where that can be told, and said in words; nothing is raised.
@@ -52,6 +52,8 @@ def as_row(state: Scope) -> dict[str, Any]:
         "since": _text(state.pace_since),
         "accepted": state.accepted,
         "complaints": state.complaints,
+        "too_fast": state.too_fast if state.too_fast < 1 else None,
+        "hits": state.hits,
         **{span: {"since": _text(used.since), "used": used.counts} for span, used in state.used.items()},
     }
     kept = {name: value for name, value in slots.items() if value}
@@ -72,6 +74,8 @@ def repaired(limit: Limit, row: Mapping[str, Any], now: datetime) -> tuple[Scope
     slow = pace < 1
     known = Scope(
         pace=pace,
+        too_fast=_too_fast(slots.get("too_fast"), pace, faults) if slow else 1.0,
+        hits=_count(slots.get("hits"), "hits", faults),
         pace_of=pace_of if slow else None,
         pace_since=_not_after(now, _time(slots.get("since"), "since", faults), "since", faults) if slow else None,
         accepted=_count(slots.get("accepted"), "accepted", faults) if slow else 0,
@@ -177,6 +181,16 @@ def _pace(value: Any, least: float, faults: list[str]) -> float:
         faults.append(f"pace is below the least, {least:.2g}: raised to it")
         return least
     return pace
+
+
+def _too_fast(value: Any, pace: float, faults: list[str]) -> float:
+    """Never below the pace: what goes well is not too fast."""
+    if value is None:
+        return 1.0
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= 1:
+        return max(float(value), pace)
+    faults.append("too_fast is not above 0 and at most 1: set to 1")
+    return 1.0
 
 
 def _used(quota: Rate, value: Any, now: datetime, faults: list[str]) -> Used | None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from poller.cohort import Belief, Cohort
+from poller.cohort import MOST_RUNS, Belief, Cohort
 from poller.exchange import Message, Phase, Reply
 from poller.outcome import Blame, Deferred, Failed, InDoubt, Outcome, Sent, Verdict
 
@@ -115,12 +115,11 @@ def test_a_row_whose_patience_is_at_an_end_is_believed_and_the_others_stay_withh
     assert judges.withheld == [1]
 
 
-def test_release_gives_up_everything_and_forgets_the_signature() -> None:
+def test_release_gives_up_everything_once() -> None:
     judges = cohort()
     weigh_all(judges, verdict(refused()), verdict(refused()))
     assert judges.release() == Belief(settle=(1, 2))
     assert judges.release() == NOTHING
-    assert judges.signature == ""
 
 
 @pytest.mark.parametrize("after", [verdict(SENT), verdict(DEFERRED), verdict(refused("too large"))])
@@ -163,3 +162,143 @@ def test_every_row_comes_back_once_and_few_are_withheld(verdicts: list[tuple[Ver
     rest = judges.release()
     returned += rest.settle + rest.excuse
     assert sorted(returned) == list(range(len(verdicts)))
+
+
+# ---- by destination
+
+
+Event = tuple[str, Verdict] | tuple[str, Verdict, float]
+
+
+def weigh_each(judges: Cohort[int], *events: Event) -> list[Belief[int]]:
+    """Each event is a destination and a verdict, perhaps with the time; items are numbered from 1."""
+    return [
+        judges.weigh(number, one, age=0.0, destination=destination, now=when[0] if when else 0.0)
+        for number, (destination, one, *when) in enumerate(events, 1)
+    ]
+
+
+SAME = verdict(refused())
+TAKEN_ONE = verdict(SENT)
+
+
+def test_identical_refusals_of_one_destination_are_its_incident_though_others_accept_meanwhile() -> None:
+    events = [("a", SAME), ("b", TAKEN_ONE), ("a", SAME), ("b", TAKEN_ONE), ("a", SAME)]
+    *_, last = weigh_each(cohort(), *events)
+    assert last == Belief(give_back=(1, 3, 5), destination="a")
+
+
+def test_an_acceptance_at_another_destination_makes_no_refusal_believed() -> None:
+    judges = cohort()
+    assert weigh_each(judges, ("a", SAME), ("b", TAKEN_ONE)) == [NOTHING, Belief(settle=(2,))]
+    assert judges.withheld == [1]
+
+
+@pytest.mark.parametrize("after", [TAKEN_ONE, verdict(DEFERRED)])
+def test_a_destination_that_makes_a_difference_is_believed(after: Verdict) -> None:
+    assert weigh_each(cohort(), ("a", SAME), ("b", SAME), ("a", after))[-1] == Belief(settle=(1, 3))
+
+
+def test_a_destination_that_asks_for_less_in_between_shows_nothing() -> None:
+    less = verdict(Deferred(blame=Blame.DESTINATION, reason="slow down", reply=Reply(code=451)))
+    *_, last = weigh_each(cohort(), ("a", SAME), ("a", less), ("a", SAME), ("a", SAME))
+    assert last == Belief(give_back=(1, 3, 4), destination="a")
+
+
+def test_identical_refusals_over_several_destinations_in_a_row_are_the_relays_incident() -> None:
+    *_, last = weigh_each(cohort(), ("a", SAME), ("b", SAME), ("c", SAME))
+    assert last == Belief(give_back=(1, 2, 3))
+
+
+def test_an_acceptance_by_anyone_in_between_acquits_the_relay() -> None:
+    judges = cohort()
+    beliefs = weigh_each(judges, ("a", SAME), ("b", SAME), ("d", TAKEN_ONE), ("c", SAME))
+    assert beliefs[-1] == NOTHING
+    assert judges.withheld == [1, 2, 4]
+
+
+def test_a_second_destination_with_the_same_incident_and_nothing_accepted_between_makes_it_the_relays() -> None:
+    beliefs = weigh_each(cohort(), *[("a", SAME)] * 3, *[("b", SAME)] * 3)
+    assert [belief.destination for belief in beliefs if belief.give_back] == ["a", ""]
+    parted = weigh_each(cohort(), *[("a", SAME)] * 3, ("c", TAKEN_ONE), *[("b", SAME)] * 3)
+    assert [belief.destination for belief in parted if belief.give_back] == ["a", "b"]
+
+
+def test_refusals_for_several_destinations_at_once_are_nobodys_but_the_relays() -> None:
+    *_, last = weigh_each(cohort(2), ("", SAME), ("", SAME))
+    assert last == Belief(give_back=(1, 2))
+
+
+def test_a_destination_that_had_an_incident_is_not_believed_for_a_while_whatever_it_accepts() -> None:
+    judges = cohort()
+    weigh_each(judges, *[("a", SAME)] * 3, ("a", TAKEN_ONE))
+    beliefs = [
+        judges.weigh(number, one, age=0.0, destination="a", now=3599.0)
+        for number, one in ((11, SAME), (12, TAKEN_ONE), (13, SAME))
+    ]
+    assert beliefs == [NOTHING, Belief(settle=(12,), excuse=(11,)), NOTHING]
+    assert judges.release() == Belief(excuse=(13,))
+
+
+@pytest.mark.parametrize(
+    ("destination", "one", "now"), [("a", SAME, 3600.0), ("b", SAME, 0.0), ("a", verdict(refused("other")), 0.0)]
+)
+def test_after_that_or_elsewhere_or_in_other_words_it_is(destination: str, one: Verdict, now: float) -> None:
+    judges = cohort()
+    weigh_each(judges, *[("a", SAME)] * 3, ("a", TAKEN_ONE))
+    judges.weigh(11, one, age=0.0, destination=destination, now=now)
+    assert judges.release() == Belief(settle=(11,))
+
+
+def test_another_incident_of_it_is_news_again() -> None:
+    *_, last = weigh_each(cohort(), *[("a", SAME)] * 3, ("a", TAKEN_ONE), *[("a", SAME)] * 3)
+    assert last == Belief(give_back=(5, 6, 7), destination="a")
+
+
+def test_beyond_so_many_withheld_rows_the_oldest_destination_is_believed() -> None:
+    judges = cohort(3)
+    events: list[Event] = [
+        event for number in range(31) for event in ((f"d{number}", SAME), (f"other{number}", TAKEN_ONE))
+    ]
+    *_, last, _ = weigh_each(judges, *events)
+    assert last == Belief(settle=(1,))
+    assert len(judges.withheld) == 30
+
+
+def test_a_tail_of_a_list_that_is_lied_about_fails_nobody() -> None:
+    """A provider that has too much says "user unknown" to each but every third, after an incident."""
+    judges = cohort()
+    beliefs = weigh_each(judges, *[("a", SAME)] * 3, *[("a", TAKEN_ONE), ("a", SAME), ("a", SAME)] * 20)
+    accepted = {number for number in range(4, 64) if (number - 4) % 3 == 0}
+    assert {item for belief in beliefs for item in belief.settle} == accepted
+    assert judges.release().settle == ()
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["", "a", "b", "c", "d"]),
+            VERDICTS,
+            st.sampled_from([0.0, 0.0, 0.0, 4000.0]),
+            st.sampled_from([0.0, 1.0, 2000.0]),
+        ),
+        max_size=80,
+    ),
+    st.integers(1, 4),
+)
+def test_with_destinations_too_every_row_comes_back_once_and_few_are_withheld(
+    events: list[tuple[str, Verdict, float, float]], limit: int
+) -> None:
+    judges, now = cohort(limit), 0.0
+    returned: list[int] = []
+    for number, (destination, one, age, step) in enumerate(events):
+        now += step
+        belief = judges.weigh(number, one, age=age, destination=destination, now=now)
+        returned += belief.settle + belief.give_back + belief.excuse
+        assert len(judges.withheld) <= limit * MOST_RUNS
+        assert not belief.destination or len(belief.give_back) == limit
+        if age < 3600 and one.outcomes == (refused(),):
+            assert number not in belief.settle
+    rest = judges.release()
+    returned += rest.settle + rest.excuse
+    assert sorted(returned) == list(range(len(events)))

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from poller.exchange import Exchange, Loss, Message, Phase, Reply
+from poller.advice import ReplyPattern
+from poller.exchange import Exchange, Loss, Message, Phase, RelayTrouble, Reply
 from poller.outcome import (
+    DEFAULT,
     Blame,
     Deferred,
     Expired,
     Failed,
     InDoubt,
     Outcome,
+    Rulebook,
     Sent,
     Suppressed,
     Verdict,
+    heard_at_the_door,
     in_doubt_after_crash,
     judge,
     queue_id,
@@ -209,9 +215,22 @@ LINES = [
     (Phase.MAIL, "503 5.5.1 Error: nested MAIL command", "deferred session"),
     (Phase.DATA, "503 5.5.0 <DATA>: Data command rejected: Improper use of pipelining", "deferred session"),
     (Phase.MAIL, "502 5.5.2 Error: command not recognized", "deferred session"),
-    # 421, whatever it answers
+    # 421, whatever it answers, unless it is known for another's
     (Phase.MAIL, "421 4.7.0 Too many errors", "deferred session"),
-    (Phase.END, "421 4.7.28 Our system has detected an unusual rate of mail", "deferred session"),
+    (Phase.MAIL, "421 4.7.28 Our system has detected an unusual rate of mail", "deferred session"),
+    (Phase.RCPT, "421 4.7.28 Our system has detected an unusual rate of mail", "deferred destination"),
+    (Phase.END, "421 4.7.28 Our system has detected an unusual rate of mail", "deferred destination"),
+    (Phase.RCPT, "421 4.7.1 Messages to r1@example.com deferred due to excessive volume", "deferred recipient"),
+    (Phase.RCPT, "421 4.4.2 Error: try again in 5 minutes", "deferred session"),
+    # The destination, though the words speak of us: somebody passes them on
+    (
+        Phase.RCPT,
+        "550 5.7.1 Unfortunately, messages from [192.0.2.1] weren't sent. Part of their network is on our block list",
+        "deferred destination",
+    ),
+    (Phase.END, "451 4.7.500 Server busy. Please try again later from [192.0.2.1]", "deferred destination"),
+    (Phase.RCPT, "553 5.7.1 [BL21] Connections will not be accepted from 192.0.2.1", "deferred destination"),
+    (Phase.RCPT, "450 4.7.1 <c.example[192.0.2.1]>: Client host rejected: Greylisted", "deferred recipient"),
     # This recipient
     (Phase.RCPT, "550 5.1.1 <r1@example.com>: Recipient address rejected: User unknown", "failed recipient"),
     (Phase.RCPT, "550 5.4.1 Recipient address rejected: Access denied. AS(201806281)", "failed recipient"),
@@ -519,3 +538,181 @@ def test_a_plain_refusal_is_not_taken_for_a_wish() -> None:
     said = Reply(code=550, status="5.1.1", text="user unknown")
     (outcome,) = judge(Exchange(message=message(), phase=Phase.DATA, mail=OK, rcpt=(said,))).outcomes
     assert isinstance(outcome, Failed)
+
+
+# ---- what replies ask for beyond their message (Rule 8)
+
+TOO_FAST = said("451 4.7.0 Rate limit exceeded")
+GOOGLES = said("421 4.7.28 Our system has detected an unusual rate of mail")
+PACED = Rulebook(paced=True)
+
+
+def to(*addresses: str) -> Message:
+    return replace(message(), recipients=addresses)
+
+
+def at_rcpt(carried: Message, *replies: Reply) -> Exchange:
+    taken = any(reply.kind == 2 for reply in replies)
+    return Exchange(
+        message=carried,
+        phase=Phase.END if taken else Phase.DATA,
+        mail=OK,
+        rcpt=replies,
+        data=GO_ON if taken else NOBODY,
+        end=TAKEN if taken else None,
+        end_of_data_sent=taken,
+    )
+
+
+def at_end(carried: Message, reply: Reply) -> Exchange:
+    everyone = (OK,) * len(carried.recipients)
+    return Exchange(
+        message=carried, phase=Phase.END, mail=OK, rcpt=everyone, data=GO_ON, end=reply, end_of_data_sent=True
+    )
+
+
+def wishes(exchange: Exchange, rulebook: Rulebook = DEFAULT) -> list[tuple[str, str, str, float | None, str]]:
+    return [(h.about, h.domain, h.action, h.wait, h.category) for h in judge(exchange, rulebook).heard]
+
+
+def test_a_destination_that_asks_for_less_is_heard_once_and_blamed() -> None:
+    exchange = at_rcpt(to("a@Example.com", "b@example.com"), TOO_FAST, TOO_FAST)
+    assert wishes(exchange) == [("destination", "example.com", "slow_down", None, "rate")]
+    assert shorts(exchange) == ["deferred destination"] * 2
+    assert judge(exchange).outcomes[0].reason == (
+        "the destination example.com limits our rate: at RCPT: 451 4.7.0 Rate limit exceeded"
+    )
+
+
+def test_each_destination_is_heard_for_itself_beside_acceptances() -> None:
+    pause = said("553 5.7.1 [BL21] Connections will not be accepted from 192.0.2.1")
+    exchange = at_rcpt(to("a@one.example", "b@two.example", "c@three.example"), TOO_FAST, OK, pause)
+    assert shorts(exchange) == ["deferred destination", "sent", "deferred destination"]
+    assert wishes(exchange) == [
+        ("destination", "one.example", "slow_down", None, "rate"),
+        ("destination", "three.example", "pause", 14_400, "block"),
+    ]
+
+
+def test_of_several_wishes_of_a_destination_the_one_that_asks_for_most_is_heard() -> None:
+    longer = said("451 4.7.0 Rate limit exceeded, try again in 2 hours")
+    exchange = at_rcpt(to("a@x.example", "b@x.example", "c@x.example"), TOO_FAST, longer, TOO_FAST)
+    assert wishes(exchange) == [("destination", "x.example", "slow_down", 7200, "rate")]
+
+
+def test_a_reply_to_a_message_for_one_provider_is_about_it_and_one_for_several_destinations_names_none() -> None:
+    one = at_end(to("a@gmail.com", "b@googlemail.com"), TOO_FAST)
+    several = at_end(to("a@gmail.com", "b@example.com"), TOO_FAST)
+    assert wishes(one) == [("destination", "gmail.com", "slow_down", None, "rate")]
+    assert wishes(several) == []
+    assert shorts(several) == ["deferred destination"] * 2
+    assert not any(isinstance(o, Deferred) and o.paced for o in judge(several, PACED).outcomes)
+
+
+def test_before_a_recipient_was_named_it_is_the_relay_that_asks() -> None:
+    exchange = answered(Phase.MAIL, TOO_FAST)
+    assert wishes(exchange) == [("relay", "", "slow_down", None, "rate")]
+    assert shorts(exchange) == ["deferred session"]
+
+
+@pytest.mark.parametrize(
+    ("line", "heard"),
+    [
+        ("454 Throttling failure: Maximum sending rate exceeded.", ("relay", "", "slow_down", 10, "rate")),
+        ("550 5.4.5 Daily user sending limit exceeded", ("relay", "", "pause", 3600, "quota")),
+        ("450 4.7.1 Error: too much mail from 192.0.2.1", ("relay", "", "slow_down", 60, "rate")),
+        ("421 4.7.0 mx.example.com Error: too many errors", ("relay", "", "slow_down", 300, "capacity")),
+    ],
+)
+def test_a_relay_that_asks_for_less_of_us_is_heard(line: str, heard: tuple[str, str, str, float, str]) -> None:
+    assert wishes(answered(Phase.RCPT, said(line))) == [heard]
+    assert shorts(answered(Phase.RCPT, said(line))) == ["deferred session"]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "250 2.1.5 Ok",
+        "550 5.1.1 user unknown",
+        "450 4.2.0 Greylisted, try again in 300 seconds",
+        "421 4.7.1 Messages to r1@example.com deferred due to excessive volume",
+        "451 4.4.2 Please try again in 5 minutes",
+        "421 4.4.2 Error: timeout exceeded",
+        "554 5.7.1 Relay access denied",
+        "452 4.5.3 Error: too many recipients",
+    ],
+)
+def test_what_concerns_the_recipient_alone_or_is_not_known_asks_for_nothing(line: str) -> None:
+    assert wishes(answered(Phase.RCPT, said(line))) == []
+
+
+def test_a_421_that_is_known_for_the_destinations_does_not_slow_the_relay() -> None:
+    verdict = judge(answered(Phase.RCPT, GOOGLES))
+    assert (verdict.slow_down, verdict.ended, verdict.blames_session) == (False, False, False)
+    assert judge(answered(Phase.MAIL, GOOGLES)).slow_down
+
+
+def test_what_is_heard_holds_a_row_back_elsewhere_only_where_somebody_writes_it_down() -> None:
+    (here,) = judge(answered(Phase.RCPT, GOOGLES)).outcomes
+    (elsewhere,) = judge(answered(Phase.RCPT, GOOGLES), PACED).outcomes
+    assert isinstance(here, Deferred)
+    assert (here.wait, here.paced) == (600, False)
+    assert elsewhere == replace(here, paced=True)
+
+
+def test_an_operators_line_defers_for_its_destination_without_asking_for_more() -> None:
+    line = ReplyPattern(action="defer", about="destination", text="busy", wait=90.0)
+    exchange = answered(Phase.RCPT, said("451 busy"))
+    (outcome,) = judge(exchange, Rulebook(table=(line,), paced=True)).outcomes
+    assert wishes(exchange, Rulebook(table=(line,), paced=True)) == []
+    assert isinstance(outcome, Deferred)
+    assert (outcome.blame, outcome.wait, outcome.paced) == (Blame.DESTINATION, 90, False)
+
+
+@pytest.mark.parametrize("phase", [Phase.MAIL, Phase.RCPT, Phase.END])
+def test_an_operators_refusal_comes_before_everything(phase: Phase) -> None:
+    line = ReplyPattern(action="refuse", about="relay", text="client host rejected")
+    exchange = answered(phase, said("450 4.7.1 Client host rejected: no"))
+    assert [type(outcome) for outcome in judge(exchange, Rulebook(table=(line,))).outcomes] == [Failed]
+
+
+def test_a_line_for_a_provider_counts_for_the_domains_that_the_rulebook_finds_behind_it() -> None:
+    line = ReplyPattern(action="pause", provider="acme", text="busy", wait=90.0)
+    behind = {"example.com": "acme"}
+    exchange = answered(Phase.RCPT, said("451 busy"))
+    assert wishes(exchange, Rulebook(table=(line,), provider_of=behind.get))[0][2] == "pause"
+    assert wishes(exchange, Rulebook(table=(line,))) == []
+
+
+def test_a_destination_is_named_by_its_provider_or_its_domain() -> None:
+    assert DEFAULT.destination_of("jane@Gmail.com") == "provider google"
+    assert DEFAULT.destination_of("example.com") == "domain example.com"
+    assert DEFAULT.destination(["a@gmail.com", "b@googlemail.com"]) == "provider google"
+    assert DEFAULT.destination(["a@gmail.com", "b@example.com"]) == ""
+
+
+@pytest.mark.parametrize(
+    ("exchange", "ended"),
+    [
+        (answered(Phase.RCPT, CLOSING), True),
+        (answered(Phase.DATA, CLOSING), True),
+        (answered(Phase.MAIL, CLOSING), False),
+        (answered(Phase.END, CLOSING), False),
+        (answered(Phase.RCPT, said("550 5.1.1 unknown")), False),
+        (Exchange(message=message(), phase=Phase.RCPT, mail=OK, loss=Loss(phase=Phase.RCPT, reason="reset")), True),
+        (Exchange(message=message(), phase=Phase.CONTENT, mail=OK, loss=Loss(phase=Phase.CONTENT, reason="")), True),
+        (Exchange(message=message(), phase=Phase.MAIL, loss=Loss(phase=Phase.MAIL, reason="reset")), False),
+    ],
+)
+def test_a_session_that_ends_in_the_midst_of_an_envelope_names_nobody(exchange: Exchange, *, ended: bool) -> None:
+    assert judge(exchange).ended == ended
+
+
+def test_what_is_said_at_the_door_is_about_the_relay() -> None:
+    trouble = RelayTrouble(Phase.GREETING, "it said 421", said("421 Too many sessions opened"))
+    heard = heard_at_the_door(trouble)
+    assert heard is not None
+    assert (heard.about, heard.domain, heard.action, heard.wait) == ("relay", "", "slow_down", 300)
+    assert heard.reason == "the relay takes no more sessions from us: at greeting: 421 Too many sessions opened"
+    assert heard_at_the_door(RelayTrouble(Phase.CONNECT, "refused")) is None
+    assert heard_at_the_door(RelayTrouble(Phase.AUTH, "no", said("535 5.7.8 no"))) is None

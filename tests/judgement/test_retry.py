@@ -41,6 +41,8 @@ TROUBLE = Deferred(blame=Blame.SESSION, reason="the session broke")
 FAILED = Failed(blame=Blame.RECIPIENT, reason="refused: 550", reply=NO)
 UNSENDABLE = Failed(blame=Blame.MESSAGE, reason="not sent")
 DOUBT = InDoubt(blame=Blame.MESSAGE, reason="may have been delivered")
+LESS = Deferred(blame=Blame.DESTINATION, reason="the destination x limits our rate", reply=Reply(code=451))
+LESS_PACED = replace(LESS, wait=600.0, paced=True)
 SUPPRESSED = Suppressed(reason="on the list")
 EXPIRED = Expired(reason="expired at noon")
 OUTCOMES: tuple[Outcome, ...] = (
@@ -53,6 +55,8 @@ OUTCOMES: tuple[Outcome, ...] = (
     FAILED,
     UNSENDABLE,
     DOUBT,
+    LESS,
+    LESS_PACED,
     SUPPRESSED,
     EXPIRED,
 )
@@ -650,3 +654,78 @@ def test_a_row_that_killed_its_worker_lets_others_go_first_and_fails_at_last() -
     assert {step.attempts for step in (first, second, last)} == {0}
     assert [step.notes[0].outcome for step in (first, second, last)] == ["died", "died", "died"]
     assert last.error == "composing it has killed the worker 3 times"
+
+
+# ---- a destination that takes less than we have (Rule 6)
+
+
+def test_a_destination_that_asks_for_less_costs_no_attempt_and_is_a_setback() -> None:
+    for outcome in (LESS, LESS_PACED):
+        found = step(row(), outcome)
+        assert (found.status, found.attempts, found.doubts, found.setbacks) == ("queued", 0, 0, 1)
+        assert found.notes[0].blame == "destination"
+
+
+def test_a_pause_that_is_written_down_elsewhere_moves_no_row() -> None:
+    assert step(row(setbacks=7), LESS_PACED).due_at is None
+    assert step(row(setbacks=7), replace(TROUBLE, reply=Reply(code=454), wait=60.0, paced=True)).due_at is None
+
+
+@pytest.mark.parametrize(("setbacks", "wait", "seconds"), [(0, 0.0, 60.0), (2, 0.0, 240.0), (0, 900.0, 900.0)])
+def test_a_wish_that_is_written_nowhere_is_the_rows_own_to_wait_for(setbacks: int, wait: float, seconds: float) -> None:
+    assert waited(step(row(setbacks=setbacks), replace(LESS, wait=wait))) == seconds
+
+
+@pytest.mark.parametrize(("days", "status"), [(4.9, "queued"), (5.0, "failed")])
+@pytest.mark.parametrize("outcome", [LESS, LESS_PACED])
+def test_only_time_gives_up_a_row_whose_destination_takes_less(outcome: Outcome, days: float, status: str) -> None:
+    tired = row(recipient(attempts=49), attempts=49, setbacks=900, first_attempt_at=NOON - timedelta(days=days))
+    found = step(tired, outcome)
+    assert found.status == status
+    if status == "failed":
+        assert found.error == "given up after 5d of waiting for example.com: the destination x limits our rate"
+
+
+def test_a_row_that_its_destination_makes_wait_still_expires() -> None:
+    assert step(row(expires_at=NOON + timedelta(seconds=59)), LESS).status == "expired"
+    assert step(row(expires_at=NOON + timedelta(seconds=1)), LESS_PACED).status == "queued"
+    assert step(row(expires_at=NOON), LESS_PACED).status == "expired"
+
+
+def test_a_row_for_one_domain_is_held_by_its_pause_and_one_for_several_waits_by_itself() -> None:
+    beside = recipient("b")
+    elsewhere = RecipientState(address="c@other.example")
+    assert step(row(recipient(), beside), LESS_PACED, LESS_PACED).due_at is None
+    assert waited(step(row(recipient(), elsewhere), LESS_PACED, SENT)) == 600.0
+
+
+def test_a_recipient_with_a_destination_of_its_own_is_not_made_to_wait_for_another() -> None:
+    standing = row(recipient(), RecipientState(address="c@other.example"))
+    assert waited(step(standing, replace(LESS_PACED, wait=14_400.0), DEFERRED)) == 60.0
+    assert step(standing, LESS_PACED, None).due_at is None
+
+
+def test_a_row_whose_recipients_do_not_fit_a_transaction_goes_on_once_with_each_and_then_waits() -> None:
+    """Ten of fifteen fit; those never answered come first, as `poller.prepare` has it."""
+    standing = row(*(RecipientState(address=f"r@d{number}.example") for number in range(15)))
+    now, times = NOON, []
+    for _ in range(6):
+        some = sorted(standing.recipients, key=lambda state: (state.attempts, state.reply is not None))[:10]
+        found = next_step(standing, {s.address: LESS for s in some}, now=now, chance=0.5, settings=DEFAULTS)
+        times.append((now - NOON).total_seconds())
+        now = max(now, found.due_at or now)
+        standing = claimed_again(standing, found)
+    assert times == [0, 0, 120, 360, 840, 1800]
+
+
+@given(st.lists(st.sampled_from([LESS, LESS_PACED, SENT, DEFERRED, FAILED]), min_size=1, max_size=3), A_FEW_SETTINGS)
+def test_whoever_else_is_in_the_row_a_destinations_wish_charges_nobody(
+    outcomes: list[Outcome], settings: RetrySettings
+) -> None:
+    states = [RecipientState(address=f"r@d{number}.example") for number in range(len(outcomes))]
+    found = step(row(*states), *outcomes, settings=settings)
+    assert found.attempts == int(any(outcome in CHARGED for outcome in outcomes))
+    for state, outcome in zip(found.recipients, outcomes, strict=False):
+        assert state.attempts == int(outcome in CHARGED)
+    if found.status == "queued" and len(outcomes) > 1:
+        assert found.due_at is not None

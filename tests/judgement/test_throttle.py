@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from poller.throttle import (
+    Hearing,
     Limit,
     Scope,
     Slot,
@@ -28,6 +29,7 @@ from poller.throttle import (
     slow_down,
     take,
 )
+from poller.throttle.limits import SLACK
 from poller.units import Rate, parse_rate
 
 if TYPE_CHECKING:
@@ -45,7 +47,8 @@ def after(seconds: float) -> datetime:
 
 
 def seconds(times: Sequence[datetime]) -> list[float]:
-    return [(time - NOON).total_seconds() for time in times]
+    """Since noon, to the tenth: SLACK moves the slots of these tests by less."""
+    return [round((time - NOON).total_seconds(), 1) for time in times]
 
 
 def fullest(sent: Sequence[tuple[datetime, int]], rate: Rate) -> int:
@@ -61,6 +64,12 @@ def test_slots_of_a_rate_are_spaced_evenly() -> None:
     assert seconds(take(limit("30/m"), Scope(), [1] * 4, NOON, ahead=60).slots) == [0, 2, 4, 6]
 
 
+def test_the_slots_of_a_period_are_spread_over_a_little_more_than_it() -> None:
+    slots = take(limit("100/s"), Scope(), [1] * 101, NOON, ahead=60).slots
+    assert slots[100] - slots[0] == timedelta(seconds=1) + SLACK
+    assert good_for(limit("100/s"), Scope()) == timedelta(milliseconds=10.5) + SLACK
+
+
 def test_a_spacing_that_does_not_come_out_even_is_rounded_up() -> None:
     slots = take(limit("7/s"), Scope(), [1] * 8, NOON, ahead=60).slots
     assert slots[7] - slots[0] >= timedelta(seconds=1)
@@ -69,8 +78,8 @@ def test_a_spacing_that_does_not_come_out_even_is_rounded_up() -> None:
 def test_only_what_may_leave_at_once_is_taken_unless_asked_ahead() -> None:
     assert allowance(limit("30/m"), Scope(), NOON) == 1
     assert allowance(limit("30/m", burst=5), Scope(), NOON) == 5
-    assert allowance(limit("30/m"), Scope(), NOON, ahead=10) == 6
-    assert allowance(limit("30/m"), Scope(), NOON, ahead=10, most=4) == 4
+    assert allowance(limit("30/m"), Scope(), NOON, ahead=11) == 6
+    assert allowance(limit("30/m"), Scope(), NOON, ahead=11, most=4) == 4
 
 
 def test_a_slot_that_is_not_used_in_its_time_is_lost() -> None:
@@ -80,7 +89,8 @@ def test_a_slot_that_is_not_used_in_its_time_is_lost() -> None:
 
 def test_what_was_taken_by_one_is_gone_for_the_others() -> None:
     state = take(limit("30/m"), Scope(), [1, 1, 1], NOON, ahead=10).state
-    assert next_at(limit("30/m"), state, NOON) == Slot(at=after(6), why="30/m")
+    waiting = next_at(limit("30/m"), state, NOON)
+    assert (seconds([waiting.at]), waiting.why) == ([6], "30/m")
     assert seconds(take(limit("30/m"), state, [1] * 9, after(1), ahead=10).slots) == [6, 8, 10]
 
 
@@ -173,7 +183,7 @@ TAKES = st.lists(
         st.lists(st.integers(1, 4), min_size=1, max_size=30),
         st.sampled_from([0.0, 0.0, 1.0, 10.0]),
         st.integers(0, 3),
-        st.floats(0, 0.999),
+        st.sampled_from([0.0, 0.5, 1.0, 1.0]),
         st.sampled_from(["", "", "", "slow down", "well", "row"]),
     ),
     max_size=25,
@@ -206,6 +216,25 @@ def test_no_window_ever_holds_more_than_count_and_burst(
     heaviest = max((weight for _, weight in sent), default=1)
     for rate in limits.rates:
         assert fullest(sent, rate) <= rate.count + max(limits.burst, heaviest)
+
+
+@settings(max_examples=150, deadline=None)
+@given(LIMITS, st.integers(0, 10**9), st.lists(st.tuples(MOMENTS, st.sampled_from([0.0, 10.0])), max_size=40))
+def test_no_window_holds_more_whichever_slots_are_used_as_late_as_they_may(
+    limits: Limit, phase: int, takes: list[tuple[float, float]]
+) -> None:
+    """A slot can be in any window that begins up to `good_for` after it: as if the window were longer by that."""
+    state, now, slots = Scope(), NOON + timedelta(microseconds=phase), []
+    for moment, ahead in takes:
+        now += timedelta(seconds=moment)
+        taken = take(limits, state, [1] * 60, now, ahead=ahead)
+        state, slots = taken.state, slots + [(slot, 1) for slot in taken.slots]
+    late = good_for(limits, Scope())
+    assert late is not None
+    for rate in limits.rates:
+        period = timedelta(seconds=rate.period) + late
+        most = max((sum(start <= at < start + period for at, _ in slots) for start, _ in slots), default=0)
+        assert most <= rate.count + limits.burst
 
 
 STEPS = st.sampled_from([0.0, 0.2, 0.34, 0.7, 1.0, 2.9, 3.1, 6.6, 15.0])
@@ -329,8 +358,21 @@ def test_a_block_that_goes_on_makes_longer_pauses_but_no_slower_pace() -> None:
         assert state.paused_until is not None
         pauses.append((state.paused_until - now).total_seconds())
         now = state.paused_until
-    assert pauses == [60, 120, 240, 480, 960, 1920, 3600, 3600]
+    assert pauses == [60, 660, 1320, 2640, 3600, 3600, 3600, 3600]
     assert state.pace == 0.5
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected"), [(600, [600, 1200, 2400, 3600, 3600]), (14_400, [14_400] * 5), (1, [1, 2, 4, 8, 16])]
+)
+def test_what_was_asked_is_doubled_too_while_nothing_is_accepted(asked: float, expected: list[float]) -> None:
+    state, now, pauses = Scope(), NOON, []
+    for _ in expected:
+        state = slow_down(Limit(), state, now, reason="busy", pause=asked)
+        assert state.paused_until is not None
+        pauses.append((state.paused_until - now).total_seconds())
+        now = state.paused_until
+    assert pauses == expected
 
 
 def test_each_complaint_after_an_acceptance_halves_again_down_to_the_floor() -> None:
@@ -352,18 +394,82 @@ def test_a_scope_without_a_rate_is_slowed_from_what_was_seen() -> None:
 
 def test_what_was_seen_never_makes_a_limit_faster() -> None:
     state = slow_down(limit("30/m"), Scope(), NOON, reason="busy", seen=parse_rate("600/m"))
-    assert good_for(limit("30/m"), state) == timedelta(seconds=4)
+    assert seconds(take(limit("30/m"), state, [1] * 2, after(60), ahead=60).slots) == [60, 64]
 
 
-def test_acceptances_raise_the_pace_step_by_step_until_nothing_remains() -> None:
-    paced, state = limit("30/m"), slow_down(limit("30/m"), Scope(), NOON, reason="busy", seen=parse_rate("99/m"))
-    paces = []
-    for quarter in range(1, 6):
+def test_a_few_messages_show_no_rate() -> None:
+    state = slow_down(Limit(), Scope(), NOON, reason="busy", seen=parse_rate("2/m"))
+    assert seconds(take(Limit(), state, [1] * 2, after(60), ahead=60).slots) == [60, 72]
+
+
+def raised(state: Scope, quarters: int, *, each: int = 10, **limits: Limit) -> list[float]:
+    """The paces of a scope that goes on well, every quarter of an hour, each time another one."""
+    paces = [state.pace]
+    for quarter in range(1, quarters + 1):
+        state = accepted(state, after(900 * quarter), each, **limits)
+        paces += [state.pace] * (state.pace != paces[-1])
+    return paces
+
+
+def test_acceptances_raise_the_pace_step_by_step_to_a_little_below_where_it_complained() -> None:
+    state = slow_down(limit("30/m"), Scope(), NOON, reason="busy")
+    assert raised(state, 6) == [0.5, 0.625, 0.78125, 0.9]
+
+
+def test_when_that_has_held_for_an_hour_a_limit_is_whole_again_and_only_the_hit_remains() -> None:
+    state = slow_down(limit("30/m"), Scope(), NOON, reason="busy")
+    for quarter in range(1, 8):
         state = accepted(state, after(900 * quarter), 10)
+    assert replace(state, paused_until=None) == Scope(hits=1)
+    assert is_unlimited(Limit(), state, after(7000))
+
+
+def test_beyond_a_rate_that_was_seen_more_is_tried_step_by_step() -> None:
+    state, rates = slow_down(Limit(), Scope(), NOON, reason="busy", seen=parse_rate("30/m")), []
+    for quarter in range(1, 17):
+        state = accepted(state, after(900 * quarter), 10)
+        rates.append(str(state.pace_of))
+    assert rates == ["30/m"] * 6 + ["38/m"] * 4 + ["48/m"] * 4 + ["60/m"] * 2
+    assert state.pace == 0.9
+
+
+def test_a_rate_that_was_seen_is_forgotten_when_it_says_no_less_than_the_limit() -> None:
+    state = slow_down(limit("40/m"), Scope(), NOON, reason="busy", seen=parse_rate("30/m"))
+    assert raised(state, 20, limit=limit("40/m")) == [0.5, 0.625, 0.78125, 0.9, 1.0]
+    assert raised(state, 20) == [0.5, 0.625, 0.78125, 0.9]
+
+
+def test_what_was_tried_in_vain_is_tried_again_after_four_times_as_long() -> None:
+    state, now, held = Scope(), NOON, []
+    for _ in range(4):
+        state = slow_down(limit("30/m"), state, now, reason="busy")
+        for _ in range(2000):
+            now += timedelta(seconds=900)
+            before, state = state, accepted(state, now, 10)
+            if state.pace >= 1:
+                held.append(now - (before.pace_since or now))
+                break
+    assert held == [timedelta(hours=hours) for hours in (1, 4, 16, 24)]
+
+
+def test_after_a_second_complaint_the_pace_comes_back_to_below_that() -> None:
+    state = accepted(slow_down(limit("30/m"), Scope(), NOON, reason="busy"), after(900), 10)
+    again = slow_down(limit("30/m"), state, after(1000), reason="busy")
+    assert (again.pace, again.too_fast, again.hits) == (0.3125, 0.625, 1)
+    state, paces = again, []
+    for quarter in range(1, 5):
+        state = accepted(state, after(1000 + 900 * quarter), 10)
         paces.append(state.pace)
-    assert paces == [0.625, 0.78125, 0.9765625, 1.0, 1.0]
-    assert replace(state, paused_until=None) == Scope()
-    assert good_for(paced, state) == timedelta(seconds=2)
+    assert paces == [0.390625, 0.48828125, 0.5625, 0.5625]
+
+
+def test_what_is_heard_can_be_set() -> None:
+    quick = Hearing(first_pause=5, longest_pause=8, raise_every=10, raise_after=2)
+    state = slow_down(limit("30/m"), Scope(), NOON, reason="busy", hearing=quick)
+    assert state.paused_until == after(5)
+    assert slow_down(limit("30/m"), state, after(5), reason="busy", hearing=quick).paused_until == after(13)
+    assert accepted(state, after(10), 2, hearing=quick).pace == 0.625
+    assert accepted(state, after(10), 1, hearing=quick).pace == 0.5
 
 
 def test_neither_time_alone_nor_acceptances_alone_raise_the_pace() -> None:
@@ -397,9 +503,10 @@ def test_a_row_is_short_and_can_be_read() -> None:
     row = as_row(state)
     assert (row["paused_until"], row["reason"], row["pace"]) == (after(60), "421 busy", 0.5)
     assert json.loads(row["slots"]) == {
-        "next": "2026-11-22T12:00:04.000000Z",
+        "next": "2026-11-22T12:00:04.003334Z",
         "since": "2026-11-22T12:00:00.000000Z",
         "complaints": 1,
+        "hits": 1,
         "h": {"since": "2026-11-22T12:00:00.000000Z", "used": [2]},
     }
     full = limit("30/m", "1000/h", "10000/d")
@@ -418,6 +525,7 @@ def test_a_hand_that_sets_pace_to_one_ends_the_slowness() -> None:
     }
     state, faults = repaired(Limit(), row, NOON)
     assert (is_unlimited(Limit(), state, NOON), faults) == (True, "")
+    assert replace(state, complaints=0, hits=0, reason="") == Scope()
 
 
 def test_a_pause_by_hand_is_honoured_however_long() -> None:
@@ -443,6 +551,8 @@ def test_a_pause_by_hand_is_honoured_however_long() -> None:
         ({"slots": '{"h": {"since": "2030-01-01T00:00Z", "used": [5]}}'}, "what was used of 100/h lay further ahead"),
         ({"slots": '{"complaints": "many"}'}, "complaints is no count: set to 0"),
         ({"slots": '{"of": "fast"}'}, '"of" is no rate: left out'),
+        ({"slots": '{"hits": -1}'}, "hits is no count: set to 0"),
+        ({"slots": '{"too_fast": 2}', "pace": 0.5}, "too_fast is not above 0 and at most 1: set to 1"),
         ({"pace": 0}, "pace is not above 0 and at most 1: set to 1"),
         ({"pace": -1}, "pace is not above 0 and at most 1: set to 1"),
         ({"pace": "fast"}, "pace is not above 0 and at most 1: set to 1"),
@@ -469,7 +579,9 @@ JUNK: Any = st.recursive(
     | st.sampled_from(["2026-11-22T12:00:00Z", "30/m", "9999-12-31T23:59:59-14:00", "[" * 9999]),
     lambda inner: (
         st.lists(inner, max_size=4)
-        | st.dictionaries(st.sampled_from(["next", "gap", "h", "since", "used", "of"]), inner, max_size=5)
+        | st.dictionaries(
+            st.sampled_from(["next", "gap", "h", "since", "used", "of", "too_fast", "hits"]), inner, max_size=5
+        )
     ),
     max_leaves=12,
 )
