@@ -57,6 +57,7 @@ MAY_IMPORT = {
     "poller.recovery": RECOVERY,
     "poller.life": LIFE,
     "poller.relays": PURE | {"poller.smtp"},
+    "poller.forecast": PURE | {"poller.relays", "poller.forecast"},
     "poller.state": set(),
     "poller.lease": set(),
     "poller.service": SERVICE,
@@ -72,7 +73,10 @@ SETTINGS_ONLY = {"poller.config"}
 """Reads the settings of every room, and nothing else of them."""
 
 NOTHING: frozenset[str] = frozenset()
-LIBRARIES = {**dict.fromkeys(PURE | {"poller.sources"}, NOTHING), "poller.message": {"jinja2", "idna"}}
+LIBRARIES = {
+    **dict.fromkeys(PURE | {"poller.forecast", "poller.sources"}, NOTHING),
+    "poller.message": {"jinja2", "idna"},
+}
 """Rooms that are pure or nearly so: what they import beside the standard library and ours."""
 
 

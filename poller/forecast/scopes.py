@@ -1,0 +1,192 @@
+"""Pure: which limits a message falls under, and how each stands.
+
+Rule 1. A message falls under the outbox, its relay, its sender (the address, and "@" with its domain), and for each
+        destination the domain and its provider.
+Rule 2. A row that names no relay may take those of the lowest `order` that take it, by `weight`; one that rests is
+        passed over as long as there is another.
+Rule 3. Without mail exchangers at hand a domain belongs to a provider by its name only.
+
+Time is passed in, aware UTC. Raises nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+from poller.forecast.curves import arriving, end_of
+from poller.forecast.passage import later, passage_of, through
+from poller.throttle.gate import ScopeKey
+from poller.throttle.limits import Limit, Scope, Slot, is_resting, is_unlimited, next_at, part_of
+from poller.throttle.row import repaired
+from poller.units import format_duration
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from poller.providers import Providers
+    from poller.relays import RelaySettings
+    from poller.throttle.gate import Record
+    from poller.throttle.settings import ThrottleSettings
+
+OUTBOX = ScopeKey("outbox")
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_PARTS = 20
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Paced:
+    """A limit and how it stands. `fault` says what the row in the database had that was repaired."""
+
+    limit: Limit
+    state: Scope = field(default_factory=Scope)
+    session_limit: int | None = None
+    """Messages on one connection, as learnt."""
+    fault: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Wait:
+    """What a message waits for: the scope, until when, and why."""
+
+    key: ScopeKey
+    at: datetime
+    why: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Standing:
+    """Every limit at one moment. Made by `in_force`."""
+
+    now: datetime
+    throttle: ThrottleSettings
+    relays: Mapping[str, RelaySettings]
+    """By the names that rows use, the `[smtp]` relay among them."""
+    providers: Providers
+    scopes: Mapping[ScopeKey, Paced]
+    """What has a limit, or was asked to slow down, or has something written down about it."""
+
+    def holds(self, key: ScopeKey) -> bool:
+        """Whether anything ever waits for it."""
+        paced = self.scopes.get(key)
+        return paced is not None and not is_unlimited(paced.limit, paced.state, self.now)
+
+    def destinations_of(self, domain: str | None) -> tuple[ScopeKey, ...]:
+        """The domain and its provider."""
+        if not domain:
+            return ()
+        provider = self.providers.provider_of(domain)
+        return (ScopeKey("domain", domain), *([ScopeKey("provider", provider)] if provider else []))
+
+    def ways_of(self, domain: str | None, sender: str | None, relay: str | None) -> tuple[tuple[str, float], ...]:
+        """The relays that a message may take, each with its share (Rule 2); none if there is no such relay."""
+        if relay:
+            known = {name.lower(): name for name in self.relays}
+            return ((known[relay.lower()], 1.0),) if relay.lower() in known else ()
+        fit = [name for name, settings in self.relays.items() if _takes(settings, domain, sender)]
+        awake = [name for name in fit if not self._rests(name)] or fit
+        first = min((self.relays[name].order for name in awake), default=1)
+        chosen = [name for name in awake if self.relays[name].order == first]
+        weights = sum(self.relays[name].weight for name in chosen)
+        return tuple((name, self.relays[name].weight / weights) for name in chosen)
+
+    def _rests(self, relay: str) -> bool:
+        paced = self.scopes.get(ScopeKey("relay", relay))
+        return paced is not None and is_resting(paced.state, self.now)
+
+    def waits(self, keys: Iterable[ScopeKey], recipients: int = 1) -> list[Wait]:
+        """What a message that falls under all of these waits for, the longest wait first."""
+        found = []
+        for key in keys:
+            paced = self.scopes.get(key)
+            if paced is None:
+                continue
+            slot: Slot = next_at(paced.limit, paced.state, self.now, paced.limit.weight_of(recipients))
+            if slot.at > self.now:
+                found.append(Wait(key=key, at=slot.at, why=slot.why))
+        return sorted(found, key=lambda wait: (wait.at, wait.key), reverse=True)
+
+    def turn_of(self, key: ScopeKey, before: int) -> datetime:
+        """When a message goes that has so many before it at this scope, if nothing else holds them."""
+        paced = self.scopes.get(key)
+        if paced is None:
+            return self.now
+        start = self.pause_of(key)
+        curve = through(arriving(start, start, before + 1), passage_of(paced.limit, paced.state, self.now, 1.0))
+        return later(self.now, end_of(curve))
+
+    def pause_of(self, key: ScopeKey) -> float:
+        """Seconds until its pause ends."""
+        paced = self.scopes.get(key)
+        until = paced.state.paused_until if paced else None
+        return max(0.0, (until - self.now).total_seconds()) if until else 0.0
+
+
+def senders_of(sender: str | None) -> tuple[ScopeKey, ...]:
+    """The scopes of a sender's address."""
+    if not sender or "@" not in sender:
+        return ()
+    local_part, _, domain = sender.rpartition("@")
+    whole = f"@{domain.lower()}"
+    return (ScopeKey("sender", local_part + whole), ScopeKey("sender", whole)) if local_part else ()
+
+
+def in_force(
+    throttle: ThrottleSettings,
+    relays: Mapping[str, RelaySettings],
+    records: Mapping[ScopeKey, Record],
+    now: datetime,
+) -> Standing:
+    """Every limit that is configured or written down, with its state."""
+    limits: dict[ScopeKey, Limit] = {
+        OUTBOX: throttle,
+        **{ScopeKey("relay", name): relay for name, relay in relays.items()},
+        **{ScopeKey("provider", name): limit for name, limit in throttle.providers.items()},
+        **{ScopeKey("domain", name): limit for name, limit in throttle.domains.items()},
+        **{ScopeKey("sender", name): limit for name, limit in throttle.senders.items()},
+    }
+    scopes = {key: Paced(limit=limit) for key, limit in limits.items() if key not in records}
+    for key, record in records.items():
+        limit = limits.get(key, Limit())
+        state, fault = repaired(limit, record.values, now)
+        scopes[key] = Paced(limit=limit, state=state, session_limit=record.session_limit, fault=fault)
+    return Standing(now=now, throttle=throttle, relays=relays, providers=throttle.known_providers, scopes=scopes)
+
+
+def used_of(paced: Paced, now: datetime) -> Sequence[tuple[str, int, int]]:
+    """Of each quota: how it is written, how much of it is used now, and how much there is."""
+    return [(str(quota), _counted(paced.state, quota.span, part_of(quota), now), quota.count)
+            for quota in paced.limit.quotas]  # fmt: skip
+
+
+def _counted(state: Scope, span: str, part: timedelta, now: datetime) -> int:
+    used = state.used.get(span)
+    if used is None:
+        return 0
+    first, oldest = (used.since - _EPOCH) // part, (now - _EPOCH) // part - _PARTS
+    return sum(count for number, count in enumerate(used.counts, first) if number >= oldest)
+
+
+def limit_in_words(paced: Paced, now: datetime) -> str:
+    """What a scope lets through: "30/m, 2000/d, slowed to 50%"; "" if everything."""
+    limit, state = paced.limit, paced.state
+    words = [str(rate) for rate in sorted(limit.rates)]
+    if limit.burst > 1 and limit.rates:
+        words.append(f"{limit.burst} at once")
+    if limit.gap:
+        words.append(f"a gap of {format_duration(limit.gap)}")
+    if words and limit.counts == "recipients":
+        words.append("by recipients")
+    if state.pace < 1:
+        words.append(f"slowed to {state.pace:.0%}" + (f" of {state.pace_of}" if state.pace_of else ""))
+    if is_resting(state, now):
+        words.append("paused")
+    return ", ".join(words)
+
+
+def _takes(settings: RelaySettings, domain: str | None, sender: str | None) -> bool:
+    names = {key.name for key in senders_of(sender)}
+    by_sender = not settings.senders or not names.isdisjoint(settings.senders)
+    return by_sender and (not settings.domains or domain in settings.domains)
