@@ -16,12 +16,10 @@ receives its own section.
 
 from __future__ import annotations
 
-import ipaddress
 import json
 import math
 import re
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, get_args, get_type_hints
@@ -31,9 +29,10 @@ from pydantic import TypeAdapter, ValidationError
 from poller.log import LogSettings
 from poller.message.settings import MessageSettings, TemplateSettings
 from poller.outbox.settings import DatabaseSettings
+from poller.relays import FirstRelaySettings, RelaySettings, names_in_trouble
+from poller.relays import contradictions as relay_contradictions
 from poller.retry import RetrySettings
 from poller.settings import PollSettings, WorkerSettings
-from poller.smtp.settings import SmtpSettings
 from poller.sources import (
     MARK,
     ConfigError,
@@ -48,10 +47,12 @@ from poller.sources import (
     is_settings,
     read,
 )
-from poller.units import format_duration
+from poller.throttle.settings import ThrottleSettings
+from poller.throttle.settings import contradictions as throttle_contradictions
+from poller.units import Misfit, format_duration
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
 __all__ = ["Config", "ConfigError", "Problem", "load"]
 
@@ -78,7 +79,10 @@ class Config:
     """Every section, with defaults for what was left out."""
 
     database: DatabaseSettings = field(default_factory=DatabaseSettings)
-    smtp: SmtpSettings = field(default_factory=SmtpSettings)
+    smtp: FirstRelaySettings = field(default_factory=FirstRelaySettings)
+    relays: Mapping[str, RelaySettings] = field(default_factory=dict)
+    """Further ones, by name."""
+    throttle: ThrottleSettings = field(default_factory=ThrottleSettings)
     message: MessageSettings = field(default_factory=MessageSettings)
     templates: TemplateSettings = field(default_factory=TemplateSettings)
     poll: PollSettings = field(default_factory=PollSettings)
@@ -139,7 +143,8 @@ def _section(section: str, written: Written, problems: list[Problem]) -> Any:
     return _anchored(_validated(section, given, problems), (section,), written)
 
 
-def _validated(section: str, given: Layer, problems: list[Problem]) -> Any:
+def _validated(section: str, given: Layer, problems: list[Problem], lost: tuple[Key, ...] = ()) -> Any:
+    """What is left without the keys that have a problem. A table without a key that it has `lost` is not blamed too."""
     # as JSON, because a strict reading of JSON is what a file wants: a list is a tuple, "587" is not a number
     text = json.dumps(_nested((section,), given), default=lambda _date: {})
     try:
@@ -148,11 +153,15 @@ def _validated(section: str, given: Layer, problems: list[Problem]) -> Any:
         if not given:
             raise  # the defaults are at fault: our bug, not the operator's
         faults = error.errors(include_input=False, include_url=False)
-    wrong = [_blamed(_key_at(section, fault["loc"], given), given) for fault in faults]
-    for fault, key in zip(faults, wrong, strict=True):
-        problems.append(_problem(fault, key, _key_at(section, fault["loc"], given), given))
+    keys = [_key_at(section, _place(fault), given) for fault in faults]
+    wrong = [_blamed(key, given) for key in keys]
+    problems += [
+        _problem(fault, bad, key, given)
+        for fault, bad, key in zip(faults, wrong, keys, strict=True)
+        if not any(is_below(gone, bad) for gone in lost)
+    ]
     kept = {key: item for key, item in given.items() if not any(is_below(key, bad) for bad in wrong)}
-    return _validated(section, kept, problems)
+    return _validated(section, kept, problems, (*lost, *wrong))
 
 
 def _nested(table: Key, given: Layer) -> Any:
@@ -164,6 +173,12 @@ def _nested(table: Key, given: Layer) -> Any:
         for name, item in zip(names, found, strict=True)
     ]
     return values if any(isinstance(name, int) for name in names) else dict(zip(names, values, strict=True))
+
+
+def _place(fault: Any) -> tuple[str | int, ...]:
+    """Where pydantic found a fault; a table that does not fit together may say which of its keys is to change."""
+    error = fault.get("ctx", {}).get("error")
+    return (*fault["loc"], error.key) if isinstance(error, Misfit) else tuple(fault["loc"])
 
 
 def _key_at(section: str, place: tuple[str | int, ...], given: Layer) -> Key:
@@ -237,26 +252,6 @@ def _schema_trouble(config: Config) -> str:
     return "only PostgreSQL has schemas; leave it out for the database in database.url" if elsewhere else ""
 
 
-def _password_missing(config: Config) -> str:
-    return "needs smtp.password beside it" if config.smtp.username and not config.smtp.password else ""
-
-
-def _username_missing(config: Config) -> str:
-    return "needs smtp.username beside it" if config.smtp.password and not config.smtp.username else ""
-
-
-def _clear_text(config: Config) -> str:
-    exposed = config.smtp.security == "none" and config.smtp.username and not _is_loopback(config.smtp.host)
-    return "would send the password in clear text; only a relay on this machine may do without TLS" if exposed else ""
-
-
-def _is_loopback(host: str) -> bool:
-    name = host.strip("[]").rstrip(".").lower()
-    with suppress(ValueError):
-        return ipaddress.ip_address(name).is_loopback
-    return name == "localhost" or name.endswith(".localhost")
-
-
 def _nothing_to_hear(config: Config) -> str:
     deaf = config.poll.listen and not config.database.url.startswith("postgresql")
     return "only PostgreSQL notifies; leave it out for the database in database.url" if deaf else ""
@@ -267,13 +262,10 @@ def _retry_backwards(config: Config) -> str:
     return "the waits would shrink; retry.longest must be at least retry.first" if backwards else ""
 
 
-def _takeover_early(config: Config) -> str:
-    least = config.smtp.end_timeout + min(LONGEST_LOCAL_WORK_S, config.smtp.end_timeout)
-    early = config.worker.takeover < least
-    remedy = (
-        f"worker.takeover must be at least {format_duration(least)} (smtp.end_timeout and a minute, or as much again)"
-    )
-    return f"a row could be taken over while it is being sent; {remedy}" if early else ""
+def _pauses_backwards(config: Config) -> str:
+    backwards = config.throttle.longest_pause < config.throttle.first_pause
+    remedy = "throttle.longest_pause must be at least throttle.first_pause"
+    return f"the pauses would shrink; {remedy}" if backwards else ""
 
 
 def _heartbeat_slow(config: Config) -> str:
@@ -282,30 +274,51 @@ def _heartbeat_slow(config: Config) -> str:
     return f"a worker would be given up after a lost beat or two; {remedy}" if slow else ""
 
 
-_CHECKS: tuple[tuple[tuple[str, ...], Callable[[Config], str]], ...] = (
-    (("database.url",), _url_trouble),
-    (("database.schema", "database.url"), _schema_trouble),
-    (("smtp.username", "smtp.password"), _password_missing),
-    (("smtp.password", "smtp.username"), _username_missing),
-    (("smtp.security", "smtp.username", "smtp.host"), _clear_text),
-    (("poll.listen", "database.url"), _nothing_to_hear),
-    (("retry.longest", "retry.first"), _retry_backwards),
-    (("worker.takeover", "smtp.end_timeout"), _takeover_early),
-    (("worker.heartbeat", "worker.takeover"), _heartbeat_slow),
+_CHECKS: tuple[tuple[tuple[Key, ...], Callable[[Config], str]], ...] = (
+    ((("database", "url"),), _url_trouble),
+    ((("database", "schema"), ("database", "url")), _schema_trouble),
+    ((("poll", "listen"), ("database", "url")), _nothing_to_hear),
+    ((("retry", "longest"), ("retry", "first")), _retry_backwards),
+    ((("throttle", "longest_pause"), ("throttle", "first_pause")), _pauses_backwards),
+    ((("worker", "heartbeat"), ("worker", "takeover")), _heartbeat_slow),
 )
 """The keys that a check weighs against each other, the one to blame first."""
 
+Finding = tuple[tuple[Key, ...], str]
+"""The keys that were weighed against each other, the one to blame first, and what to do."""
+
+
+def _between_relays(config: Config) -> Iterator[Finding]:
+    """What holds for the first relay holds for each."""
+    relays: dict[Key, RelaySettings] = {("smtp",): config.smtp}
+    relays |= {("relays", name): relay for name, relay in config.relays.items()}
+    for table, relay in relays.items():
+        for keys, message in relay_contradictions(relay, dotted(table)):
+            yield tuple((*table, key) for key in keys), message
+    slowest = max(relays, key=lambda table: relays[table].end_timeout)
+    least = relays[slowest].end_timeout + min(LONGEST_LOCAL_WORK_S, relays[slowest].end_timeout)
+    if config.worker.takeover < least:
+        need = f"at least {format_duration(least)} ({dotted(slowest)}.end_timeout and a minute, or as much again)"
+        message = f"a row could be taken over while it is being sent; worker.takeover must be {need}"
+        yield (("worker", "takeover"), (*slowest, "end_timeout")), message
+
+
+def _between_limits(config: Config) -> Iterator[Finding]:
+    """A table with a problem of its own may have lost what another one looks for."""
+    for key, message in throttle_contradictions(config.throttle):
+        rests_on = {"providers": ("providers",), "replies": ("replies", "providers")}.get(str(key[0]), ())
+        yield (("throttle", *key), *(("throttle", table) for table in rests_on)), message
+
 
 def _disagreements(config: Config, given: Layer, wrong: set[str]) -> Iterator[Problem]:
-    """What the checks find; a check is skipped when one of its keys already has a problem of its own."""
-    for keys, check in _CHECKS:
-        if any(bad.startswith(keys) for bad in wrong):
-            continue
-        written = {dotted(key): item.where for key, item in given.items()}
-        key = next((key for key in keys if key in written), keys[0])
-        message = check(config)
-        if message:
-            yield Problem(written.get(key, "defaults"), key, message)
+    """What the checks find; a finding is dropped when one of its keys already has a problem of its own."""
+    found: list[Finding] = [(keys, check(config)) for keys, check in _CHECKS]
+    for keys, message in (*found, *_between_relays(config), *_between_limits(config)):
+        if message and not any(bad.startswith(dotted(key)) for bad in wrong for key in keys):
+            key = next((key for key in keys if key in given), keys[0])
+            yield Problem(given[key].where if key in given else "defaults", dotted(key), message)
+    for name, message in names_in_trouble(config.smtp, config.relays):
+        yield Problem(given[name].where, dotted(name), message)
 
 
 def _in_order(problem: Problem) -> tuple[bool, int]:

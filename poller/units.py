@@ -63,6 +63,14 @@ def parse_size(value: object) -> int:
     return int(match[1]) * _BYTES[match[2]]
 
 
+class Misfit(ValueError):  # noqa: N818 - named by what is to blame
+    """A value that does not fit those beside it; `key` is the one to change."""
+
+    def __init__(self, key: str, message: str) -> None:
+        super().__init__(message)
+        self.key = key
+
+
 @dataclass(frozen=True, order=True, slots=True)
 class Rate:
     """So many in so many seconds; a period is a plain duration, whatever clocks and calendars do in it."""

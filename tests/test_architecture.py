@@ -39,7 +39,7 @@ BOOKS = {"poller." + name for name in ("ahead", "ledger")}
 DELIVERY = JUDGES | ROOMS | LOG | BOOKS | {"poller.prepare", "poller.delivery", "poller.lease"}
 RECOVERY = DELIVERY | {"poller.recovery"}
 LIFE = RECOVERY | {"poller.life", "poller.state"}
-SERVICE = LIFE | {"poller", "poller.service", "poller.config", "poller.settings"}
+SERVICE = LIFE | {"poller", "poller.service", "poller.config", "poller.settings", "poller.relays"}
 EVERYTHING = SERVICE | {"poller", "poller.cli", "poller.status", "poller.sources"}
 
 MAY_IMPORT = {

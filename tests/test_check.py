@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import pytest
@@ -10,6 +11,13 @@ from databases import free_port
 from servers.fault import Faults, FaultServer
 
 from poller.cli import main
+from poller.cli.check import hours_in_words, limits_in_words
+from poller.config import Config
+from poller.hours import parse_span
+from poller.relays import FirstRelaySettings, RelaySettings
+from poller.throttle.limits import Limit
+from poller.throttle.settings import ProviderSettings, ThrottleSettings
+from poller.units import Rate
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -68,3 +76,80 @@ def test_a_good_installation_passes_and_a_refused_login_does_not(tmp_path: Path,
         assert relay.messages == []
     assert code == refused
     assert ("FAIL relay" in "\n".join(lines)) == bool(refused)
+
+
+def test_each_relay_has_its_own_verdict_under_its_name(tmp_path: Path) -> None:
+    there, away = 'host = "127.0.0.1"\nsecurity = "none"\nport = ', free_port()
+    with FaultServer(Faults()) as first, FaultServer(Faults(users={"shop": "secret"})) as second:
+        login = 'username = "shop"\npassword = "secret"\n'
+        text = (
+            f"[smtp]\n{there}{first.port}\n[relays.west]\n{there}{second.port}\n{login}[relays.gone]\n{there}{away}\n"
+        )
+        code, lines = check(written(tmp_path, text))
+        assert (first.messages, second.messages) == ([], [])
+    shown = "\n".join(lines)
+    assert code == 1
+    assert f"ok   relay      smtp: 127.0.0.1:{first.port}" in shown
+    assert f"ok   relay      west: 127.0.0.1:{second.port}" in shown
+    assert 'warn tls        west: none: fine on this machine only ([relays.west] security = "starttls")' in lines
+    assert [line for line in lines if " login " in line] == [
+        "ok   login      smtp: none asked for",
+        "ok   login      west: as shop",
+    ]
+    assert "FAIL relay      gone: at connect: " in shown
+    assert "check [relays.gone] host and port" in shown
+
+
+def test_a_relay_with_a_wrong_table_is_not_asked_and_the_others_are(tmp_path: Path) -> None:
+    with FaultServer(Faults()) as relay:
+        there = f'host = "127.0.0.1"\nport = {relay.port}\nsecurity = "none"\n'
+        text = f"[smtp]\n{there}[relays.west]\n{there}[relays.west2]\n{there}[relays.west.rates]\n"
+        code, lines = check(written(tmp_path, text))
+    assert code == 2
+    assert [line.split()[2] for line in lines if line.split()[1] == "relay"] == ["smtp:", "west2:"]
+    assert not any(line.split()[1] == "pacing" for line in lines)
+
+
+def test_relays_that_are_all_for_some_mail_only_are_remarked_on(tmp_path: Path) -> None:
+    with FaultServer(Faults()) as relay:
+        there = f'[smtp]\nhost = "127.0.0.1"\nport = {relay.port}\nsecurity = "none"\n'
+        _, lines = check(written(tmp_path, f'{there}domains = ["b.test"]\n'))
+    expected = "warn relay      none takes all mail: each is for some senders or domains only (senders, domains)"
+    assert expected in lines
+
+
+def test_pacing_is_told_in_one_line(tmp_path: Path) -> None:
+    with FaultServer(Faults()) as relay:
+        there = f'[smtp]\nhost = "127.0.0.1"\nport = {relay.port}\nsecurity = "none"\n'
+        _, lines = check(written(tmp_path, there))
+        assert "ok   pacing     no limits; always open" in lines
+        day = f"{datetime.now(UTC) + timedelta(days=3):%a}"
+        _, lines = check(written(tmp_path, f'{there}[throttle]\ngap = "1s"\nwindows = ["{day} 10:00-11:00"]\n'))
+    (line,) = (line for line in lines if line.split()[1] == "pacing")
+    assert line.startswith("warn pacing     1 limit (outbox 1); closed until ")
+    assert line.endswith(" 10:00 UTC")
+
+
+def test_only_what_has_a_rate_or_a_gap_counts_as_a_limit() -> None:
+    limit, none = Limit(gap=1.0), Limit(burst=5)
+    throttle = ThrottleSettings(
+        rates=(Rate(count=1, period=1),),
+        senders={"@a.test": limit, "@b.test": none},
+        providers={"google": ProviderSettings(gap=1.0)},
+        domains={"a.test": limit, "b.test": limit, "c.test": none},
+    )
+    config = Config(throttle=throttle, smtp=FirstRelaySettings(gap=1.0), relays={"b": RelaySettings()})
+    assert limits_in_words(config) == "6 limits (outbox 1, relay 1, sender 1, provider 1, domain 2)"
+
+
+@pytest.mark.parametrize(
+    ("hour", "words"),
+    [
+        (6, "closed until 2026-11-20 08:00 Europe/Berlin"),
+        (7, "open until 2026-11-20 18:00 Europe/Berlin"),
+        (17, "closed until 2026-11-23 08:00 Europe/Berlin"),
+    ],
+)
+def test_hours_are_told_by_the_clock_that_they_are_read_from(hour: int, words: str) -> None:
+    throttle = ThrottleSettings(windows=(parse_span("Mon-Fri 08:00-18:00"),), time_zone="Europe/Berlin")
+    assert hours_in_words(throttle, datetime(2026, 11, 20, hour, tzinfo=UTC)) == words

@@ -11,7 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from poller.advice import ReplyPattern
 from poller.config import Config, ConfigError, Problem, load
+from poller.providers import SHIPPED as PROVIDERS
+from poller.relays import FirstRelaySettings, RelaySettings, relays_of
+from poller.throttle.limits import Limit
+from poller.throttle.settings import ProviderSettings
+from poller.units import Rate
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -20,7 +26,14 @@ EXAMPLE = Path(__file__).parent.parent / "config.example.toml"
 SECTIONS: dict[str, Any] = {
     item.name: getattr(Config(), item.name) for item in fields(Config) if is_dataclass(getattr(Config(), item.name))
 }
-KEYS = [(section, item) for section, settings in SECTIONS.items() for item in fields(settings)]
+TABLES = ("providers", "domains", "senders", "replies")
+"""What lies below [throttle]; the keys in them are none of the section."""
+KEYS = [
+    (section, item)
+    for section, settings in SECTIONS.items()
+    for item in fields(settings)
+    if section != "throttle" or item.name not in TABLES
+]
 
 
 @pytest.fixture(autouse=True)
@@ -358,7 +371,10 @@ SKIPS_NOTHING = "SKIP LOCKED is silently dropped for it, and two workers would s
 IN_MEMORY = "an outbox in memory ends with the process; name a file, as in sqlite:///outbox.db"
 WAITS = "the waits would shrink; retry.longest must be at least retry.first"
 EARLY = "a row could be taken over while it is being sent; worker.takeover must be at least"
+SPARED = "a minute, or as much again)"
 SPARE = "smtp.end_timeout and a minute, or as much again"
+RESTS, FIRST = "the rests would shrink;", "relays.b.rest_first"
+PAUSES = "the pauses would shrink; throttle.longest_pause must be at least throttle.first_pause"
 BEATS = (
     "a worker would be given up after a lost beat or two; worker.heartbeat must be at most a third of worker.takeover"
 )
@@ -391,6 +407,23 @@ CLEAR_TEXT = "would send the password in clear text; only a relay on this machin
         ("smtp.end_timeout = '20m'", "smtp.end_timeout", f"{EARLY} 21m ({SPARE})"),
         ("worker.heartbeat = '301s'", "worker.heartbeat", BEATS),
         ("smtp={host='h',security='none',username='u',password='p'}", "smtp.security", CLEAR_TEXT),
+        (
+            "smtp.rest_longest = '500ms'",
+            "smtp.rest_longest",
+            f"{RESTS} smtp.rest_longest must be at least smtp.rest_first",
+        ),
+        ("relays.b.username = 'x'", "relays.b.username", "needs relays.b.password beside it"),
+        ("relays.b.password = 'x'", "relays.b.password", "needs relays.b.username beside it"),
+        ("relays.'b.c'.password = 'x'", 'relays."b.c".password', 'needs relays."b.c".username beside it'),
+        ("relays.b={host='h',security='none',username='u',password='p'}", "relays.b.security", CLEAR_TEXT),
+        ("relays.b.end_timeout = '20m'", "relays.b.end_timeout", f"{EARLY} 21m (relays.b.end_timeout and {SPARED}"),
+        (
+            "relays.b.rest_first = '6m'",
+            "relays.b.rest_first",
+            f"{RESTS} relays.b.rest_longest must be at least {FIRST}",
+        ),
+        ("throttle.longest_pause = '59s'", "throttle.longest_pause", PAUSES),
+        ("throttle.first_pause = '2h'", "throttle.first_pause", PAUSES),
     ],
 )
 def test_keys_that_contradict_each_other_are_an_error(text: str, key: str, expected: str) -> None:
@@ -414,12 +447,296 @@ def test_a_key_that_is_wrong_in_itself_is_not_blamed_twice() -> None:
     ]
 
 
+# ---- relays
+
+
+def test_a_relay_of_its_own_has_the_defaults_and_not_what_the_first_one_says() -> None:
+    text = (
+        "[smtp]\nhost = 'a.test'\nport = 25\nusername = 'u'\npassword = 'p'\nrates = ['1/s']\n[relays.b]\norder = 2\n"
+    )
+    config = load(written(text), {})
+    assert config.relays == {"b": RelaySettings(order=2)}
+    assert (config.smtp.name, config.smtp.port, str(config.smtp.pace)) == ("smtp", 25, "1/s")
+
+
+def test_a_relays_secret_and_path_are_read_like_those_of_the_first() -> None:
+    Path("secret").write_text("hunter2\n", encoding="utf-8")
+    text = "[relays.west-1]\nusername = 'u'\npassword_file = 'secret'\nca_file = 'ca.pem'\n"
+    relay = load(written(text), {"POLLER__RELAYS__WEST_1__PORT": "465"}).relays["west-1"]
+    assert (relay.password, relay.ca_file, relay.port) == ("hunter2", str(Path("ca.pem").absolute()), 465)
+
+
+NAMED = "a relay's name has letters, digits, dots, hyphens and underscores, at most 64"
+TAKEN = "another relay has this name; rows could not tell them apart"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("[relays.'a b']", f'config.toml:1: relays."a b": {NAMED}'),
+        ("[smtp]\nname = ''", f"config.toml:2: smtp.name: {NAMED}"),
+        ("[relays.SMTP]", f"config.toml:1: relays.SMTP: {TAKEN}"),
+        ("[smtp]\nname = 'West'\n[relays.west]", f"config.toml:3: relays.west: {TAKEN}"),
+        ("[relays.b]\n[relays.B]", f"config.toml:2: relays.B: {TAKEN}"),
+    ],
+)
+def test_each_relay_needs_a_name_of_its_own(text: str, expected: str) -> None:
+    assert problems_of(text) == [expected]
+
+
+def test_a_relay_may_be_called_smtp_when_the_first_one_is_not() -> None:
+    config = load(written("[smtp]\nname = 'first'\n[relays.smtp]\n"), {})
+    assert list(relays_of(config.smtp, config.relays)) == ["first", "smtp"]
+
+
+def test_a_takeover_that_is_too_early_for_several_relays_is_told_once_with_what_suits_all() -> None:
+    text = "[worker]\ntakeover = '5m'\n[relays.a]\nend_timeout = '20m'\n[relays.b]\nend_timeout = '30m'\n"
+    assert problems_of(text) == [f"config.toml:2: worker.takeover: {EARLY} 31m (relays.b.end_timeout and {SPARED}"]
+
+
+# ---- pacing
+
+NOT_A_RATE = 'not a rate; write it like "2/s", "30/m", "100/15m", "1000/h" or "10000/d"'
+NOT_A_DOMAIN = 'not a domain; write it in lower case like "example.com", and xn--... if it is not ASCII'
+NOT_A_SENDER = 'not a sender; write it like "a@example.com", or "@example.com" for all, the domain in lower case'
+A_YEAR = "a burst of 400 is more than 1/d lets through in a year"
+NEVER = "these windows and quiet hours never open"
+NO_PROVIDER = "no such provider; give it a table, [throttle.providers.NAME]"
+A_REPLY = "[[throttle.replies]]\naction = 'defer'\ncodes = [4]\n"
+WRITE_A_TABLE = "a table; write [throttle.domains.a] and its keys below"
+EVERY_REPLY = "would match every reply; give codes, a status or a text that only some have"
+
+
+def test_pacing_is_read_with_all_its_tables() -> None:
+    text = """\
+[throttle]
+rates = ["100/m", "20000/d"]
+gap = "1s"
+windows = ["Mon-Fri 08:00-18:00"]
+time_zone = "Europe/Berlin"
+raise_after = 20
+[throttle.domains."example.com"]
+rates = ["10/s"]
+burst = 5
+[throttle.senders]
+"@example.com" = { gap = "5s", counts = "recipients" }
+[throttle.providers.mine]
+domains = ["example.*"]
+[[throttle.replies]]
+action = "defer"
+codes = [4]
+provider = "mine"
+"""
+    throttle = load(written(text), {"POLLER__THROTTLE__DOMAINS__EXAMPLE_COM__BURST": "6"}).throttle
+    assert ([str(rate) for rate in throttle.rates], throttle.gap, throttle.raise_after) == (
+        ["100/m", "20000/d"],
+        1.0,
+        20,
+    )
+    assert throttle.domains == {"example.com": Limit(rates=(Rate(count=10, period=1),), burst=6)}
+    assert throttle.senders == {"@example.com": Limit(gap=5.0, counts="recipients")}
+    assert throttle.known_providers.provider_of("example.co.uk") == "mine"
+    assert [line.provider for line in throttle.replies] == ["mine"]
+    assert str(throttle.hours.zone) == "Europe/Berlin"
+
+
+TABLE_KEYS = [
+    (table, item.name)
+    for table, settings in (
+        ("[relays.b]", RelaySettings),
+        ("[throttle.providers.b]", ProviderSettings),
+        ("[throttle.domains.b]", Limit),
+        ("[[throttle.replies]]", ReplyPattern),
+    )
+    for item in fields(settings)
+]
+
+
+@pytest.mark.parametrize(("table", "name"), TABLE_KEYS)
+def test_no_key_of_a_table_shows_its_value_when_it_is_wrong(table: str, name: str) -> None:
+    shown = ""
+    for value in ('["hunter2 \\u0000", ["hunter2"]]', '{hunter2 = "hunter2"}', "2024-01-01", "true", "nan"):
+        shown += "\n".join(problems_of(f"{table}\n{name} = {value}\n"))
+    assert f"config.toml:2: {table.strip('[]')}.{name}: " in shown
+    assert [secret for secret in ("hunter2", "2024") if secret in shown] == []
+
+
+def test_a_quota_that_the_pace_never_fills_is_no_error() -> None:
+    assert len(load(written("[throttle]\nrates = ['1/m', '100000/d']\n"), {}).throttle.rates) == 2
+
+
+def test_pacing_may_come_from_the_environment_alone() -> None:
+    environ = {
+        "POLLER__THROTTLE__RATES": '["30/m"]',
+        "POLLER__THROTTLE__DOMAINS": '{"example.com" = {rates = ["1/s"]}}',
+        "POLLER__THROTTLE__REPLIES": '[{action = "refuse", codes = [421]}]',
+    }
+    throttle = load(None, environ).throttle
+    assert (str(throttle.pace), list(throttle.domains), throttle.replies[0].codes) == ("30/m", ["example.com"], (421,))
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "key", "expected"),
+    [
+        ("[throttle]\nrates = ['30 a minute']", 2, "throttle.rates", f"item 1: {NOT_A_RATE}"),
+        ("[throttle]\nrates = ['1/s', '-1/m']", 2, "throttle.rates", f"item 2: {NOT_A_RATE}"),
+        ("[throttle]\nrates = '1/s'", 2, "throttle.rates", 'must be a list, such as ["a", "b"]'),
+        (
+            "[throttle]\nrates = ['0/m']",
+            2,
+            "throttle.rates",
+            "item 1: a rate of zero would send nothing, ever; to stop mail use poller pause",
+        ),
+        (
+            "[smtp]\nrates = ['1/m', '2/m']",
+            2,
+            "smtp.rates",
+            "two rates for the same period, /m; keep the one that is meant",
+        ),
+        ("[throttle]\nburst = 0", 2, "throttle.burst", "too small; at least 1"),
+        ("[throttle]\ngap = '1m'\nburst = 400\nrates = ['1/d']", 3, "throttle.burst", A_YEAR),
+        ("[smtp]\nport = 25\nburst = 400\nrates = ['1/d']", 3, "smtp.burst", A_YEAR),
+        ("[relays.b]\nrates = ['1/d']\nburst = 400", 3, "relays.b.burst", A_YEAR),
+        ("[throttle]\ncounts = 'bytes'", 2, "throttle.counts", 'must be one of "messages", "recipients"'),
+        ("[throttle]\nraise_after = 0", 2, "throttle.raise_after", "too small; at least 1"),
+        ("[throttle]\nfirst_pause = '0s'", 2, "throttle.first_pause", "too small; at least 1ms"),
+        (
+            "[throttle]\nwindows = ['8-18']",
+            2,
+            "throttle.windows",
+            'item 1: not hours; write them like "Mon-Fri 08:00-18:00", "Sat,Sun 10:00-16:00" or "22:00-07:00"',
+        ),
+        ("[throttle]\nquiet = ['Mon 08:00-12:00', '00:00-24:00']", 2, "throttle.quiet", NEVER),
+        ("[throttle]\nwindows = ['08:00-12:00']\nquiet = ['07:00-13:00']", 2, "throttle.windows", NEVER),
+        (
+            "[throttle]\ntime_zone = 'Mars/Base'",
+            2,
+            "throttle.time_zone",
+            'not a time zone that is known here; write it like "Europe/Berlin" or "UTC"',
+        ),
+        ("[throttle.domains]\n'Example.com'.gap = '1s'", 2, 'throttle.domains."Example.com"', NOT_A_DOMAIN),
+        ("[throttle.domains.'münchen.test']", 1, 'throttle.domains."münchen.test"', NOT_A_DOMAIN),
+        ("[throttle.senders.'example.com']", 1, 'throttle.senders."example.com"', NOT_A_SENDER),
+        ("[throttle.domain.'example.com']", 1, "throttle.domain", 'unknown key; did you mean "domains"?'),
+        ("[throttle.domains.a]\nrate = ['1/s']", 2, "throttle.domains.a.rate", 'unknown key; did you mean "rates"?'),
+        ("[throttle.domains]\na = '1/s'", 2, "throttle.domains.a", WRITE_A_TABLE),
+        (
+            "[throttle.providers.'my own']",
+            1,
+            'throttle.providers."my own"',
+            "a provider's name has letters, digits, hyphens and underscores, at most 64",
+        ),
+        (
+            "[throttle.providers.gogle]\ngap = '1s'",
+            1,
+            "throttle.providers.gogle",
+            f"names neither domains nor mx, and is none of those that are shipped: {', '.join(PROVIDERS)}",
+        ),
+        (
+            "[throttle.providers.a]\nmx = ['x.test']\n[throttle.providers.b]\nmx = ['y.test', '.x.test']",
+            4,
+            "throttle.providers.b.mx",
+            "item 2 is claimed by [throttle.providers.a] too",
+        ),
+        ("[throttle.providers.a]\ndomains = ['*.test']", 2, "throttle.providers.a.domains", f"item 1: {NOT_A_DOMAIN}"),
+        ("[[throttle.replies]]\naction = 'defer'", 1, "throttle.replies", EVERY_REPLY),
+        ("[[throttle.replies]]\naction = 'defer'\ntext = '.*'", 1, "throttle.replies", EVERY_REPLY),
+        ("[[throttle.replies]]\ncodes = [421]", 1, "throttle.replies.action", "must be given"),
+        (
+            "[[throttle.replies]]\naction = 'defer'\ntext = '('",
+            3,
+            "throttle.replies.text",
+            "not a regular expression: missing ), unterminated subpattern at position 0",
+        ),
+        (
+            "[[throttle.replies]]\naction = 'defer'\ncodes = [4, 250]",
+            3,
+            "throttle.replies.codes",
+            "item 2: not the code of a refusal, such as 421, or its beginning, such as 45",
+        ),
+        (
+            "[[throttle.replies]]\naction = 'pause'\ncodes = [4]",
+            1,
+            "throttle.replies",
+            'a pause needs its time, as in wait = "1h"',
+        ),
+        (
+            f"{A_REPLY}{A_REPLY}provider = 'gogle'",
+            7,
+            "throttle.replies.provider",
+            NO_PROVIDER,
+        ),
+        ("[relays.b]\nsenders = ['b.test']", 2, "relays.b.senders", f"item 1: {NOT_A_SENDER}"),
+        ("[relays.b]\ndomains = ['b.test', '@b.test']", 2, "relays.b.domains", f"item 2: {NOT_A_DOMAIN}"),
+        ("[smtp]\nmax_connections = 0", 2, "smtp.max_connections", "too small; at least 1"),
+        ("[relays]\nhost = 'h'", 2, "relays.host", "a table; write [relays.host] and its keys below"),
+        ("[relays.b]\nname = 'c'", 2, "relays.b.name", "unknown key; it belongs in [smtp]"),
+    ],
+)
+def test_pacing_that_cannot_be_meant_is_refused_by_key_and_line(text: str, line: int, key: str, expected: str) -> None:
+    assert problems_of(text) == [f"config.toml:{line}: {key}: {expected}"]
+
+
+def test_contradictions_between_tables_are_told_all_at_once() -> None:
+    text = """\
+[throttle]
+quiet = ["00:00-24:00"]
+[throttle.providers.a]
+domains = ["x.test"]
+[throttle.providers.b]
+domains = ["x.test"]
+[[throttle.replies]]
+action = "defer"
+codes = [4]
+provider = "c"
+[relays.b]
+username = "u"
+"""
+    assert problems_of(text) == [
+        f"config.toml:2: throttle.quiet: {NEVER}",
+        "config.toml:6: throttle.providers.b.domains: item 1 is claimed by [throttle.providers.a] too",
+        f"config.toml:10: throttle.replies.provider: {NO_PROVIDER}",
+        "config.toml:12: relays.b.username: needs relays.b.password beside it",
+    ]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[throttle.providers.a]\ndomains = ['X.test']",
+        f"{A_REPLY}provider = 'a'\n[throttle.providers.a]\nmx = ['x.test']\nburst = 0",
+        f"[[throttle.replies]]\naction = 'defer'\n{A_REPLY}provider = 'a'",
+    ],
+)
+def test_what_a_table_with_a_problem_may_have_lost_is_blamed_on_no_other(text: str) -> None:
+    assert len(problems_of(text)) == 1
+
+
 # ---- the example
 
-_OPTIONAL = re.compile(r"^#(?=[a-z_]+ = )", re.MULTILINE)
+_HEADER = re.compile(r"#?\[\[?((?:throttle\.)?[a-z_]+)(?:\.(?:\w+|\"[^\"]+\"))?\]?\]")
+_OPTIONAL = re.compile(r"^#(?=[a-z_]+ = |\[)", re.MULTILINE)
 _SECRET_ELSEWHERE = re.compile(
     rf"^#(?:{'|'.join(item.name for _, item in KEYS if not item.repr)})_(?:file|command) = .*\n", re.MULTILINE
 )
+_LIMIT = {item.name for item in fields(Limit)}
+_TABLES: dict[str, set[str]] = {
+    "relays": {item.name for item in fields(RelaySettings)} - {item.name for item in fields(FirstRelaySettings)},
+    "throttle.senders": set(),
+    "throttle.domains": set(),
+    "throttle.providers": {item.name for item in fields(ProviderSettings)} - _LIMIT,
+    "throttle.replies": {item.name for item in fields(ReplyPattern)},
+}
+"""The tables that an operator names or lists: the keys that no section has shown before."""
+
+
+def keys_of_the_example() -> list[tuple[str, str]]:
+    found, section = [], ""
+    for line in EXAMPLE.read_text("utf-8").splitlines():
+        header, key = _HEADER.fullmatch(line), re.match(r"#?([a-z_]+) = ", line)
+        section = header[1] if header else section
+        found += [(section, key[1])] if key else []
+    return found
 
 
 def test_the_example_holds_exactly_the_defaults() -> None:
@@ -428,14 +745,16 @@ def test_the_example_holds_exactly_the_defaults() -> None:
 
 
 def test_the_example_names_every_key_under_its_section() -> None:
-    found, section = [], ""
-    for line in EXAMPLE.read_text("utf-8").splitlines():
-        header, key = re.fullmatch(r"\[(\w+)\]", line), re.match(r"#?([a-z_]+) = ", line)
-        section = header[1] if header else section
-        found += [(section, key[1])] if key else []
     forms = ("", "_file", "_command")
     expected = [(section, item.name + form) for section, item in KEYS for form in (forms if not item.repr else ("",))]
-    assert sorted(found) == sorted(expected)
+    assert sorted(key for key in keys_of_the_example() if key[0] in SECTIONS) == sorted(expected)
+
+
+@pytest.mark.parametrize("table", _TABLES)
+def test_the_example_shows_every_kind_of_table_and_each_key_that_only_it_has(table: str) -> None:
+    shown = {key for place, key in keys_of_the_example() if place == table}
+    assert shown
+    assert _TABLES[table] <= shown
 
 
 def test_the_example_gives_a_value_to_every_key_that_has_a_default() -> None:
@@ -447,9 +766,11 @@ def test_the_example_gives_a_value_to_every_key_that_has_a_default() -> None:
 def test_the_example_loads_with_everything_in_it_switched_on() -> None:
     text = _OPTIONAL.sub("", _SECRET_ELSEWHERE.sub("", EXAMPLE.read_text("utf-8")))
     config = load(written(text), {"POLLER__DATABASE__URL": "postgresql://poller@localhost/mail"})
-    assert [
-        name
-        for name, settings in SECTIONS.items()
-        for item in fields(settings)
-        if getattr(getattr(config, name), item.name) is None
-    ] == []
+    assert [name for name, item in KEYS if getattr(getattr(config, name), item.name) is None] == []
+    assert (list(config.relays), len(config.throttle.replies)) == (["backup"], 1)
+    assert list(config.throttle.providers) == ["google", "university"]
+    assert list(config.throttle.senders) == ["news@example.com", "@example.org"]
+
+
+def test_the_example_names_every_provider_that_is_known() -> None:
+    assert f"These providers are known: {', '.join(PROVIDERS)}.\n" in EXAMPLE.read_text("utf-8")

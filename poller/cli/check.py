@@ -1,11 +1,12 @@
 """`poller check`: everything that must be right before the service can work, each with a verdict and a remedy.
 
-Nothing is sent, and nothing is written. All checks are made, also when an early one fails.
+Nothing is sent, and nothing is written. All checks are made, also when an early one fails; each relay is asked.
 """
 
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,15 +17,20 @@ import click
 from poller.cli.session import FAILED, MISUSED, configuration, out
 from poller.config import Config, ConfigError
 from poller.exchange import RelayTrouble
+from poller.hours import closes_at, is_open, opens_at
 from poller.message import Composer
 from poller.outbox.database import DatabaseRefused, DatabaseUnavailable, connect
 from poller.outbox.facts import about
 from poller.outbox.listen import is_installed
 from poller.outbox.migrate import SchemaTrouble
 from poller.smtp.courier import Courier
+from poller.sources import dotted
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
+
+    from poller.relays import RelaySettings
+    from poller.throttle.settings import ThrottleSettings
 
 CLOCK_DRIFT_S = 5.0
 """Between this machine and the database; times in rows are the database's, so more only confuses people."""
@@ -51,8 +57,8 @@ class Verdicts:
         out.print(f"[red]FAIL[/red] {what:<10} {_plain(detail)}")
 
     @contextmanager
-    def trying(self, what: str) -> Iterator[None]:
-        """Turn the errors that a person can mend into a verdict."""
+    def trying(self, what: str, whose: str = "") -> Iterator[None]:
+        """Turn the errors that a person can mend into a verdict, which begins with `whose` it is."""
         try:
             yield
         except (DatabaseRefused, SchemaTrouble) as error:
@@ -60,7 +66,7 @@ class Verdicts:
         except DatabaseUnavailable as error:
             self.bad(what, f"{error}; look at [database] url, and whether it is running")
         except RelayTrouble as error:
-            self.bad(what, f"at {error.phase.value}: {error.reason}")
+            self.bad(what, f"{whose}at {error.phase.value}: {error.reason}")
 
 
 def _plain(text: str) -> str:
@@ -80,7 +86,8 @@ def check(context: click.Context) -> None:
     verdicts.good("config", str(config.source or "defaults: no configuration file was found"))
     _check_message(verdicts, config)
     _check_database(verdicts, config)
-    _check_relay(verdicts, config)
+    _check_relays(verdicts, config)
+    _check_pacing(verdicts, config)
     sys.exit(FAILED if verdicts.failed else 0)
 
 
@@ -88,9 +95,15 @@ def _check_what_is_readable(verdicts: Verdicts, error: ConfigError) -> None:
     """Every problem at once, and behind them what the sections without one lead to."""
     for problem in error.problems:
         verdicts.bad("config", str(problem))
-    for section, look in (("message", _check_message), ("database", _check_database), ("smtp", _check_relay)):
-        if error.readable is not None and not error.concerns(section):
-            look(verdicts, error.readable)
+    if error.readable is None:
+        return
+    if not error.concerns("message"):
+        _check_message(verdicts, error.readable)
+    if not error.concerns("database"):
+        _check_database(verdicts, error.readable)
+    _check_relays(verdicts, error.readable, [table for table in _relays(error.readable) if error.concerns(table)])
+    if not any(map(error.concerns, ("throttle", "relays", "smtp"))):
+        _check_pacing(verdicts, error.readable)
 
 
 def _check_message(verdicts: Verdicts, config: Config) -> None:
@@ -142,16 +155,62 @@ def _check_schema(verdicts: Verdicts, facts: Any) -> None:
             verdicts.warn("outbox", f"switched off: {facts.paused}; poller resume --all")
 
 
-def _check_relay(verdicts: Verdicts, config: Config) -> None:
-    courier = Courier(config.smtp)
-    with verdicts.trying("relay"):
+def _relays(config: Config) -> dict[str, tuple[str, RelaySettings]]:
+    """By table: the relay's name, and its settings."""
+    others = {dotted(("relays", name)): (name, relay) for name, relay in config.relays.items()}
+    return {"smtp": (config.smtp.name, config.smtp), **others}
+
+
+def _check_relays(verdicts: Verdicts, config: Config, wrong: Sequence[str] = ()) -> None:
+    """Each, but for the tables that are `wrong`; with its name, if there are several."""
+    relays = _relays(config)
+    for table, (name, relay) in relays.items():
+        if table not in wrong:
+            _check_relay(verdicts, relay, table, f"{name}: " if config.relays else "")
+    if not wrong and all(relay.senders or relay.domains for _, relay in relays.values()):
+        verdicts.warn("relay", "none takes all mail: each is for some senders or domains only (senders, domains)")
+
+
+def _check_relay(verdicts: Verdicts, relay: RelaySettings, table: str, whose: str) -> None:
+    courier = Courier(relay, table=table)
+    with verdicts.trying("relay", whose):
         courier.open()
         handshake = courier.handshake
         assert handshake is not None  # noqa: S101 - `open` raised otherwise
-        verdicts.good("relay", f"{courier.relay}: {handshake.banner}")
+        verdicts.good("relay", f"{whose}{courier.relay}: {handshake.banner}")
         if handshake.tls:
-            verdicts.good("tls", f"{handshake.tls}, certificate verified")
+            verdicts.good("tls", f"{whose}{handshake.tls}, certificate verified")
         else:
-            verdicts.warn("tls", 'none: fine on this machine only ([smtp] security = "starttls")')
-        verdicts.good("login", f"as {config.smtp.username}" if handshake.authenticated else "none asked for")
+            verdicts.warn("tls", f'{whose}none: fine on this machine only ([{table}] security = "starttls")')
+        verdicts.good("login", whose + (f"as {relay.username}" if handshake.authenticated else "none asked for"))
         courier.close()
+
+
+def _check_pacing(verdicts: Verdicts, config: Config) -> None:
+    now = datetime.now(UTC)
+    say = verdicts.good if is_open(config.throttle.hours, now) else verdicts.warn
+    say("pacing", f"{limits_in_words(config)}; {hours_in_words(config.throttle, now)}")
+
+
+def limits_in_words(config: Config) -> str:
+    """How many limits there are, and of what: "3 limits (outbox 1, relay 2)"."""
+    throttle = config.throttle
+    limits = [("outbox", throttle), *(("relay", relay) for _, relay in _relays(config).values())]
+    limits += [("sender", limit) for limit in throttle.senders.values()]
+    limits += [("provider", limit) for limit in throttle.providers.values()]
+    limits += [("domain", limit) for limit in throttle.domains.values()]
+    kinds = Counter(kind for kind, limit in limits if limit.rates or limit.gap)
+    if not kinds:
+        return "no limits"
+    parts = ", ".join(f"{kind} {count}" for kind, count in kinds.items())
+    return f"{kinds.total()} limit{'' if kinds.total() == 1 else 's'} ({parts})"
+
+
+def hours_in_words(throttle: ThrottleSettings, now: datetime) -> str:
+    """Whether mail may go now, and when that changes."""
+    hours = throttle.hours
+    opens, closes = opens_at(hours, now), closes_at(hours, now)
+    if closes is None:
+        return "always open"
+    change = (closes if opens == now else opens).astimezone(hours.zone)
+    return f"{'open' if opens == now else 'closed'} until {change:%Y-%m-%d %H:%M} {throttle.time_zone}"

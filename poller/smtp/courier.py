@@ -38,6 +38,7 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
+from poller.exchange import RelayTrouble
 from poller.smtp.actions import LineLost
 from poller.smtp.connection import Connection
 from poller.smtp.conversation import next_exchange, none_ahead, quit_session
@@ -54,7 +55,8 @@ if TYPE_CHECKING:
     from poller.smtp.replies import Features
     from poller.smtp.settings import SmtpSettings
 
-
+_FIRST = "smtp"
+"""The table of the first relay, which the words of a trouble name."""
 LARGE = 256 * 1024
 """Bytes of content behind which none is taken ahead: a round trip is nothing to its transfer, and two are held then."""
 
@@ -82,7 +84,8 @@ class Courier:
     """Carries messages to the relay of `settings`.
 
     `clock` counts seconds for ages and durations. `session_events(name, facts)` hears "session.opened" (relay, tls,
-    authenticated, banner) and "session.closed" (relay, reason, messages, seconds).
+    authenticated, banner) and "session.closed" (relay, reason, messages, seconds). `table` is where the settings are
+    written, for the remedies in RelayTrouble.
     """
 
     def __init__(
@@ -92,6 +95,7 @@ class Courier:
         clock: Callable[[], float] = time.monotonic,
         committing: Hook = _nothing,
         session_events: Callable[[str, dict[str, Any]], None] | None = None,
+        table: str = _FIRST,
     ) -> None:
         self.relay = place(settings.host, settings.port)
         self._settings = settings
@@ -102,6 +106,7 @@ class Courier:
         self._line: _Line | None = None
         self._left: deque[Exchange] = deque()
         self._trouble: Exception | None = None
+        self._table = table
 
     # The session ------------------------------------------------------------------------------------------------------
 
@@ -243,6 +248,13 @@ class Courier:
     # Beginnings and ends ----------------------------------------------------------------------------------------------
 
     def _begin(self) -> _Line:
+        try:
+            return self._begun_session()
+        except RelayTrouble as trouble:  # whose words are those of the first relay's table
+            remedy = trouble.reason.replace(f"[{_FIRST}]", f"[{self._table}]")
+            raise RelayTrouble(trouble.phase, remedy, trouble.reply) from trouble
+
+    def _begun_session(self) -> _Line:
         connection = Connection(self._settings, self._bell)
         ends = Line(
             relay=self.relay,

@@ -37,9 +37,9 @@ class ConfigError(Exception):
         self.problems = problems
         self.readable = readable
 
-    def concerns(self, section: str) -> bool:
-        """Whether a problem lies in this section."""
-        return any(problem.key.partition(".")[0] == section for problem in self.problems)
+    def concerns(self, table: str) -> bool:
+        """Whether a problem lies in this section, or in this table of one: "smtp", "relays.backup"."""
+        return any(f"{problem.key}.".startswith(f"{table}.") for problem in self.problems)
 
     def __str__(self) -> str:
         count = "1 problem" if len(self.problems) == 1 else f"{len(self.problems)} problems"

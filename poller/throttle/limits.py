@@ -26,7 +26,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
-from poller.units import SETTINGS, Checked, Count, Rate, SecondsOrZero, format_duration
+from poller.units import SETTINGS, Checked, Count, Misfit, Rate, SecondsOrZero, format_duration
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -73,7 +73,7 @@ class Limit:
         """Raise ValueError for two rates of one period, and for a burst of more than a year's slots."""
         check_rates(self.rates)
         if self.pace and self.burst * self.pace.period > self.pace.count * LONGEST_DEBT.total_seconds():
-            raise ValueError(f"a burst of {self.burst} is more than {self.pace} lets through in a year")
+            raise Misfit("burst", f"a burst of {self.burst} is more than {self.pace} lets through in a year")
 
     @property
     def pace(self) -> Rate | None:

@@ -23,21 +23,27 @@ from poller.hours import Hours, Span, parse_zone
 from poller.providers import SHIPPED as SHIPPED_PROVIDERS
 from poller.providers import Group, Providers, claimed_twice
 from poller.throttle.limits import Limit
-from poller.units import SETTINGS, Checked
+from poller.units import SETTINGS, Checked, Count, Seconds
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _LABEL: Final = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
 _DOMAIN: Final = re.compile(rf"(?:{_LABEL}\.)*{_LABEL}")
-_LOCAL_PART: Final = re.compile(r"[^\s@<>]+")
+_LOCAL_PART: Final = re.compile(r"[^\s@<>]{1,64}")  # RFC 5321 section 4.5.3.1.1
+_LONGEST_DOMAIN: Final = 253  # RFC 1035 section 3.1, as it is written
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
 
 def check_domain(name: str) -> str:
     """A domain as it is compared: lower case, ASCII. Raises ValueError with the remedy."""
-    if not _DOMAIN.fullmatch(name):
+    if not _is_domain(name):
         raise ValueError('not a domain; write it in lower case like "example.com", and xn--... if it is not ASCII')
     return name
+
+
+def _is_domain(name: str) -> bool:
+    return len(name) <= _LONGEST_DOMAIN and bool(_DOMAIN.fullmatch(name))
 
 
 def check_claim(name: str) -> str:
@@ -55,11 +61,18 @@ def check_suffix(name: str) -> str:
 def check_sender(address: str) -> str:
     """An address, or "@example.com" for all of a domain. Raises ValueError."""
     local_part, at, domain = address.rpartition("@")
-    if not at or (local_part and not _LOCAL_PART.fullmatch(local_part)) or not _DOMAIN.fullmatch(domain):
+    if not at or (local_part and not _LOCAL_PART.fullmatch(local_part)) or not _is_domain(domain):
         raise ValueError(
             'not a sender; write it like "a@example.com", or "@example.com" for all, the domain in lower case'
         )
     return address
+
+
+def check_provider(name: str) -> str:
+    """The name of a provider, which rows and people tell it by. Raises ValueError."""
+    if not _NAME.fullmatch(name):
+        raise ValueError("a provider's name has letters, digits, hyphens and underscores, at most 64")
+    return name
 
 
 def check_zone(name: str) -> str:
@@ -72,6 +85,7 @@ Domain = Annotated[str, Checked(check_domain)]
 Claim = Annotated[str, Checked(check_claim)]
 Suffix = Annotated[str, Checked(check_suffix)]
 Sender = Annotated[str, Checked(check_sender)]
+Provider = Annotated[str, Checked(check_provider)]
 Zone = Annotated[str, Checked(check_zone)]
 
 
@@ -94,7 +108,13 @@ class ThrottleSettings(Limit):
     windows: tuple[Span, ...] = ()
     quiet: tuple[Span, ...] = ()
     time_zone: Zone = "UTC"
-    providers: Mapping[str, ProviderSettings] = field(default_factory=dict)
+    first_pause: Seconds = 60.0
+    longest_pause: Seconds = 3600.0
+    """What complains pauses from `first_pause`, doubling while nothing is accepted, up to `longest_pause`."""
+    raise_every: Seconds = 900.0
+    raise_after: Count = 10
+    """Its pace is raised by a step after so many acceptances, and so long after the last change."""
+    providers: Mapping[Provider, ProviderSettings] = field(default_factory=dict)
     domains: Mapping[Domain, Limit] = field(default_factory=dict)
     senders: Mapping[Sender, Limit] = field(default_factory=dict)
     replies: tuple[ReplyPattern, ...] = ()

@@ -10,8 +10,20 @@ from pydantic import TypeAdapter, ValidationError
 
 from poller.advice import SHIPPED as SHIPPED_REPLIES
 from poller.hours import is_open
-from poller.relays import FirstRelaySettings, RelaySettings, name_trouble
-from poller.throttle.settings import ThrottleSettings, contradictions
+from poller.providers import SHIPPED as SHIPPED_PROVIDERS
+from poller.relays import (
+    FirstRelaySettings,
+    RelaySettings,
+    name_trouble,
+    names_in_trouble,
+    relays_of,
+)
+from poller.relays import (
+    contradictions as relay_contradictions,
+)
+from poller.throttle.limits import Limit
+from poller.throttle.settings import ThrottleSettings, check_provider, contradictions
+from poller.units import Misfit, Rate
 
 
 def settings(**values: Any) -> ThrottleSettings:
@@ -60,8 +72,13 @@ def test_the_replies_of_the_operator_come_first() -> None:
         ({"domains": {"Example.com": {}}}, "not a domain; write it in lower case"),
         ({"domains": {"münchen.test": {}}}, "not a domain; write it in lower case"),
         ({"domains": {"a@example.com": {}}}, "not a domain; write it in lower case"),
+        ({"domains": {".".join(["a" * 63] * 4): {}}}, "not a domain; write it in lower case"),
         ({"senders": {"example.com": {}}}, "not a sender; write it like"),
         ({"senders": {"a@Example.com": {}}}, "not a sender; write it like"),
+        ({"senders": {"a" * 65 + "@example.com": {}}}, "not a sender; write it like"),
+        ({"providers": {"my own": {}}}, "a provider's name has letters"),
+        ({"first_pause": "0s"}, "too small; at least 1ms"),
+        ({"raise_after": 0}, "too small; at least 1"),
         ({"providers": {"a": {"domains": ["*.com"]}}}, "not a domain; write it in lower case"),
         ({"providers": {"a": {"mx": ["*.com"]}}}, "not a domain; write it in lower case"),
         ({"replies": [{"action": "defer", "text": "("}]}, "not a regular expression"),
@@ -80,6 +97,24 @@ def test_what_can_be_meant_is_taken() -> None:
         providers={"mine": {"domains": ["mine.*", "b.test"], "mx": [".mine.test", "mx.other.test"]}},
     )
     assert taken.known_providers.provider_of("mine.co.uk") == "mine"
+
+
+def test_a_burst_that_no_year_holds_says_which_key_is_to_change() -> None:
+    with pytest.raises(Misfit) as caught:
+        Limit(rates=(Rate(count=1, period=86400),), burst=367)
+    assert caught.value.key == "burst"
+
+
+def test_a_longest_scope_fits_into_its_row() -> None:
+    longest_domain = ".".join(["a" * 63, "b" * 63, "c" * 63, "d" * 61])
+    longest_sender = "a" * 64 + "@" + longest_domain
+    assert list(settings(senders={longest_sender: {}}).senders) == [longest_sender]
+    assert len(longest_sender) <= 512  # VARCHAR(512), in sql/mysql
+
+
+@pytest.mark.parametrize("name", SHIPPED_PROVIDERS)
+def test_a_shipped_provider_has_a_name_that_an_operator_could_give(name: str) -> None:
+    assert check_provider(name) == name
 
 
 @pytest.mark.parametrize(
@@ -140,3 +175,37 @@ def test_a_relay_is_told_from_the_others_by_its_name(name: str, trouble: str) ->
     found = name_trouble(name, ["smtp"])
     assert found.startswith(trouble)
     assert bool(found) == bool(trouble)
+
+
+def test_all_relays_are_told_by_name_the_first_one_first() -> None:
+    first, backup = FirstRelaySettings(name="main", order=2), RelaySettings(host="b.test")
+    assert list(relays_of(first, {"backup": backup}).items()) == [("main", first), ("backup", backup)]
+
+
+def test_names_in_trouble_are_told_by_the_key_that_gives_them() -> None:
+    assert list(names_in_trouble(FirstRelaySettings(), ["backup", "smtp2"])) == []
+    found = names_in_trouble(FirstRelaySettings(name="a b"), ["b", "A B", "B"])
+    assert [key for key, _ in found] == [("smtp", "name"), ("relays", "A B"), ("relays", "B")]
+
+
+@pytest.mark.parametrize(
+    ("values", "keys", "message"),
+    [
+        ({"username": "u"}, ("username", "password"), "needs here.password beside it"),
+        ({"password": "p"}, ("password", "username"), "needs here.username beside it"),
+        (
+            {"username": "u", "password": "p", "security": "none", "host": "127.0.0.1.example.com"},
+            ("security", "username", "host"),
+            "would send the password in clear text; only a relay on this machine may do without TLS",
+        ),
+        (
+            {"rest_first": 2.0, "rest_longest": 1.0},
+            ("rest_longest", "rest_first"),
+            "the rests would shrink; here.rest_longest must be at least here.rest_first",
+        ),
+    ],
+)
+def test_keys_of_a_relay_that_contradict_each_other_are_told(
+    values: dict[str, Any], keys: tuple[str, ...], message: str
+) -> None:
+    assert list(relay_contradictions(RelaySettings(**values), "here")) == [(keys, message)]

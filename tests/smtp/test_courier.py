@@ -38,6 +38,16 @@ def carry_all(courier: Courier, messages: Iterator[Message]) -> list[list[Exchan
     return runs[:-1]
 
 
+@pytest.mark.parametrize("more", [{}, {"table": "relays.backup"}])
+def test_a_remedy_names_the_table_where_the_settings_are_written(more: dict[str, str]) -> None:
+    with FaultServer(Faults(users={"shop": "another"})) as relay:
+        courier = Courier(settings(relay.port, username="shop", password="wrong"), **more)
+        with pytest.raises(RelayTrouble) as caught:
+            courier.open()
+    assert f"check [{more.get('table', 'smtp')}] username and password" in caught.value.reason
+    assert caught.value.reply is not None
+
+
 @PIPELINING
 def test_what_is_carried_arrives_byte_for_byte_once_and_in_order(*, pipelining: bool) -> None:
     with FaultServer(Faults(pipelining=pipelining)) as relay:

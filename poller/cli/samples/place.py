@@ -18,9 +18,9 @@ from poller.config import Config
 from poller.log import LogSettings
 from poller.message.settings import MessageSettings, TemplateSettings
 from poller.outbox.settings import DatabaseSettings
+from poller.relays import FirstRelaySettings
 from poller.retry import RetrySettings
 from poller.settings import PollSettings, WorkerSettings
-from poller.smtp.settings import SmtpSettings
 from poller.state import StateDirectory, StateTaken
 
 MARK = ".poller-demo"
@@ -106,7 +106,7 @@ class Place:
         here = self.root.absolute()
         return Config(
             database=DatabaseSettings(url=f"sqlite:///{here / self.database.name}"),
-            smtp=SmtpSettings(host=host, port=port, security="none"),
+            smtp=FirstRelaySettings(host=host, port=port, security="none"),
             message=MessageSettings(sender=SENDER),
             templates=TemplateSettings(directory=str(here / "templates")),
             poll=PollSettings(interval=INTERVAL_S, batch_size=BATCH, batch_pause=PAUSE_S),
