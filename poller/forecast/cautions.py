@@ -19,6 +19,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
 from poller.hours import closes_at, is_open, opens_at
+from poller.relays import FirstRelaySettings
 from poller.throttle.limits import per_second
 from poller.units import Rate, format_duration
 
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
 DAY_S: Final = 86400
 LONG_BATCH_S: Final = 600.0
 """Seconds. A batch that takes longer than this is one that nobody had in mind."""
-_LONGEST_PAUSE_S: Final = 3600.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -94,14 +94,14 @@ def _limits(standing: Standing) -> Iterator[tuple[str, Limit]]:
     throttle = standing.throttle
     yield "[throttle]", throttle
     for name, relay in standing.relays.items():
-        yield _table_of(name), relay
+        yield _table_of(name, relay), relay
     for kind in ("providers", "domains", "senders"):
         for name, limit in getattr(throttle, kind).items():
             yield f"[throttle.{kind}.{name}]" if kind == "providers" else f'[throttle.{kind}."{name}"]', limit
 
 
-def _table_of(relay: str) -> str:
-    return "[smtp]" if relay == "smtp" else f"[relays.{relay}]"
+def _table_of(name: str, relay: RelaySettings) -> str:
+    return "[smtp]" if isinstance(relay, FirstRelaySettings) else f"[relays.{name}]"
 
 
 # ---- rates that do not fit each other
@@ -156,7 +156,7 @@ def _about_batches(standing: Standing, poll: PollSettings) -> Iterator[str]:
 
 def _about_giving_up(standing: Standing, retry: RetrySettings) -> Iterator[str]:
     give_up = retry.give_up_after
-    longest = getattr(standing.throttle, "longest_pause", _LONGEST_PAUSE_S)
+    longest = standing.throttle.longest_pause
     if give_up < longest:
         yield (
             f"[retry] give_up_after {format_duration(give_up)} ends before a pause of [throttle] longest_pause"
@@ -214,7 +214,7 @@ def _about_providers(standing: Standing, workers: int) -> Iterator[str]:
     for name, relay in standing.relays.items():
         demand = next((one for one in _DEMANDS if one.host.fullmatch(relay.host.lower().rstrip("."))), None)
         if demand is not None:
-            yield from _demanded(_table_of(name), relay, demand, workers)
+            yield from _demanded(_table_of(name, relay), relay, demand, workers)
 
 
 def _demanded(table: str, relay: RelaySettings, demand: _Demand, workers: int) -> Iterator[str]:

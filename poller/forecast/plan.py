@@ -12,7 +12,8 @@ It is a forecast, and this is what it takes for granted:
 - What is slowed now stays as slow as it is; it will be faster if the destination goes on to accept.
 - How fast a relay answers is as measured of late, or assumed.
 
-Under these it is within a tenth, or one spacing of the slowest limit (of a quota: a twentieth of its period).
+Under these it is within a tenth, or one spacing of the slowest limit (of a quota: a twentieth of its period); where the
+sending hours end just then, one message more or less may go before.
 Time is passed in, aware UTC. Raises nothing.
 """
 

@@ -170,20 +170,19 @@ def _counted(state: Scope, span: str, part: timedelta, now: datetime) -> int:
 
 
 def limit_in_words(paced: Paced, now: datetime) -> str:
-    """What a scope lets through: "30/m, 2000/d, slowed to 50%"; "" if everything."""
+    """What a scope lets through: "30/m and 2000/d, burst 5, slowed to 50%"; "" if everything."""
     limit, state = paced.limit, paced.state
-    words = [str(rate) for rate in sorted(limit.rates)]
-    if limit.burst > 1 and limit.rates:
-        words.append(f"{limit.burst} at once")
-    if limit.gap:
-        words.append(f"a gap of {format_duration(limit.gap)}")
-    if words and limit.counts == "recipients":
-        words.append("by recipients")
-    if state.pace < 1:
-        words.append(f"slowed to {state.pace:.0%}" + (f" of {state.pace_of}" if state.pace_of else ""))
-    if is_resting(state, now):
-        words.append("paused")
-    return ", ".join(words)
+    rates = " and ".join(str(rate) for rate in sorted(limit.rates))
+    slow = f"slowed to {state.pace:.0%}" + (f" of {state.pace_of}" if state.pace_of else "")
+    words = [
+        rates,
+        "recipients counted" if rates and limit.counts == "recipients" else "",
+        f"burst {limit.burst}" if limit.burst > 1 else "",
+        f"gap {format_duration(limit.gap)}" if limit.gap else "",
+        slow if state.pace < 1 else "",
+        "paused" if is_resting(state, now) else "",
+    ]
+    return ", ".join(word for word in words if word)
 
 
 def _takes(settings: RelaySettings, domain: str | None, sender: str | None) -> bool:
