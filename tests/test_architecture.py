@@ -40,7 +40,7 @@ DELIVERY = JUDGES | ROOMS | LOG | BOOKS | {"poller.prepare", "poller.delivery", 
 RECOVERY = DELIVERY | {"poller.recovery"}
 LIFE = RECOVERY | {"poller.life", "poller.state"}
 SERVICE = LIFE | {"poller", "poller.service", "poller.config", "poller.settings", "poller.relays"}
-EVERYTHING = SERVICE | {"poller", "poller.cli", "poller.status", "poller.sources"}
+EVERYTHING = SERVICE | {"poller", "poller.cli", "poller.forecast", "poller.status", "poller.sources"}
 
 MAY_IMPORT = {
     **dict.fromkeys(PURE, PURE),

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from poller.cli.session import moment
-from poller.forecast import Standing, Waiting, in_force, limit_in_words, used_of
+from poller.forecast import Standing, Waiting, in_force, limit_in_words, paced_in_words, used_of
 from poller.hours import closes_at, opens_at
 from poller.message.addresses import parse_list, parse_one
 from poller.outbox.report import WaitingRows, throttles, waiting_by_destination
@@ -94,7 +95,7 @@ def _rank(standing: Standing, key: ScopeKey, paced: Paced) -> int:
         return 0
     if paced.state.pace < 1:
         return 1
-    return 2 if limit_in_words(paced, standing.now) or paced.session_limit else _SILENT
+    return 2 if limit_in_words(paced.limit) or paced.session_limit else _SILENT
 
 
 def screen_lines(standing: Standing) -> Iterator[tuple[str, str]]:
@@ -119,7 +120,8 @@ def _word(standing: Standing, key: ScopeKey, paced: Paced) -> str:
 
 
 def _line(standing: Standing, key: ScopeKey, paced: Paced) -> str:
-    parts = [limit_in_words(paced, standing.now)]
+    slow = replace(paced, state=replace(paced.state, paused_until=None))
+    parts = [paced_in_words(slow, standing.now)]
     parts += [f"{used} of {quota} used" for quota, used, _ in used_of(paced, standing.now)]
     if standing.pause_of(key):
         parts.append(f"until {moment(paced.state.paused_until)} UTC")
@@ -142,7 +144,7 @@ def as_values(standing: Standing) -> dict[str, Any]:
             {
                 "kind": key.kind,
                 "name": key.name,
-                "limits": limit_in_words(paced, standing.now) or None,
+                "limits": limit_in_words(paced.limit) or None,
                 "pace": paced.state.pace,
                 "paused_until": paced.state.paused_until if standing.pause_of(key) else None,
                 "reason": paced.state.reason or None,

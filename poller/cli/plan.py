@@ -20,6 +20,7 @@ from poller.units import format_duration
 
 if TYPE_CHECKING:
     from poller.config import Config
+    from poller.forecast import Waiting
     from poller.outbox import Engine
     from poller.outbox.report import Overview
 
@@ -38,16 +39,24 @@ def plan(context: click.Context, *, batch: str | None, json_: bool) -> None:
     if batch is not None and not has_batch(engine, batch):
         raise Misused(f"there is no batch {batch!r}")
     seen = overview(engine)
-    found, doubts = _foreseen(config, engine, seen, batch)
+    waiting = waiting_of(config, engine, batch)
+    found, doubts = _foreseen(config, engine, seen, waiting)
+    later = sum(some.messages for some in waiting if some.first_due and some.first_due > seen.at)
     if json_:
-        click.echo(as_json({**_values(found), "batch": batch, "notes": _notes(seen, found), "warnings": doubts}))
+        click.echo(
+            as_json(
+                {**_values(found), "batch": batch, "due_later": later, "notes": _notes(seen, found), "warnings": doubts}
+            )
+        )
         return
+    click.echo(f"waiting   {found.messages:,} messages" + (f", {later:,} of them due later" if later else ""))
     _show(found, _notes(seen, found), doubts)
 
 
-def _foreseen(config: Config, engine: Engine, seen: Overview, batch: str | None) -> tuple[Forecast, tuple[str, ...]]:
+def _foreseen(
+    config: Config, engine: Engine, seen: Overview, waiting: list[Waiting]
+) -> tuple[Forecast, tuple[str, ...]]:
     standing = standing_of(config, engine, seen.at)
-    waiting = waiting_of(config, engine, batch)
     workers = max(1, _alive(seen))
     breath = Breath(
         batch_size=config.poll.batch_size, batch_pause=config.poll.batch_pause, workers=workers, speed=speed(engine)
@@ -80,7 +89,6 @@ def _values(found: Forecast) -> dict[str, Any]:
 
 
 def _show(found: Forecast, notes: list[str], doubts: tuple[str, ...]) -> None:
-    click.echo(f"waiting   {found.messages:,} messages")
     if found.messages:
         click.echo(f"rate      {_rounded(found.per_minute)} a minute")
         click.echo(f"held by   {found.bottleneck or 'nothing'}")

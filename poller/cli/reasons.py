@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from poller.cli.pacing import address_of, domains_of, standing_of, until_open
 from poller.cli.session import moment
-from poller.forecast import limit_in_words, senders_of
+from poller.forecast import paced_in_words, senders_of
 from poller.outbox.guard import home_of, stranger
 from poller.outbox.report import knows_its_home, overview, rows_before, waiting_by_destination
 from poller.throttle.gate import ScopeKey
@@ -119,11 +119,13 @@ class Reasons:
         if self._standing.pause_of(key):
             words = f"{name} is paused until {moment(until)} UTC{why}"
         else:
-            words = f"it waits for {name}: {limit_in_words(paced, self._seen.at)}{why}"
+            words = f"it waits for {name}: {paced_in_words(paced, self._seen.at)}{why}"
         slot = next(iter(self._standing.waits([key], len(self._domains) or 1)), None)
         if slot and not self._standing.pause_of(key):
             words += f"; {slot.why}, next slot at {moment(slot.at)} UTC"
-        return words + (f"; {before:,} rows of it are before this one, so about {moment(turn)} UTC" if before else "")
+        if not before or turn == until:
+            return words
+        return f"{words}; {before:,} rows of it are before this one, so about {moment(turn)} UTC"
 
     def _before(self, key: ScopeKey) -> int:
         """The rows that pass the same limit before it; of senders and relays nobody counts them."""

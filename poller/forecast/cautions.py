@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from poller.throttle.limits import Limit
 
 DAY_S: Final = 86400
+FINE_ENOUGH: Final = 10
+"""Of a rate's count: rounding costs a tenth at most."""
 LONG_BATCH_S: Final = 600.0
 """Seconds. A batch that takes longer than this is one that nobody had in mind."""
 
@@ -108,6 +110,8 @@ def _table_of(name: str, relay: RelaySettings) -> str:
 
 
 def _about_limits(standing: Standing, messages: int | None) -> Iterator[str]:
+    throttle = standing.throttle
+    daily = _open_a_day(throttle.hours, standing.now) if throttle.windows or throttle.quiet else DAY_S
     for table, limit in _limits(standing):
         rates = sorted(limit.rates)
         for shorter, longer in pairwise(rates):
@@ -116,6 +120,8 @@ def _about_limits(standing: Standing, messages: int | None) -> Iterator[str]:
                 yield f"{table} {longer} is never reached: {shorter} lets at most {most} through in that time"
                 continue
             used_up = longer.count / per_second(shorter)
+            if longer.period >= DAY_S and used_up > daily * longer.period / DAY_S:
+                continue  # `_about_hours` tells
             if used_up < longer.period / 2 and (messages is None or messages > longer.count):
                 even = _even(longer)
                 yield (
@@ -129,8 +135,9 @@ def _about_limits(standing: Standing, messages: int | None) -> Iterator[str]:
 def _even(quota: Rate) -> Rate:
     """A short rate that uses a quota up just in time."""
     for period in (1, 60, 3600):
-        if quota.count * period // quota.period >= 1:
-            return Rate(period, quota.count * period // quota.period)
+        count = quota.count * period // quota.period
+        if count >= FINE_ENOUGH and period < quota.period:
+            return Rate(period, count)
     return Rate(max(1, math.ceil(quota.period / quota.count)), 1)
 
 
@@ -226,7 +233,10 @@ def _demanded(table: str, relay: RelaySettings, demand: _Demand, workers: int) -
         for rate in demand.rates:
             most = _most_in(relay, rate.period)
             if most > rate.count:
-                yield f"{table} lets {most} through in {rate.span}, and {demand.who} takes {demand.words}; set {rate}"
+                yield (
+                    f"{table} lets {most} through in {format_duration(rate.period)}, and {demand.who} takes"
+                    f" {demand.words}; set {rate}"
+                )
     if demand.connections and (relay.max_connections or workers) > demand.connections:
         yield (
             f"{table} allows {relay.max_connections or workers} connections, and {demand.who} {demand.connections};"

@@ -162,6 +162,11 @@ class Passage:
         """What limits the flow while it is open."""
         return [*self.paces, *self.quotas]
 
+    @property
+    def used_up(self) -> str:
+        """The quota that would hold up what the hours hold up too; "" if none."""
+        return next((quota.words for quota in self.quotas if quota.room() <= LEAST), "")
+
     def room(self) -> float:
         """What may go at once."""
         return min((rule.room() for rule in self.rules), default=math.inf)
@@ -262,7 +267,7 @@ def _flow(curve: Curve, passage: Passage) -> Iterator[tuple[float, float]]:
         backlog = there - gone
         if gone >= whole - LEAST or (passage.doors and time >= passage.doors.last_known):
             break
-        rate, held_by = (0.0, THE_HOURS) if closed else passage.rate(slope, waiting=backlog > LEAST)
+        rate, held_by = (0.0, passage.used_up or THE_HOURS) if closed else passage.rate(slope, waiting=backlog > LEAST)
         ends = [next_point - time, changes_at - time, math.inf if closed else passage.ends(rate, time)]
         if backlog > LEAST and rate > slope:
             ends.append(backlog / (rate - slope))

@@ -24,8 +24,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from poller.forecast.curves import LEAST, Curve, added, divided, end_of, level_at, time_of, total
-from poller.forecast.passage import THE_HOURS, Doors, Pace, Passage, later, passage_of, through
-from poller.forecast.scopes import OUTBOX, limit_in_words, senders_of
+from poller.forecast.passage import THE_HOURS, Pace, Passage, later, passage_of, through
+from poller.forecast.scopes import OUTBOX, paced_in_words, senders_of
 from poller.throttle.gate import ScopeKey
 from poller.units import format_duration
 
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from datetime import datetime
 
+    from poller.forecast.passage import Doors
     from poller.forecast.scopes import Standing
 
 ASSUMED_SPEED = 20.0
@@ -143,8 +144,7 @@ def forecast(waiting: Iterable[Waiting], standing: Standing, breath: Breath | No
     passed: dict[ScopeKey, _Passed] = {}
     remaining = {stages: _Group([group.curve()], group.recipients) for stages, group in groups.items()}
     ends = {stages: end_of(group.curves[0]) for stages, group in remaining.items()}
-    throttle = standing.throttle
-    doors = Doors(throttle.hours, standing.now) if throttle.windows or throttle.quiet else None
+    doors = standing.doors()
     while any(remaining):
         remaining = _through_one_stage(remaining, standing, doors, passed)
     last = remaining.get((), _Group())
@@ -306,7 +306,7 @@ def _destinations(
         Destination(
             name=str(key) if key else OTHERS,
             messages=round(count),
-            limit=limit_in_words(standing.scopes[key], standing.now) if key else "",
+            limit=paced_in_words(standing.scopes[key], standing.now) if key else "",
             done_at=later(standing.now, done),
         )
         for key, (count, done) in found.items()

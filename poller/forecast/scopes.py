@@ -16,7 +16,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from poller.forecast.curves import arriving, end_of
-from poller.forecast.passage import later, passage_of, through
+from poller.forecast.passage import Doors, later, passage_of, through
 from poller.throttle.gate import ScopeKey
 from poller.throttle.limits import Limit, Scope, Slot, is_resting, is_unlimited, next_at, part_of
 from poller.throttle.row import repaired
@@ -109,13 +109,19 @@ class Standing:
         return sorted(found, key=lambda wait: (wait.at, wait.key), reverse=True)
 
     def turn_of(self, key: ScopeKey, before: int) -> datetime:
-        """When a message goes that has so many before it at this scope, if nothing else holds them."""
+        """When a message goes that has so many before it at this scope, if only the hours hold them beside it."""
         paced = self.scopes.get(key)
         if paced is None:
             return self.now
         start = self.pause_of(key)
-        curve = through(arriving(start, start, before + 1), passage_of(paced.limit, paced.state, self.now, 1.0))
-        return later(self.now, end_of(curve))
+        passage = passage_of(paced.limit, paced.state, self.now, 1.0)
+        passage.doors = self.doors()
+        return later(self.now, end_of(through(arriving(start, start, before + 1), passage)))
+
+    def doors(self) -> Doors | None:
+        """The sending hours; None if there are none."""
+        throttle = self.throttle
+        return Doors(throttle.hours, self.now) if throttle.windows or throttle.quiet else None
 
     def pause_of(self, key: ScopeKey) -> float:
         """Seconds until its pause ends."""
@@ -169,19 +175,23 @@ def _counted(state: Scope, span: str, part: timedelta, now: datetime) -> int:
     return sum(count for number, count in enumerate(used.counts, first) if number >= oldest)
 
 
-def limit_in_words(paced: Paced, now: datetime) -> str:
-    """What a scope lets through: "30/m and 2000/d, burst 5, slowed to 50%"; "" if everything."""
-    limit, state = paced.limit, paced.state
+def limit_in_words(limit: Limit) -> str:
+    """What is configured: "30/m and 2000/d, burst 5"; "" for nothing."""
     rates = " and ".join(str(rate) for rate in sorted(limit.rates))
-    slow = f"slowed to {state.pace:.0%}" + (f" of {state.pace_of}" if state.pace_of else "")
     words = [
         rates,
         "recipients counted" if rates and limit.counts == "recipients" else "",
         f"burst {limit.burst}" if limit.burst > 1 else "",
         f"gap {format_duration(limit.gap)}" if limit.gap else "",
-        slow if state.pace < 1 else "",
-        "paused" if is_resting(state, now) else "",
     ]
+    return ", ".join(word for word in words if word)
+
+
+def paced_in_words(paced: Paced, now: datetime) -> str:
+    """What a scope lets through as it stands: "30/m, slowed to 50%"; "" if everything."""
+    state = paced.state
+    slow = f"slowed to {state.pace:.0%}" + (f" of {state.pace_of}" if state.pace_of else "")
+    words = (limit_in_words(paced.limit), slow if state.pace < 1 else "", "paused" if is_resting(state, now) else "")
     return ", ".join(word for word in words if word)
 
 
