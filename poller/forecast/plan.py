@@ -9,6 +9,7 @@ It is a forecast, and this is what it takes for granted:
 - Nothing is added, everything is accepted, no retry is needed, and no reply asks to slow down.
 - Mail for different destinations is mixed. Where all of one destination stands before all of another, and both pass the
   same limit, the end may be later.
+- A row with recipients at several destinations counts to the one that its column `domain` names.
 - What is slowed now stays as slow as it is; it will be faster if the destination goes on to accept.
 - How fast a relay answers is as measured of late, or assumed.
 
