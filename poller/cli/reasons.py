@@ -12,7 +12,7 @@ from poller.cli.pacing import address_of, domains_of, standing_of, until_open
 from poller.cli.session import moment
 from poller.forecast import paced_in_words, senders_of
 from poller.outbox.guard import home_of, stranger
-from poller.outbox.report import knows_its_home, overview, rows_before, waiting_by_destination
+from poller.outbox.report import domains_waiting, knows_its_home, overview, rows_before
 from poller.throttle.gate import ScopeKey
 from poller.units import format_duration
 
@@ -132,9 +132,8 @@ class Reasons:
         if key.kind == "domain":
             return rows_before(self._engine, self._row, [key.name])
         if key.kind == "provider":
-            groups = waiting_by_destination(self._engine)
-            names = {group.domain for group in groups if group.domain}
-            domains = sorted(name for name in names if key in self._standing.destinations_of(name))
+            names = domains_waiting(self._engine)
+            domains = [name for name in names if key in self._standing.destinations_of(name)]
             return rows_before(self._engine, self._row, domains[:MOST_DOMAINS])
         return rows_before(self._engine, self._row) if key.kind == "outbox" else 0
 

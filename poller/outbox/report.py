@@ -332,6 +332,12 @@ def rows_before(engine: Engine, row: Mapping[str, Any], domains: Sequence[str] |
     return transaction(engine, work, reading=True)
 
 
+def domains_waiting(engine: Engine) -> list[str]:
+    """The domains that have queued rows: MOST_GROUPS at most."""
+    query = sa.select(outbox.c.domain).distinct().where(outbox.c.status == "queued", outbox.c.domain.is_not(None))
+    return transaction(engine, lambda c: list(c.execute(query.limit(MOST_GROUPS)).scalars()), reading=True)
+
+
 def knows_its_home(engine: Engine) -> bool:
     """Whether a worker has ever entered the address at which the outbox is at home."""
     query = sa.select(meta.c.value).where(meta.c.name == BELONGS_TO)

@@ -16,6 +16,7 @@ from poller.outbox.operate import pause_all
 from poller.outbox.report import (
     MOST_GROUPS,
     WaitingRows,
+    domains_waiting,
     has_batch,
     knows_its_home,
     open_rows,
@@ -193,6 +194,7 @@ def test_what_waits_is_counted_by_domain_relay_and_hour(store: Store) -> None:
     ):
         insert(store.engine, recipients=f"x@{domain}", relay=relay, due_at=now + timedelta(minutes=minutes))
     row_with(store, "paused")
+    assert sorted(domains_waiting(store.engine)) == ["a.example", "b.example"]
     found = waiting_by_destination(store.engine)
     assert {key: sorted(counts) for key, counts in groups_of(found).items()} == {
         ("a.example", None): [2],
