@@ -91,8 +91,8 @@ class Reasons:
 
     def _ways(self) -> list[str]:
         """The relays that it may take."""
-        domain = self._domains[0] if self._domains else None
-        return [name for name, _ in self._standing.ways_of(domain, self._sender, self._row["relay"])]
+        row = self._row
+        return [name for name, _ in self._standing.ways_of(row["domain"], self._sender, row["relay"])]
 
     def _keys(self) -> list[ScopeKey]:
         relays = self._ways()

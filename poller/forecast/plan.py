@@ -15,6 +15,7 @@ It is a forecast, and this is what it takes for granted:
 
 Under these it is within a tenth, or one spacing of the slowest limit (of a quota: a twentieth of its period); where the
 sending hours end just then, one message more or less may go before.
+Longer than most files, as the stages are one road that is walked from its beginning to its end.
 Time is passed in, aware UTC. Raises nothing.
 """
 
@@ -139,7 +140,7 @@ class _Passed:
 
 
 def forecast(waiting: Iterable[Waiting], standing: Standing, breath: Breath | None = None) -> Forecast:
-    """When all of it will be done. About half a second for five thousand destinations, each with its own limit."""
+    """When all of it will be done. Half a second of work for five thousand destinations, each with its own limit."""
     breath = breath or Breath()
     groups, unknown, names = _grouped(waiting, standing)
     passed: dict[ScopeKey, _Passed] = {}

@@ -2,15 +2,17 @@
 
 Rule 1. A message falls under the outbox, its relay, its sender (the address, and "@" with its domain), and for each
         destination the domain and its provider.
-Rule 2. A row that names no relay may take those of the lowest `order` that take it, by `weight`; one that rests is
-        passed over as long as there is another.
-Rule 3. Without mail exchangers at hand a domain belongs to a provider by its name only.
+Rule 2. Where a relay names a message's sender or domain, only such relays take it; else those that name nothing. Those
+        of the lowest `order` share it by `weight`; one that rests is passed over as long as there is another. A row
+        may name its relay itself.
+Rule 3. A domain is its provider's by its name, else by its mail exchangers, where somebody knows them.
 
 Time is passed in, aware UTC. Raises nothing.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
@@ -23,7 +25,7 @@ from poller.throttle.row import repaired
 from poller.units import format_duration
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping
 
     from poller.providers import Providers
     from poller.relays import RelaySettings
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from poller.throttle.settings import ThrottleSettings
 
 OUTBOX = ScopeKey("outbox")
+MailExchangers = Callable[[str], Sequence[str]]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _PARTS = 20
@@ -65,6 +68,7 @@ class Standing:
     relays: Mapping[str, RelaySettings]
     """By the names that rows use, the `[smtp]` relay among them."""
     providers: Providers
+    mail_exchangers: MailExchangers
     scopes: Mapping[ScopeKey, Paced]
     """What has a limit, or was asked to slow down, or has something written down about it."""
 
@@ -77,15 +81,16 @@ class Standing:
         """The domain and its provider."""
         if not domain:
             return ()
-        provider = self.providers.provider_of(domain)
-        return (ScopeKey("domain", domain), *([ScopeKey("provider", provider)] if provider else []))
+        name = _in_ascii(domain)
+        provider = self.providers.provider_of(name) or self.providers.provider_of(name, self.mail_exchangers(name))
+        return (ScopeKey("domain", name), *([ScopeKey("provider", provider)] if provider else []))
 
     def ways_of(self, domain: str | None, sender: str | None, relay: str | None) -> tuple[tuple[str, float], ...]:
         """The relays that a message may take, each with its share (Rule 2); none if there is no such relay."""
-        if relay:
-            known = {name.lower(): name for name in self.relays}
-            return ((known[relay.lower()], 1.0),) if relay.lower() in known else ()
-        fit = [name for name, settings in self.relays.items() if _takes(settings, domain, sender)]
+        if relay is not None:
+            return ((relay, 1.0),) if relay in self.relays else ()
+        naming = [name for name, settings in self.relays.items() if _names(settings, domain, sender)]
+        fit = naming or [name for name, settings in self.relays.items() if not (settings.senders or settings.domains)]
         awake = [name for name in fit if not self._rests(name)] or fit
         first = min((self.relays[name].order for name in awake), default=1)
         chosen = [name for name in awake if self.relays[name].order == first]
@@ -144,8 +149,9 @@ def in_force(
     relays: Mapping[str, RelaySettings],
     records: Mapping[ScopeKey, Record],
     now: datetime,
+    mail_exchangers: MailExchangers = lambda _domain: (),
 ) -> Standing:
-    """Every limit that is configured or written down, with its state."""
+    """Every limit that is configured or written down, as it stands. `mail_exchangers` gives a domain's, best first."""
     limits: dict[ScopeKey, Limit] = {
         OUTBOX: throttle,
         **{ScopeKey("relay", name): relay for name, relay in relays.items()},
@@ -158,7 +164,14 @@ def in_force(
         limit = limits.get(key, Limit())
         state, fault = repaired(limit, record.values, now)
         scopes[key] = Paced(limit=limit, state=state, session_limit=record.session_limit, fault=fault)
-    return Standing(now=now, throttle=throttle, relays=relays, providers=throttle.known_providers, scopes=scopes)
+    return Standing(
+        now=now,
+        throttle=throttle,
+        relays=relays,
+        providers=throttle.known_providers,
+        mail_exchangers=mail_exchangers,
+        scopes=scopes,
+    )
 
 
 def used_of(paced: Paced, now: datetime) -> Sequence[tuple[str, int, int]]:
@@ -195,7 +208,17 @@ def paced_in_words(paced: Paced, now: datetime) -> str:
     return ", ".join(word for word in words if word)
 
 
-def _takes(settings: RelaySettings, domain: str | None, sender: str | None) -> bool:
-    names = {key.name for key in senders_of(sender)}
-    by_sender = not settings.senders or not names.isdisjoint(settings.senders)
-    return by_sender and (not settings.domains or domain in settings.domains)
+def _names(settings: RelaySettings, domain: str | None, sender: str | None) -> bool:
+    by_sender = any(key.name in settings.senders for key in senders_of(sender))
+    return by_sender or (domain is not None and _in_ascii(domain) in settings.domains)
+
+
+def _in_ascii(domain: str) -> str:
+    """As configured: lower case, ASCII. What can't be is left as it is, and matches nothing."""
+    lower = domain.lower().rstrip(".")
+    if lower.isascii():
+        return lower
+    try:
+        return lower.encode("idna").decode("ascii")
+    except UnicodeError:
+        return lower

@@ -1,4 +1,7 @@
-"""What people ask of an outbox: numbers, workers, one row's whole story. Reads only."""
+"""What people ask of an outbox: numbers, workers, one row's whole story, what waits for which limit. Reads only.
+
+Longer than most: every question is a query of its own, and they share nothing but the ground.
+"""
 
 from __future__ import annotations
 

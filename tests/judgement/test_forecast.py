@@ -233,8 +233,34 @@ def test_relays_of_one_order_share_by_weight() -> None:
     assert ends(forecast([Waiting(messages=80)], standing(second=second), FAST)) == pytest.approx(59, abs=1)
 
 
+@pytest.mark.parametrize(
+    ("some", "taker"),
+    [
+        (Waiting(messages=1, domain="a.example"), "by_domain"),
+        (Waiting(messages=1, domain="b.example", sender="news@shop.example"), "by_sender"),
+        (Waiting(messages=1, domain="b.example", sender="News@other.example"), "smtp"),
+        (Waiting(messages=1), "smtp"),
+        (Waiting(messages=1, domain="a.example", relay="smtp"), "smtp"),
+    ],
+)
+def test_a_relay_that_names_a_sender_or_a_domain_takes_that_and_nothing_else(some: Waiting, taker: str) -> None:
+    named = {"by_domain": RelaySettings(domains=("a.example",)), "by_sender": RelaySettings(senders=("@shop.example",))}
+    place = standing(**named)
+    assert place.ways_of(some.domain, some.sender, some.relay) == ((taker, 1.0),)
+
+
+def test_a_domain_is_its_providers_by_name_in_any_script_or_by_its_mail_exchangers() -> None:
+    group = ProviderSettings(domains=("xn--bcher-kva.example",), rates=rates("1/m"))
+    throttle = ThrottleSettings(providers={"books": group, "google": ProviderSettings(rates=rates("1/m"))})
+    hosts = {"shop.example": ("aspmx.l.google.com",)}
+    place = in_force(throttle, {}, {}, NOON, lambda domain: hosts.get(domain, ()))
+    found = {name: [str(key) for key in place.destinations_of(name)] for name in ("Bücher.example", "shop.example")}
+    assert found["Bücher.example"] == ["domain xn--bcher-kva.example", "provider books"]
+    assert found["shop.example"] == ["domain shop.example", "provider google"]
+
+
 def test_a_row_whose_relay_nobody_knows_is_left_out_and_named() -> None:
-    found = forecast([Waiting(messages=4, relay="fast"), Waiting(messages=2, relay="SMTP")], standing())
+    found = forecast([Waiting(messages=4, relay="fast"), Waiting(messages=2, relay="smtp")], standing())
     assert (found.messages, found.unknown_relays) == (2, (("fast", 4),))
 
 
