@@ -14,6 +14,7 @@ One arrow runs through the package, and the layout is the arrow:
     rest.py      pure: how long a relay in trouble is left alone
     providers.py pure: which provider takes a domain's mail
     advice/      pure: what a reply asks for beyond its code, with a table of known replies
+    forecast/    pure: when the queue will be done, and which settings contradict each other
     prepare.py   pure: a claimed row on its way to the wire
     journal/     what this worker put on the wire and what came back, on local disk
     ahead.py     the next rows, claimed while the last are being sent

@@ -41,7 +41,7 @@ DELIVERY = JUDGES | ROOMS | LOG | BOOKS | {"poller.prepare", "poller.delivery", 
 RECOVERY = DELIVERY | {"poller.recovery"}
 LIFE = RECOVERY | {"poller.life", "poller.state"}
 SERVICE = LIFE | {"poller", "poller.service", "poller.config", "poller.settings", "poller.relays"}
-EVERYTHING = SERVICE | {"poller", "poller.cli", "poller.status", "poller.sources"}
+EVERYTHING = SERVICE | {"poller", "poller.cli", "poller.forecast", "poller.status", "poller.sources"}
 
 MAY_IMPORT = {
     **dict.fromkeys(PURE, PURE),
@@ -58,6 +58,7 @@ MAY_IMPORT = {
     "poller.recovery": RECOVERY,
     "poller.life": LIFE,
     "poller.relays": PURE | {"poller.smtp"},
+    "poller.forecast": PURE | {"poller.relays", "poller.forecast"},
     "poller.state": set(),
     "poller.lease": set(),
     "poller.service": SERVICE,
@@ -73,7 +74,10 @@ SETTINGS_ONLY = {"poller.config"}
 """Reads the settings of every room, and nothing else of them."""
 
 NOTHING: frozenset[str] = frozenset()
-LIBRARIES = {**dict.fromkeys(PURE | {"poller.sources"}, NOTHING), "poller.message": {"jinja2", "idna"}}
+LIBRARIES = {
+    **dict.fromkeys(PURE | {"poller.forecast", "poller.sources"}, NOTHING),
+    "poller.message": {"jinja2", "idna"},
+}
 """Rooms that are pure or nearly so: what they import beside the standard library and ours."""
 
 

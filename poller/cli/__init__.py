@@ -20,6 +20,7 @@ COMMANDS = {
     "check": ("check", "check"),
     "run": ("run", "run"),
     "status": ("look", "status"),
+    "plan": ("plan", "plan"),
     "show": ("look", "show"),
     "explain": ("look", "explain"),
     "send": ("send", "send"),

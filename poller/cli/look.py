@@ -9,8 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 from rich.live import Live
+from rich.markup import escape
 from rich.table import Table
 
+from poller.cli.pacing import as_values, screen_lines, standing_of
+from poller.cli.reasons import Reasons
 from poller.cli.session import ROW_ID, Stop, as_json, configuration, database, in_words, moment, out
 from poller.message import Attachment, Composer, Draft, Unsendable
 from poller.outbox.report import Overview, Story, attachments_of, overview, story
@@ -18,6 +21,7 @@ from poller.units import format_duration
 
 if TYPE_CHECKING:
     from poller.config import Config
+    from poller.forecast import Standing
     from poller.outbox import Engine
 
 WATCH_S = 1.0
@@ -29,22 +33,29 @@ WATCH_S = 1.0
 @click.pass_context
 @in_words
 def status(context: click.Context, *, json_: bool, watch: bool) -> None:
-    """Queue, rates, workers, batches with progress and time left."""
-    engine = database(configuration(context))
+    """Queue, rates, workers, limits, batches with progress and time left."""
+    config = configuration(context)
+    engine = database(config)
     if json_:
         seen = overview(engine)
-        click.echo(as_json({**asdict(seen), "percent_done": seen.percent_done(), "seconds_left": seen.seconds_left()}))
+        progress = {"percent_done": seen.percent_done(), "seconds_left": seen.seconds_left()}
+        click.echo(as_json({**asdict(seen), **progress, **as_values(standing_of(config, engine, seen.at))}))
         return
     if not watch:
-        out.print(_screen(overview(engine)))
+        out.print(_now(config, engine))
         return
-    with Live(_screen(overview(engine)), console=out, refresh_per_second=2) as live:
+    with Live(_now(config, engine), console=out, refresh_per_second=2) as live:
         while True:
             time.sleep(WATCH_S)
-            live.update(_screen(overview(engine)))
+            live.update(_now(config, engine))
 
 
-def _screen(seen: Overview) -> Table:
+def _now(config: Config, engine: Engine) -> Table:
+    seen = overview(engine)
+    return _screen(seen, standing_of(config, engine, seen.at))
+
+
+def _screen(seen: Overview, standing: Standing) -> Table:
     grid = Table.grid(padding=(0, 0))
     counts = ", ".join(f"{number} {name}" for name, number in sorted(seen.by_status.items())) or "empty"
     grid.add_row(f"outbox    {counts}")
@@ -63,6 +74,9 @@ def _screen(seen: Overview) -> Table:
     grid.add_row(f"sent      {seen.sent_last_minute} in the last minute, {seen.sent_last_hour} in the last hour")
     for worker in seen.workers:
         grid.add_row(f"worker    {_worker(seen, worker)}")
+    for word, line in screen_lines(standing):
+        shown = f"[yellow]{word:<9}[/yellow]" if word in {"paused", "slow", "closed"} else f"{word:<9}"
+        grid.add_row(f"{shown} {escape(line)}")
     for batch in seen.batches:
         grid.add_row(
             f"batch     {batch['batch']}: {batch['sent']} of {batch['messages']} sent, {batch['not_sent']} not, "
@@ -157,37 +171,7 @@ def _show_raw(config: Config, engine: Engine, told: Story) -> None:
 @in_words
 def explain(context: click.Context, row_id: int) -> None:
     """Why a row is or is not going out."""
-    engine = database(configuration(context))
-    told = _story(engine, row_id)
-    click.echo(_reason(told.row, overview(engine)))
-
-
-def _reason(row: Any, seen: Overview) -> str:
-    if row["status"] == "queued":
-        return _why_waiting(row, seen)
-    ended = f"it is {row['status']}: {row['error'] or 'by an operator'}; start it afresh with: poller retry {row['id']}"
-    return {
-        "sending": f"{row['claimed_by']} has it since {moment(row['claimed_at'])} UTC",
-        "paused": f"an operator holds it; let it go with: poller resume {row['id']}",
-        "in_doubt": f"{row['error']}; decide with: poller resolve {row['id']} --sent | --resend | --failed",
-        "sent": f"it was sent at {moment(row['sent_at'])} UTC: {row['reply_code']} {row['reply_text']}",
-    }.get(row["status"], ended)
-
-
-def _why_waiting(row: Any, seen: Overview) -> str:
-    before = f"; last time: {row['error']}" if row["error"] else ""
-    if seen.paused is not None:
-        return f"the whole outbox is off: {seen.paused}; switch it on with: poller resume --all"
-    if row["due_at"] > seen.at:
-        wait = format_duration((row["due_at"] - seen.at).total_seconds())
-        return f"it is due in {wait}, at {moment(row['due_at'])} UTC{before}"
-    trouble = next((w["trouble"] for w in seen.workers if w["trouble"] and w["lease_until"] >= seen.at), None)
-    if trouble:
-        return f"it is due, but {trouble}{before}"
-    if not _alive(seen):
-        return f"it is due, and no worker is alive; start one with: poller run{before}"
-    return f"it is due, with priority {row['priority']} among {seen.due} due rows{before}"
-
-
-def _alive(seen: Overview) -> bool:
-    return any(worker["lease_until"] >= seen.at for worker in seen.workers)
+    config = configuration(context)
+    engine = database(config)
+    for line in Reasons(config, engine, _story(engine, row_id)).lines():
+        click.echo(line)

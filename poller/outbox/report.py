@@ -1,4 +1,7 @@
-"""What people ask of an outbox: numbers, workers, one row's whole story. Reads only."""
+"""What people ask of an outbox: numbers, workers, one row's whole story, what waits for which limit. Reads only.
+
+Longer than most: every question is a query of its own, and they share nothing but the ground.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +12,14 @@ import sqlalchemy as sa
 
 from poller.outbox.database import transaction
 from poller.outbox.dialects import DIALECTS
-from poller.outbox.tables import Utc, attachment, attempt, meta, outbox, recipient
+from poller.outbox.guard import BELONGS_TO
+from poller.outbox.tables import Utc, attachment, attempt, meta, outbox, recipient, throttle
 from poller.outbox.tables import worker as worker_table
+from poller.throttle.gate import Record, ScopeKey
+from poller.throttle.row import COLUMNS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from datetime import datetime
 
     from sqlalchemy.engine import Connection, Engine
@@ -172,3 +178,170 @@ def _in_binary(connection: Connection, row_id: int) -> list[Mapping[str, Any]]:
 
 def _of(table: sa.Table, row_id: int) -> Any:
     return sa.select(table).where(table.c.outbox_id == row_id)
+
+
+# ---- pacing
+
+MOST_GROUPS = 10_000
+"""Of what waits; of scopes as well. The rest is one group more, or left out."""
+FARTHEST_HOUR = 168
+"""What is due later than in a week goes into one group."""
+LATELY = 500
+"""Messages by which the speed is measured."""
+RUN = 20
+"""Messages in a row, the fastest of which count: so that a pause between batches is no slowness of the relay."""
+
+
+def throttles(engine: Engine) -> dict[ScopeKey, Record]:
+    """Every row of outbox_throttle, unjudged: MOST_GROUPS at most."""
+
+    def work(connection: Connection) -> dict[ScopeKey, Record]:
+        query = sa.select(throttle).order_by(throttle.c.kind, throttle.c.name).limit(MOST_GROUPS)
+        return {
+            ScopeKey(row["kind"], row["name"]): Record(
+                values={name: row[name] for name in COLUMNS}, limits=row["limits"], session_limit=row["session_limit"]
+            )
+            for row in connection.execute(query).mappings()
+        }
+
+    return transaction(engine, work, reading=True)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WaitingRows:
+    """Queued rows of one destination, relay and sender, all due now or all within one hour."""
+
+    domain: str | None
+    relay: str | None
+    sender: str | None
+    """As rows have it: with or without a display name."""
+    messages: int
+    recipients: int
+    """About: the number of @ in the lists."""
+    first_due: datetime | None
+    last_due: datetime | None
+
+
+# Whole hours until due; below zero is now.
+_HOURS_AHEAD = {
+    "postgresql": "floor(extract(epoch FROM due_at - statement_timestamp()) / 3600)",
+    "sqlite": "floor((julianday(due_at) - julianday('now')) * 24)",
+    "mysql": "floor(TIMESTAMPDIFF(SECOND, UTC_TIMESTAMP(), due_at) / 3600)",
+}
+_HOURS_AHEAD["mariadb"] = _HOURS_AHEAD["mysql"]
+
+
+def waiting_by_destination(
+    engine: Engine, batch: str | None = None, *, senders: bool = False, recipients: bool = False
+) -> list[WaitingRows]:
+    """What is queued, in the outbox or of one batch, by domain, relay and hour; the largest groups first.
+
+    Senders and recipients are read where asked for: the rows' own text is longer than an index. There are
+    MOST_GROUPS groups at most; whatever they leave out is the last one, with no domain.
+    """
+
+    def work(connection: Connection) -> list[WaitingRows]:
+        rows = _waiting_rows(connection, batch, senders=senders, recipients=recipients).subquery()
+        by = (rows.c.domain, rows.c.relay, rows.c.sender, rows.c.hour)
+        count, due = sa.func.count(), (sa.func.min(rows.c.due_at), sa.func.max(rows.c.due_at))
+        query = sa.select(*by, count, sa.func.sum(rows.c.addresses), *(sa.type_coerce(moment, Utc) for moment in due))
+        found = connection.execute(query.group_by(*by).order_by(count.desc()).limit(MOST_GROUPS)).all()
+        groups = [
+            WaitingRows(
+                domain=domain,
+                relay=relay,
+                sender=sender,
+                messages=int(messages),
+                recipients=int(addresses),
+                first_due=first,
+                last_due=last,
+            )
+            for domain, relay, sender, _, messages, addresses, first, last in found
+        ]
+        if len(groups) < MOST_GROUPS:
+            return groups
+        every = int(connection.execute(sa.select(sa.func.count()).select_from(rows)).scalar_one())
+        return [*groups, *_left_out(every - sum(group.messages for group in groups))]
+
+    return transaction(engine, work, reading=True)
+
+
+def _waiting_rows(connection: Connection, batch: str | None, *, senders: bool, recipients: bool) -> Any:
+    ahead: Any = sa.literal_column(_HOURS_AHEAD[connection.dialect.name])
+    hour = sa.case((ahead < 0, -1), (ahead > FARTHEST_HOUR, FARTHEST_HOUR), else_=ahead)
+    lists = (outbox.c.recipients, outbox.c.cc, outbox.c.bcc)
+    signs = [sa.func.coalesce(_length(text) - _length(sa.func.replace(text, "@", "")), 0) for text in lists]
+    query = sa.select(
+        outbox.c.domain,
+        outbox.c.relay,
+        (outbox.c.sender if senders else sa.literal_column("NULL")).label("sender"),
+        outbox.c.due_at,
+        hour.label("hour"),
+        (sum(signs[1:], signs[0]) if recipients else sa.literal_column("1")).label("addresses"),
+    ).where(outbox.c.status == "queued")
+    return query if batch is None else query.where(outbox.c.batch == batch)
+
+
+def _length(text: Any) -> Any:
+    return sa.func.length(text)
+
+
+def _left_out(messages: int) -> list[WaitingRows]:
+    if messages <= 0:
+        return []
+    nobody: dict[str, None] = dict.fromkeys(("domain", "relay", "sender", "first_due", "last_due"))
+    return [WaitingRows(messages=messages, recipients=messages, **nobody)]
+
+
+def has_batch(engine: Engine, batch: str) -> bool:
+    """Whether any row, finished or not, is of this batch."""
+    query = sa.select(outbox.c.id).where(outbox.c.batch == batch).limit(1)
+    return transaction(engine, lambda c: c.execute(query).first() is not None, reading=True)
+
+
+def speed(engine: Engine) -> float | None:
+    """Messages a second: the fastest run of RUN among the last LATELY that were sent within a day; None if too few."""
+
+    def work(connection: Connection) -> list[datetime]:
+        query = (
+            sa.select(outbox.c.sent_at)
+            .where(outbox.c.finished_at > _moment(connection, -86400.0), outbox.c.status == "sent")
+            .order_by(outbox.c.finished_at.desc())
+            .limit(LATELY)
+        )
+        return sorted(connection.execute(query).scalars())
+
+    times = transaction(engine, work, reading=True)
+    runs = [(last - first).total_seconds() for first, last in zip(times, times[RUN:], strict=False)]
+    return RUN / max(min(runs), 0.001) if runs else None
+
+
+def rows_before(engine: Engine, row: Mapping[str, Any], domains: Sequence[str] | None = None) -> int:
+    """How many rows that are due now go before this one: of these domains, or of all."""
+    place = sa.or_(
+        outbox.c.priority < row["priority"],
+        sa.and_(
+            outbox.c.priority == row["priority"],
+            sa.or_(outbox.c.due_at < row["due_at"], sa.and_(outbox.c.due_at == row["due_at"], outbox.c.id < row["id"])),
+        ),
+    )
+
+    def work(connection: Connection) -> int:
+        query = sa.select(sa.func.count()).where(outbox.c.status == "queued", outbox.c.due_at <= _now(connection))
+        if domains is not None:
+            query = query.where(outbox.c.domain.in_(domains))
+        return int(connection.execute(query.where(place)).scalar_one())
+
+    return transaction(engine, work, reading=True)
+
+
+def domains_waiting(engine: Engine) -> list[str]:
+    """The domains that have queued rows: MOST_GROUPS at most."""
+    query = sa.select(outbox.c.domain).distinct().where(outbox.c.status == "queued", outbox.c.domain.is_not(None))
+    return transaction(engine, lambda c: list(c.execute(query.limit(MOST_GROUPS)).scalars()), reading=True)
+
+
+def knows_its_home(engine: Engine) -> bool:
+    """Whether a worker has ever entered the address at which the outbox is at home."""
+    query = sa.select(meta.c.value).where(meta.c.name == BELONGS_TO)
+    return bool(transaction(engine, lambda c: c.execute(query).scalar(), reading=True))

@@ -11,8 +11,25 @@ from outbox.ground import STATUSES, by_hand, claimed, deferred, insert, row_of, 
 from poller.outbox.doubts import doubts
 from poller.outbox.enqueue import enqueue_alone
 from poller.outbox.facts import about
+from poller.outbox.guard import stranger
 from poller.outbox.operate import pause_all
-from poller.outbox.report import open_rows, overview, story
+from poller.outbox.report import (
+    MOST_GROUPS,
+    WaitingRows,
+    domains_waiting,
+    has_batch,
+    knows_its_home,
+    open_rows,
+    overview,
+    rows_before,
+    speed,
+    story,
+    throttles,
+    waiting_by_destination,
+)
+from poller.outbox.tables import outbox, throttle
+from poller.throttle import Scope, as_row, paused
+from poller.throttle.gate import ScopeKey
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Engine
@@ -151,3 +168,102 @@ def test_the_facts_of_a_database_say_what_it_is(store: Store, kind: str) -> None
     found = about(store.engine)
     assert found.server.lower().startswith(kind)
     assert (found.trouble, found.pending, found.paused) == ("", (), None)
+
+
+# ---- pacing
+
+
+def groups_of(found: list[WaitingRows]) -> dict[tuple[str | None, str | None], list[int]]:
+    by: dict[tuple[str | None, str | None], list[int]] = {}
+    for group in found:
+        by.setdefault((group.domain, group.relay), []).append(group.messages)
+    return by
+
+
+def test_what_waits_is_counted_by_domain_relay_and_hour(store: Store) -> None:
+    now = store.now()
+    for domain, relay, minutes in (
+        ("a.example", None, -60),
+        ("a.example", None, -1),
+        ("a.example", "fast", -1),
+        ("b.example", None, 90),
+        ("b.example", None, 100),
+        ("b.example", None, 200),
+        ("b.example", None, 60 * 24 * 30),
+        ("b.example", None, 60 * 24 * 60),
+    ):
+        insert(store.engine, recipients=f"x@{domain}", relay=relay, due_at=now + timedelta(minutes=minutes))
+    row_with(store, "paused")
+    assert sorted(domains_waiting(store.engine)) == ["a.example", "b.example"]
+    found = waiting_by_destination(store.engine)
+    assert {key: sorted(counts) for key, counts in groups_of(found).items()} == {
+        ("a.example", None): [2],
+        ("a.example", "fast"): [1],
+        ("b.example", None): [1, 2, 2],
+    }
+    (pair,) = [group for group in found if group.last_due and group.last_due == now + timedelta(minutes=100)]
+    assert pair.first_due == now + timedelta(minutes=90)
+    assert {group.sender for group in found} == {None}
+
+
+def test_senders_recipients_and_a_batch_are_looked_at_when_asked_for(store: Store) -> None:
+    insert(store.engine, recipients="a@x.example, b@x.example", cc="c@y.example", sender="S <s@z.example>", batch="one")
+    insert(store.engine, recipients="a@x.example", batch="two")
+    (group,) = waiting_by_destination(store.engine, "one", senders=True, recipients=True)
+    assert (group.domain, group.sender, group.messages, group.recipients) == ("x.example", "S <s@z.example>", 1, 3)
+    assert [has_batch(store.engine, name) for name in ("one", "three")] == [True, False]
+    assert waiting_by_destination(store.engine, "three") == []
+
+
+def test_what_is_written_down_about_scopes_is_read_as_it_stands(engine: Engine) -> None:
+    until = datetime(2030, 1, 1, tzinfo=UTC)
+    row = {"kind": "provider", "name": "google", "session_limit": 50, "limits": "30/m"}
+    with engine.begin() as connection:
+        connection.execute(sa.insert(throttle).values({**row, **as_row(paused(Scope(), until, "busy"))}))
+    ((key, record),) = throttles(engine).items()
+    assert (key, record.limits, record.session_limit) == (ScopeKey("provider", "google"), "30/m", 50)
+    assert (record.values["paused_until"], record.values["reason"], record.values["pace"]) == (until, "busy", 1.0)
+
+
+def test_the_speed_is_that_of_the_fastest_run_and_unknown_without_one(store: Store) -> None:
+    assert speed(store.engine) is None
+    for _ in range(25):
+        row_with(store, "sent")
+    assert speed(store.engine) is not None
+    start = store.now() - timedelta(hours=1)
+    for number, row_id in enumerate(sorted(row["id"] for row in view(store.engine, "outbox_state"))):
+        at = start + timedelta(seconds=2 * number + (600 if number > 22 else 0))
+        with store.engine.begin() as connection:
+            connection.execute(sa.update(outbox).where(outbox.c.id == row_id).values(sent_at=at))
+    assert speed(store.engine) == 0.5
+
+
+def test_who_goes_before_a_row_is_by_priority_then_due_time_then_id(store: Store) -> None:
+    now = store.now()
+    early = insert(store.engine, due_at=now - timedelta(minutes=2))
+    insert(store.engine, recipients="x@b.example", due_at=now - timedelta(minutes=2))
+    row = insert(store.engine, due_at=now - timedelta(minutes=1))
+    insert(store.engine, due_at=now - timedelta(minutes=9), priority=9)
+    insert(store.engine, priority=0, due_at=now + timedelta(hours=1))
+    insert(store.engine, priority=0)
+    told = row_of(store.engine, row)._mapping
+    assert (rows_before(store.engine, told), rows_before(store.engine, told, ["example.com"])) == (3, 2)
+    assert rows_before(store.engine, row_of(store.engine, early)._mapping, ["b.example"]) == 0
+
+
+def test_asking_whether_an_outbox_knows_its_home_does_not_give_it_one(engine: Engine) -> None:
+    assert not knows_its_home(engine)
+    assert not knows_its_home(engine)
+    stranger(engine, "here")
+    assert knows_its_home(engine)
+
+
+def test_more_destinations_than_are_listed_are_counted_all_the_same(store: Store) -> None:
+    rows = [
+        {"recipients": f"x@d{number}.example", "subject": "Hi", "body_text": "x"} for number in range(MOST_GROUPS + 5)
+    ]
+    with store.engine.begin() as connection:
+        connection.execute(sa.insert(outbox), rows)
+    found = waiting_by_destination(store.engine)
+    assert (len(found), sum(group.messages for group in found)) == (MOST_GROUPS + 1, MOST_GROUPS + 5)
+    assert (found[-1].domain, found[-1].messages) == (None, 5)

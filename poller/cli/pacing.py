@@ -1,0 +1,158 @@
+"""What `status`, `explain` and `plan` have to say of limits: how they stand, in words."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from poller.cli.session import moment
+from poller.forecast import Standing, Waiting, in_force, limit_in_words, paced_in_words, used_of
+from poller.hours import closes_at, opens_at
+from poller.message.addresses import parse_list, parse_one
+from poller.outbox.report import WaitingRows, throttles, waiting_by_destination
+from poller.relays import relays_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+    from datetime import datetime
+
+    from poller.config import Config
+    from poller.forecast import Paced
+    from poller.outbox import Engine
+    from poller.throttle.gate import ScopeKey
+
+MOST_LINES = 10
+"""Of limits on a screen; the table has them all."""
+
+
+def standing_of(config: Config, engine: Engine, now: datetime) -> Standing:
+    """Every limit that is configured or written down, as it stands. `now` is the database's."""
+    return in_force(config.throttle, relays_of(config.smtp, config.relays), throttles(engine), now)
+
+
+def waiting_of(config: Config, engine: Engine, batch: str | None = None) -> list[Waiting]:
+    """What waits, with its senders and recipients if a limit asks for them."""
+    relays = relays_of(config.smtp, config.relays).values()
+    limits = (config.throttle, *relays, *config.throttle.providers.values(), *config.throttle.domains.values())
+    senders = bool(config.throttle.senders) or any(relay.senders for relay in relays)
+    recipients = any(limit.counts == "recipients" for limit in (*limits, *config.throttle.senders.values()))
+    known: dict[str | None, str | None] = {}
+    return [
+        _waiting(group, known, config.message.sender if senders else None)
+        for group in waiting_by_destination(engine, batch, senders=senders, recipients=recipients)
+    ]
+
+
+def _waiting(group: WaitingRows, known: dict[str | None, str | None], default: str | None) -> Waiting:
+    if group.sender not in known:
+        known[group.sender] = address_of(group.sender or default)
+    return Waiting(
+        messages=group.messages,
+        domain=group.domain,
+        relay=group.relay,
+        sender=known[group.sender],
+        recipients=group.recipients,
+        first_due=group.first_due,
+        last_due=group.last_due,
+    )
+
+
+def address_of(sender: str | None) -> str | None:
+    """The bare address of a sender; None if there is none that can be read."""
+    try:
+        return parse_one(sender).wire if sender else None
+    except ValueError:
+        return None
+
+
+def domains_of(row: Mapping[str, Any], recipients: Iterable[Mapping[str, Any]]) -> list[str]:
+    """The domain of each recipient to whom a row is still to go; of one that can't be read, what the database found."""
+    still_open = [one["address"] for one in recipients if one["status"] == "queued"]
+    lists = still_open or [row[name] for name in ("recipients", "cc", "bcc") if row[name]]
+    try:
+        return [mailbox.domain for text in lists for mailbox in parse_list(text)]
+    except ValueError:
+        return [row["domain"]] if row["domain"] else []
+
+
+def until_open(standing: Standing) -> datetime | None:
+    """When the sending hours begin, if mail may not go now."""
+    opens = opens_at(standing.throttle.hours, standing.now)
+    return opens if opens > standing.now else None
+
+
+def remarkable(standing: Standing) -> list[tuple[ScopeKey, Paced]]:
+    """The scopes that something is to be said of: those paused or slow first, then those with a limit."""
+    found = [(key, paced) for key, paced in standing.scopes.items() if _rank(standing, key, paced) < _SILENT]
+    return sorted(found, key=lambda item: (_rank(standing, *item), item[0]))
+
+
+_SILENT = 3
+
+
+def _rank(standing: Standing, key: ScopeKey, paced: Paced) -> int:
+    if standing.pause_of(key):
+        return 0
+    if paced.state.pace < 1:
+        return 1
+    return 2 if limit_in_words(paced.limit) or paced.session_limit else _SILENT
+
+
+def screen_lines(standing: Standing) -> Iterator[tuple[str, str]]:
+    """For `status`: a word, and what is to be said."""
+    opens = until_open(standing)
+    closes = closes_at(standing.throttle.hours, standing.now)
+    if opens:
+        yield "closed", f"until {moment(opens)} UTC: the sending hours"
+    elif closes:
+        yield "open", f"until {moment(closes)} UTC: the sending hours"
+    found = remarkable(standing)
+    for key, paced in found[:MOST_LINES]:
+        yield _word(standing, key, paced), _line(standing, key, paced)
+    if len(found) > MOST_LINES:
+        yield "", f"and {len(found) - MOST_LINES} more: SELECT * FROM outbox_throttle"
+
+
+def _word(standing: Standing, key: ScopeKey, paced: Paced) -> str:
+    if standing.pause_of(key):
+        return "paused"
+    return "slow" if paced.state.pace < 1 else "limit"
+
+
+def _line(standing: Standing, key: ScopeKey, paced: Paced) -> str:
+    slow = replace(paced, state=replace(paced.state, paused_until=None))
+    parts = [paced_in_words(slow, standing.now)]
+    parts += [f"{used} of {quota} used" for quota, used, _ in used_of(paced, standing.now)]
+    if standing.pause_of(key):
+        parts.append(f"until {moment(paced.state.paused_until)} UTC")
+    if paced.state.reason and (standing.pause_of(key) or paced.state.pace < 1):
+        parts.append(paced.state.reason)
+    if paced.session_limit:
+        parts.append(f"at most {paced.session_limit} messages on a connection, as learnt")
+    return f"{_named(key)}: {'; '.join(part for part in parts if part)}"
+
+
+def _named(key: ScopeKey) -> str:
+    return "the whole outbox" if key.kind == "outbox" else str(key)
+
+
+def as_values(standing: Standing) -> dict[str, Any]:
+    """For `status --json`."""
+    return {
+        "closed_until": until_open(standing),
+        "throttles": [
+            {
+                "kind": key.kind,
+                "name": key.name,
+                "limits": limit_in_words(paced.limit) or None,
+                "pace": paced.state.pace,
+                "paused_until": paced.state.paused_until if standing.pause_of(key) else None,
+                "reason": paced.state.reason or None,
+                "session_limit": paced.session_limit,
+                "quotas": [
+                    {"quota": quota, "used": used, "of": count} for quota, used, count in used_of(paced, standing.now)
+                ],
+            }
+            for key, paced in remarkable(standing)
+        ],
+    }

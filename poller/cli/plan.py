@@ -1,0 +1,115 @@
+"""`poller plan`: when what waits will be done, what takes so long, and which settings will not do what they seem to.
+
+Nothing is sent or changed. Exit codes: 0; 2 for a batch that does not exist.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.markup import escape
+from rich.table import Table
+
+from poller.cli.pacing import standing_of, waiting_of
+from poller.cli.session import Misused, as_json, configuration, database, in_words, moment, out
+from poller.forecast import Breath, Forecast, forecast, warnings
+from poller.outbox.report import has_batch, overview, speed
+from poller.units import format_duration
+
+if TYPE_CHECKING:
+    from poller.config import Config
+    from poller.forecast import Waiting
+    from poller.outbox import Engine
+    from poller.outbox.report import Overview
+
+MOST_DESTINATIONS = 10
+
+
+@click.command()
+@click.option("--batch", help="Only rows of this batch, as if the others were not there.")
+@click.option("--json", "json_", is_flag=True, help="For programs.")
+@click.pass_context
+@in_words
+def plan(context: click.Context, *, batch: str | None, json_: bool) -> None:
+    """When the queue, or a batch, will be done, and what takes so long. Nothing is sent."""
+    config = configuration(context)
+    engine = database(config)
+    if batch is not None and not has_batch(engine, batch):
+        raise Misused(f"there is no batch {batch!r}")
+    seen = overview(engine)
+    waiting = waiting_of(config, engine, batch)
+    found, doubts = _foreseen(config, engine, seen, waiting)
+    later = sum(some.messages for some in waiting if some.first_due and some.first_due > seen.at)
+    if json_:
+        click.echo(
+            as_json(
+                {**_values(found), "batch": batch, "due_later": later, "notes": _notes(seen, found), "warnings": doubts}
+            )
+        )
+        return
+    click.echo(f"waiting   {found.messages:,} messages" + (f", {later:,} of them due later" if later else ""))
+    _show(found, _notes(seen, found), doubts)
+
+
+def _foreseen(
+    config: Config, engine: Engine, seen: Overview, waiting: list[Waiting]
+) -> tuple[Forecast, tuple[str, ...]]:
+    standing = standing_of(config, engine, seen.at)
+    workers = max(1, _alive(seen))
+    breath = Breath(
+        batch_size=config.poll.batch_size, batch_pause=config.poll.batch_pause, workers=workers, speed=speed(engine)
+    )
+    messages = sum(some.messages for some in waiting)
+    doubts = warnings(standing, config.poll, config.retry, messages=messages, workers=workers)
+    return forecast(waiting, standing, breath), doubts
+
+
+def _alive(seen: Overview) -> int:
+    return sum(worker["lease_until"] >= seen.at and not worker["stopped_at"] for worker in seen.workers)
+
+
+def _notes(seen: Overview, found: Forecast) -> list[str]:
+    """What the forecast has not reckoned with."""
+    notes = [f"{count} rows name the relay {name}, which is not configured" for name, count in found.unknown_relays]
+    if seen.paused is not None:
+        notes.insert(0, f"the whole outbox is off: {seen.paused}; switch it on with: poller resume --all")
+    elif not _alive(seen):
+        notes.insert(0, "no worker is alive; start one with: poller run")
+    held = seen.by_status.get("paused", 0) + seen.by_status.get("in_doubt", 0)
+    if held:
+        notes.append(f"{held} rows that a person holds or must decide are left out")
+    return notes
+
+
+def _values(found: Forecast) -> dict[str, Any]:
+    values = {name: value for name, value in asdict(found).items() if name != "unknown_relays"}
+    return {**values, "per_minute": found.per_minute, "seconds": found.seconds}
+
+
+def _show(found: Forecast, notes: list[str], doubts: tuple[str, ...]) -> None:
+    if found.messages:
+        click.echo(f"rate      {_rounded(found.per_minute)} a minute")
+        click.echo(f"held by   {found.bottleneck or 'nothing'}")
+        click.echo(f"first at  {moment(found.first_at)} UTC")
+        click.echo(f"last at   {moment(found.last_at)} UTC, in {format_duration(found.seconds)}")
+    if len(found.destinations) > 1 or any(one.limit for one in found.destinations):
+        out.print(_table(found))
+    for note in notes:
+        click.echo(f"note      {note}")
+    for doubt in doubts:
+        out.print(f"[yellow]warning[/yellow]   {escape(doubt)}")
+
+
+def _table(found: Forecast) -> Table:
+    table = Table("slowest", "waiting", "limit", "done at (UTC)", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for one in found.destinations[:MOST_DESTINATIONS]:
+        table.add_row(escape(one.name), f"{one.messages:,}", one.limit, moment(one.done_at))
+    if len(found.destinations) > MOST_DESTINATIONS:
+        table.add_row(f"and {len(found.destinations) - MOST_DESTINATIONS} more")
+    return table
+
+
+def _rounded(number: float) -> str:
+    return f"{number:,.0f}" if number >= 10 else f"{number:.2g}"  # noqa: PLR2004 - two digits are enough
