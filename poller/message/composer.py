@@ -121,8 +121,7 @@ class Composer:
             body.header,
         ]
         mail_from = _reverse_path(draft, sender)
-        # One join: the only copy of a large attachment's text.
-        whole = b"".join([("\r\n".join(lines) + "\r\n\r\n").encode(), *body.body])
+        whole = parts.written(("\r\n".join(lines) + "\r\n\r\n").encode(), body.body)
         if len(whole) > self._settings.max_size:
             raise _too_large(draft, len(whole), self._settings.max_size)
         wires = (self._staging.wire(mailbox.wire) for found in lists.values() for mailbox in found)
