@@ -22,7 +22,7 @@ Rule 4. `committing(message, rcpt)` is called immediately before the bytes that 
 Rule 5. What the iterator raises comes out of `carry` when all that was taken before has; the session stays.
 Rule 6. An exchange that could not come out, because something else was raised (KeyboardInterrupt, say) or because the
         caller said `close`, comes out first of the next `carry`, for which no session is needed.
-Rule 7. Sent content is not held on to.
+Rule 7. Sent content is not held on to. A large message comes out without it, and none is taken ahead behind one.
 
 Raises RelayTrouble from `open`, and from `carry` when a planned replacement fails: then no message was taken.
 A courier belongs to one thread; only `interrupt` may be called from others. It never sends a message twice, and judges
@@ -43,7 +43,7 @@ from poller.smtp.connection import Connection
 from poller.smtp.conversation import next_exchange, none_ahead, quit_session
 from poller.smtp.dial import place
 from poller.smtp.opening import Handshake, Line, open_session
-from poller.smtp.transaction import Session
+from poller.smtp.transaction import LARGE, Session
 from poller.smtp.wake import Bell
 
 if TYPE_CHECKING:
@@ -53,10 +53,6 @@ if TYPE_CHECKING:
     from poller.smtp.connection import Hook
     from poller.smtp.replies import Features
     from poller.smtp.settings import SmtpSettings
-
-
-LARGE = 256 * 1024
-"""Bytes of content behind which none is taken ahead: a round trip is nothing to its transfer, and two are held then."""
 
 
 def _nothing(_: Message, __: tuple[Reply | None, ...]) -> None:
