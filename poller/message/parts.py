@@ -52,6 +52,10 @@ class Base64:
         letters = (len(self._content) + 2) // 3 * 4
         return letters + 2 * ((letters + 75) // 76)
 
+    def __bytes__(self) -> bytes:
+        """All of it."""
+        return b"".join(self)
+
     def __iter__(self) -> Iterator[bytes]:
         """Whole lines."""
         view = memoryview(self._content)
@@ -140,32 +144,25 @@ def multipart(subtype: str, boundary: str, parts: Sequence[Part]) -> Part:
 
 def written(head: bytes, body: Sequence[bytes | Base64]) -> bytes:
     """Head and body as one: the only copy that there ever is of a large file's base64."""
-    size = len(head) + sum(map(len, body))
-    if size <= _BLOCK:
-        return b"".join((head, *_blocks(body)))
+    plain = [piece for piece in body if isinstance(piece, bytes)]
+    if len(plain) == len(body):
+        return b"".join((head, *plain))
     whole = io.BytesIO()
-    whole.seek(size - 1)
+    whole.seek(len(head) + sum(map(len, body)) - 1)
     whole.write(b"\0")  # takes the room at once: growing by and by would copy it
     whole.seek(0)
     whole.write(head)
-    whole.writelines(_blocks(body))
-    return whole.getvalue()
-
-
-def _blocks(body: Sequence[bytes | Base64]) -> Iterator[bytes]:
     for piece in body:
-        if isinstance(piece, Base64):
-            yield from piece
-        else:
-            yield piece
+        whole.writelines(piece if isinstance(piece, Base64) else (piece,))
+    return whole.getvalue()
 
 
 def boundary_seed(message_id: str, parts: Sequence[Part]) -> str:
     """What no part can contain: a hash over the message's name and all that is written in clear."""
     digest = hashlib.blake2b(message_id.encode(), digest_size=12)
     for part in parts:
-        for piece in _blocks(part.body) if part.clear else ():
-            digest.update(piece)
+        for piece in part.body if part.clear else ():
+            digest.update(bytes(piece))
     return digest.hexdigest()
 
 
@@ -175,7 +172,7 @@ def _encoded(data: bytes) -> tuple[str, bytes]:
         return "7bit", data
     escapes = len(data.translate(None, _CLEAR_IN_QP))
     if 6 * escapes > len(data):  # two more bytes for each, against a third more for all
-        return "base64", b"".join(Base64(data))
+        return "base64", bytes(Base64(data))
     quoted = binascii.b2a_qp(data, istext=True)
     if _has_from(quoted):
         quoted = b"\n".join(_without_from(line) for line in quoted.split(b"\n"))
