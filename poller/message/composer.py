@@ -111,7 +111,7 @@ class Composer:
         body = _body(draft, content, self._settings.max_size)
         lines = [
             fields.date_field(draft.date),
-            fields.address_field("From", [sender]),
+            _from_field(sender),
             *_address_fields(lists, reply_to),
             *([] if content.subject is None else [fields.text_field("Subject", content.subject)]),
             f"Message-ID: {message_id}",
@@ -121,8 +121,7 @@ class Composer:
             body.header,
         ]
         mail_from = _reverse_path(draft, sender)
-        # One join: the only copy of a large attachment's text.
-        whole = b"".join([("\r\n".join(lines) + "\r\n\r\n").encode(), *body.body])
+        whole = parts.written(("\r\n".join(lines) + "\r\n\r\n").encode(), body.body)
         if len(whole) > self._settings.max_size:
             raise _too_large(draft, len(whole), self._settings.max_size)
         wires = (self._staging.wire(mailbox.wire) for found in lists.values() for mailbox in found)
@@ -185,6 +184,12 @@ def _one_address(column: str, text: str) -> Mailbox:
     if len(found) != 1:
         raise Unsendable(column, f"{characters.shown(text)} holds {len(found)} addresses; write exactly one")
     return found[0]
+
+
+@lru_cache(maxsize=256)
+def _from_field(sender: Mailbox) -> str:
+    """Most rows of a batch have the same one."""
+    return fields.address_field("From", [sender])
 
 
 def _mailboxes(draft: Draft) -> Lists:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from poller.message import words
@@ -58,6 +59,7 @@ def address_field(name: str, mailboxes: Iterable[Mailbox]) -> str:
     return folded(name, found)
 
 
+@lru_cache(maxsize=64)
 def date_field(date: datetime) -> str:
     """The Date field, in UTC (RFC 5322 section 3.3); English whatever the locale of the machine."""
     at = date.astimezone(UTC)

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import binascii
 import hashlib
+import io
 import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -23,7 +24,7 @@ from poller.message import characters, fields, words
 from poller.message.draft import Unsendable
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from poller.message.draft import Attachment
 
@@ -38,12 +39,39 @@ _PARAMETER = re.compile(rf'({_TOKEN})=({_TOKEN}|"[^"]*")')
 _CONTENT_ID = re.compile(r"[!-;=?-~]{1,250}")
 
 
+class Base64:
+    """A file's bytes in base64, made when they are written: a large one would be in memory twice otherwise."""
+
+    __slots__ = ("_content",)
+
+    def __init__(self, content: bytes) -> None:
+        self._content = content
+
+    def __len__(self) -> int:
+        """Octets, line ends included."""
+        letters = (len(self._content) + 2) // 3 * 4
+        return letters + 2 * ((letters + 75) // 76)
+
+    def __bytes__(self) -> bytes:
+        """All of it."""
+        return b"".join(self)
+
+    def __iter__(self) -> Iterator[bytes]:
+        """Whole lines."""
+        view = memoryview(self._content)
+        for start in range(0, len(view), _BLOCK):
+            letters = binascii.b2a_base64(view[start : start + _BLOCK], newline=False)
+            lines = [letters[at : at + 76] for at in range(0, len(letters), 76)]
+            lines.append(b"")
+            yield b"\r\n".join(lines)
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Part:
     """A MIME entity: its header fields without the last CRLF, and its body in pieces."""
 
     header: str
-    body: Sequence[bytes] = field(repr=False)
+    body: Sequence[bytes | Base64] = field(repr=False)
     clear: bool = False
     """The body is not encoded: boundaries must be sure not to occur in it."""
 
@@ -61,14 +89,14 @@ def attachment_part(attachment: Attachment) -> Part:
     """A file, or with a content id an inline part."""
     name = characters.header_text("attachments", attachment.name).strip()
     media, given = _media_type(attachment)
-    body: Sequence[bytes] = ()
+    body: bytes | Base64 = Base64(attachment.content)
     encoding = "base64"
     if media.startswith("message/"):
         clear = _clear_message(attachment.content)
         if clear is None:
             media, given = "application/octet-stream", []
         else:
-            body, encoding = (clear,), "7bit"
+            body, encoding = clear, "7bit"
     if name:
         given = [*given, f'name="{words.in_ascii(name)}"']
     disposition = "inline" if attachment.content_id is not None else "attachment"
@@ -79,7 +107,7 @@ def attachment_part(attachment: Attachment) -> Part:
     ]
     if attachment.content_id is not None:
         lines.append(f"Content-ID: <{content_id(attachment)}>")
-    return Part(header="\r\n".join(lines), body=body or _base64(attachment.content), clear=encoding == "7bit")
+    return Part(header="\r\n".join(lines), body=(body,), clear=encoding == "7bit")
 
 
 def content_id(attachment: Attachment) -> str:
@@ -105,7 +133,7 @@ def refuse_repeated_ids(attachments: Sequence[Attachment]) -> None:
 def multipart(subtype: str, boundary: str, parts: Sequence[Part]) -> Part:
     """Several parts as one. `boundary` must not occur in them: see `boundaries`."""
     root = '; type="text/html"' if subtype == "related" else ""
-    pieces: list[bytes] = []
+    pieces: list[bytes | Base64] = []
     for part in parts:
         pieces.append(f"--{boundary}\r\n{part.header}\r\n\r\n".encode("ascii"))
         pieces.extend(part.body)
@@ -114,12 +142,27 @@ def multipart(subtype: str, boundary: str, parts: Sequence[Part]) -> Part:
     return Part(header=f'Content-Type: multipart/{subtype}{root};\r\n boundary="{boundary}"', body=pieces)
 
 
+def written(head: bytes, body: Sequence[bytes | Base64]) -> bytes:
+    """Head and body as one: the only copy that there ever is of a large file's base64."""
+    plain = [piece for piece in body if isinstance(piece, bytes)]
+    if len(plain) == len(body):
+        return b"".join((head, *plain))
+    whole = io.BytesIO()
+    whole.seek(len(head) + sum(map(len, body)) - 1)
+    whole.write(b"\0")  # takes the room at once: growing by and by would copy it
+    whole.seek(0)
+    whole.write(head)
+    for piece in body:
+        whole.writelines(piece if isinstance(piece, Base64) else (piece,))
+    return whole.getvalue()
+
+
 def boundary_seed(message_id: str, parts: Sequence[Part]) -> str:
     """What no part can contain: a hash over the message's name and all that is written in clear."""
     digest = hashlib.blake2b(message_id.encode(), digest_size=12)
     for part in parts:
         for piece in part.body if part.clear else ():
-            digest.update(piece)
+            digest.update(bytes(piece))
     return digest.hexdigest()
 
 
@@ -129,7 +172,7 @@ def _encoded(data: bytes) -> tuple[str, bytes]:
         return "7bit", data
     escapes = len(data.translate(None, _CLEAR_IN_QP))
     if 6 * escapes > len(data):  # two more bytes for each, against a third more for all
-        return "base64", b"".join(_base64(data))
+        return "base64", bytes(Base64(data))
     quoted = binascii.b2a_qp(data, istext=True)
     if _has_from(quoted):
         quoted = b"\n".join(_without_from(line) for line in quoted.split(b"\n"))
@@ -144,17 +187,6 @@ def _has_from(data: bytes) -> bool:
 
 def _without_from(line: bytes) -> bytes:
     return b"=46" + line[1:] if line.startswith(b"From ") else line
-
-
-def _base64(content: bytes) -> list[bytes]:
-    view = memoryview(content)
-    blocks = []
-    for start in range(0, len(content), _BLOCK):
-        letters = binascii.b2a_base64(view[start : start + _BLOCK], newline=False)
-        lines = [letters[at : at + 76] for at in range(0, len(letters), 76)]
-        lines.append(b"")
-        blocks.append(b"\r\n".join(lines))
-    return blocks
 
 
 def _clear_message(content: bytes) -> bytes | None:

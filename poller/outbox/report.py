@@ -5,6 +5,7 @@ Longer than most: every question is a query of its own, and they share nothing b
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -161,19 +162,46 @@ def story(engine: Engine, row_id: int) -> Story | None:
 def attachments_of(engine: Engine, row_id: int) -> list[Mapping[str, Any]]:
     """A row's attachments in order: name, content_type, content, content_id."""
     if engine.dialect.name == "postgresql":
-        return transaction(engine, lambda c: _in_binary(c, row_id), reading=True)
+        return transaction(engine, lambda c: _in_pieces(c, row_id), reading=True)
     columns = (attachment.c.name, attachment.c.content_type, attachment.c.content, attachment.c.content_id)
     query = sa.select(*columns).where(attachment.c.outbox_id == row_id).order_by(attachment.c.id)
     return transaction(engine, lambda c: list(_mappings(c, query)), reading=True)
 
 
-def _in_binary(connection: Connection, row_id: int) -> list[Mapping[str, Any]]:
-    """The driver's own binary form: as text, each byte of a file would be two, twice."""
+PIECE = 2 * 1024 * 1024
+"""Bytes of a file that are fetched at a time. The driver's buffer grows to a power of two above it, and stays so."""
+_PIECES = f"""
+SELECT a.id, a.name, a.content_type, a.content_id, octet_length(a.content) AS size,
+    p.start - 1 AS start, substring(a.content FROM p.start FOR {PIECE}) AS piece
+FROM outbox_attachment AS a
+LEFT JOIN LATERAL generate_series(1, octet_length(a.content), {PIECE}) AS p (start) ON true
+WHERE a.outbox_id = %s"""
+
+
+def _in_pieces(connection: Connection, row_id: int) -> list[Mapping[str, Any]]:
+    """In the driver's own binary form, as text would be twice as long; and bit by bit.
+
+    As a whole the driver would hold a file three times: as it was received, as a result, as bytes.
+    """
     driver: Any = connection.connection.driver_connection
-    query = "SELECT name, content_type, content, content_id FROM outbox_attachment WHERE outbox_id = %s ORDER BY id"
+    found: dict[int, dict[str, Any]] = {}
     with driver.cursor(binary=True) as cursor:
-        found = cursor.execute(query, [row_id]).fetchall()
-    return [dict(zip(("name", "content_type", "content", "content_id"), row, strict=True)) for row in found]
+        for number, name, content_type, content_id, size, start, piece in cursor.stream(_PIECES, [row_id]):
+            names = {"name": name, "content_type": content_type, "content_id": content_id}
+            file = found.setdefault(number, names)
+            content = file["content"] = file.get("content") or _with_room(size)
+            content.seek(start or 0)
+            content.write(piece or b"")
+    return [{**file, "content": file["content"].getvalue()} for _, file in sorted(found.items())]
+
+
+def _with_room(size: int) -> io.BytesIO:
+    """A buffer that has taken the room for so many bytes: one that grows by and by would copy what it holds."""
+    room = io.BytesIO()
+    if size:
+        room.seek(size - 1)
+        room.write(b"\0")
+    return room
 
 
 def _of(table: sa.Table, row_id: int) -> Any:

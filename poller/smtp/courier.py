@@ -22,7 +22,7 @@ Rule 4. `committing(message, rcpt)` is called immediately before the bytes that 
 Rule 5. What the iterator raises comes out of `carry` when all that was taken before has; the session stays.
 Rule 6. An exchange that could not come out, because something else was raised (KeyboardInterrupt, say) or because the
         caller said `close`, comes out first of the next `carry`, for which no session is needed.
-Rule 7. Sent content is not held on to.
+Rule 7. Sent content is not held on to. A large message comes out without it, and none is taken ahead behind one.
 
 Raises RelayTrouble from `open`, and from `carry` when a planned replacement fails: then no message was taken.
 A courier belongs to one thread; only `interrupt` may be called from others. It never sends a message twice, and judges
@@ -34,6 +34,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import socket
+import sys
 import time
 from collections import deque
 from typing import TYPE_CHECKING, Any
@@ -44,7 +45,7 @@ from poller.smtp.connection import Connection
 from poller.smtp.conversation import next_exchange, none_ahead, quit_session
 from poller.smtp.dial import place
 from poller.smtp.opening import Handshake, Line, open_session
-from poller.smtp.transaction import Session
+from poller.smtp.transaction import LARGE, Session
 from poller.smtp.wake import Bell
 
 if TYPE_CHECKING:
@@ -57,8 +58,6 @@ if TYPE_CHECKING:
 
 _FIRST = "smtp"
 """The table of the first relay, which the words of a trouble name."""
-LARGE = 256 * 1024
-"""Bytes of content behind which none is taken ahead: a round trip is nothing to its transfer, and two are held then."""
 
 
 def _nothing(_: Message, __: tuple[Reply | None, ...]) -> None:
@@ -98,6 +97,8 @@ class Courier:
         table: str = _FIRST,
     ) -> None:
         self.relay = place(settings.host, settings.port)
+        self.session_limit: int | None = None
+        """How many messages the relay takes in a session, where that was learnt."""
         self._settings = settings
         self._clock = clock
         self._committing = committing
@@ -269,8 +270,9 @@ class Courier:
         return _Line(connection, handshake, session, self._clock())
 
     def _has_served_its_time(self, line: _Line) -> bool:
+        most = min(self._settings.max_messages_per_connection, self.session_limit or sys.maxsize)
         return (
-            line.messages + len(line.session.flight) >= self._settings.max_messages_per_connection
+            line.messages + len(line.session.flight) >= most
             or self._clock() - line.opened >= self._settings.max_connection_age
         )
 

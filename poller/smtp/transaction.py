@@ -10,7 +10,7 @@ Rule 3. A transaction that is not known to have ended with 250 leaves an RSET du
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from poller.exchange import Exchange, Loss, Phase
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 LAST_PIECE = 16 * 1024
 """Bytes: one TLS record. Content up to this size goes out in one piece with its end; of longer content the rest goes
 first, so that a line lost on the way is not a doubt."""
+LARGE = 256 * 1024
+"""Bytes of content: a round trip is nothing to its transfer, and two in memory are too many."""
 CLOSING = 421
 """RFC 5321 section 3.8: the relay closes the line, whatever it was asked."""
 BAD_SEQUENCE = 503
@@ -72,9 +74,12 @@ class Transaction:
         return self.ahead and self.loss is not None and self.mail is None and not self.end_of_data_sent
 
     def exchange(self, session: Session, now: float) -> Exchange:
-        """The facts, for good."""
+        """The facts, for good. Without the content of a large message: nobody needs it any more."""
+        message = self.message
+        if len(message.content) > LARGE:
+            message = replace(message, content=b"")
         return Exchange(
-            message=self.message,
+            message=message,
             phase=Phase.END if self.end_of_data_sent and self.data is None else self.phase,
             mail=self.mail,
             rcpt=self._replies(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import re
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
@@ -25,6 +26,7 @@ from outbox.ground import (
 
 from poller.outbox.database import keyed_message_id
 from poller.outbox.operate import Selection, change, pause_all, resume_all
+from poller.outbox.report import PIECE
 from poller.outbox.rows import ClaimedRow, NameTaken
 from poller.outbox.store import Store
 from poller.outbox.tables import SQLITE_TIME, attachment, meta, suppression, worker
@@ -92,6 +94,15 @@ def test_the_attachments_of_a_claimed_row_are_read_in_order(store: Store) -> Non
         ("z.pdf", b"\0\xff"),
         ("a.png", b"\0\xff"),
     ]
+
+
+def test_attachments_of_any_size_are_read_whole(store: Store) -> None:
+    row_id = insert(store.engine)
+    contents = [random.Random(size).randbytes(size) for size in (0, 2 * PIECE, 1, PIECE + 1, PIECE)]
+    for content in contents:
+        with store.engine.begin() as connection:
+            connection.execute(sa.insert(attachment).values(outbox_id=row_id, name="f", content=content))
+    assert [a["content"] for a in store.attachments(row_id)] == contents
 
 
 def given(engine: Engine, row_id: int) -> str:

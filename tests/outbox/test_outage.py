@@ -66,6 +66,20 @@ def test_a_connection_that_was_cut_while_idle_is_replaced_after_one_complaint(st
     assert len(store.claim(Gate(limit=10))) == 1
 
 
+@SERVERS
+@pytest.mark.usefixtures("own_connections")
+def test_a_connection_cut_before_a_file_is_asked_for_is_an_outage_and_no_fault_of_the_row(store: Store) -> None:
+    row_id = insert(store.engine)
+
+    def cut(connection: Connection) -> None:
+        kill(store.engine, id_of(connection))
+
+    sa.event.listen(store.engine, "begin", cut, once=True)
+    with pytest.raises(DatabaseUnavailable):
+        store.attachments(row_id)
+    assert store.attachments(row_id) == []
+
+
 class _Cut(Store):
     """A store whose connection is cut in the midst of its next transaction, or after its COMMIT."""
 
