@@ -14,28 +14,31 @@ One arrow runs through the package, and the layout is the arrow:
     rest.py      pure: how long a relay in trouble is left alone
     providers.py pure: which provider takes a domain's mail
     advice/      pure: what a reply asks for beyond its code, with a table of known replies
+    throttle/    pure: limits that hold, and how a destination that complains is slowed
+    suspicion.py pure: a session that ended early, by the relay's doing or a destination's
+    tally.py     pure: what each destination accepted of late
+    hours.py     pure: sending windows and quiet hours
+    relays.py    the settings of all relays
+    pacing.py    pure: what a claim may take, and which rows go when, and by which relay
+    manners.py   everybody's limits, heard and obeyed
     forecast/    pure: when the queue will be done, and which settings contradict each other
     prepare.py   pure: a claimed row on its way to the wire
     journal/     what this worker put on the wire and what came back, on local disk
     ahead.py     the next rows, claimed while the last are being sent
+    pending.py   rows in hand that were not begun
     ledger.py    outcomes on their way into the database
+    lines.py     the relays as this worker knows them
     delivery.py  the arrow itself
     recovery.py  the road back after a crash
     life.py      one life of a worker: its entry, what it left before, its heartbeat
-    service.py   ticks, signals, shutdown
+    tick.py      what the delivering thread does
+    wiring.py    how the rooms are put together
+    service.py   scheduler, signals, shutdown
     lease.py     how long a worker may still act on what it claimed
     state.py     the state directory: who a worker is, and that it is alone
     config.py    one file, read once, every error at once (sources/ finds the lines)
     log.py       what is logged, and a closed list of event names
     cli/         what people type and look at
-
-For pacing, and asked by nobody yet:
-
-    throttle/    pure: limits that hold, and how a destination that complains is slowed
-    hours.py     pure: sending windows and quiet hours
-    relays.py    the settings of further relays
-    suspicion.py pure: a session that ended early, by the relay's doing or a destination's
-    tally.py     pure: what each destination accepted of late
 
 What it promises: nothing committed is lost; a 250 is a fact; doubt is small and visible; no send without a claim; one
 bad row harms only itself; trouble of the session is never a row's fault; what a DBA sees is true.

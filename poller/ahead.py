@@ -27,7 +27,8 @@ class Ahead:
     """Belongs to the delivering thread; `claim` runs in the bookkeeper's."""
 
     bookkeeper: Executor
-    claim: Callable[[int], list[ClaimedRow]]
+    claim: Callable[[int], Callable[[], list[ClaimedRow]]]
+    """What is to be done to claim so many; asked here, done there."""
     batch: int
     may_claim: Callable[[], bool]
     unavailable: Callable[[DatabaseUnavailable], None]
@@ -38,12 +39,16 @@ class Ahead:
         """So many rows were claimed: after a whole batch more may be due."""
         self._dry = claimed < self.batch
 
-    def rows(self, left: int) -> list[ClaimedRow]:
-        """Rows to go on with behind the `left` in hand: none yet, or none at all. Waits only when none are left."""
+    def rows(self, left: int, *, afresh: bool = False) -> list[ClaimedRow]:
+        """Rows to go on with behind the `left` in hand: none yet, or none at all. Waits only when none are left.
+
+        With `afresh` it is asked for again although there was nothing more a moment ago.
+        """
+        self._dry = self._dry and not afresh
         if self._claiming is not None and (not left or self._claiming.done()):
             return self.rest()
         if self._claiming is None and not self._dry and left * HALF <= self.batch and self.may_claim():
-            self._claiming = self.bookkeeper.submit(self.claim, self.batch - left)
+            self._claiming = self.bookkeeper.submit(self.claim(self.batch - left))
             return self.rest() if not left else []
         return []
 

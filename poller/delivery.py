@@ -5,11 +5,11 @@
 Rule 1. A row is begun (composed, put on the wire) only while the lease holds, no outcome is overdue, and no stop was
         asked for. What was not begun is handed back, at no cost to the row.
 Rule 2. What can't become a message fails alone, with its reason (`poller.prepare`).
-Rule 3. Trouble of the session goes to the relay's account (`poller.rest`), not to a row's.
-Rule 4. A session that delivered something is replaced at once when it breaks; one that did not gives the relay a rest,
-        and so do a 421 and refusals of us in a row. A single refusal of us does not: it may depend on the row's sender
-        or recipient, and must not stand in everyone's way.
-Rule 5. A short rest is waited for with the rows in hand; for a long one they are handed back.
+Rule 3. Trouble of the session goes to the relay's account (`poller.lines`), and a destination's wish to the
+        destination's (`poller.manners`), not to a row's.
+Rule 4. A row leaves at its slot, by the relay it was claimed for. One that missed its slot is handed back, and so are
+        those of a relay that rests or of a destination that has just asked for a pause.
+Rule 5. A short wait (for a slot, or for the only relay) is waited for with the rows in hand.
 Rule 6. The journal hears of each step first: before composing, before the end of data leaves, when the answer is read.
         Where the lease has ended or the journal can't be written, the end of data does not leave.
 Rule 7. Whatever breaks a batch off, a row of it that was begun is handed back, or is in doubt if its end had left.
@@ -18,42 +18,43 @@ Rule 7. Whatever breaks a batch off, a row of it that was begun is handed back, 
 from __future__ import annotations
 
 import random
-from collections import deque
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from poller.cohort import Belief, Cohort
 from poller.exchange import RelayTrouble
-from poller.log import OnChange, shortened
+from poller.log import shortened
 from poller.message import Attachment, Unsendable
 from poller.outbox.database import DatabaseUnavailable
-from poller.outcome import Blame, Deferred, Failed, InDoubt, Verdict, in_doubt_after_crash, judge
+from poller.outcome import Blame, Deferred, Failed, Heard, Sent, domain_of, in_doubt_after_crash, judge
+from poller.pending import Pending
 from poller.prepare import Prepared, prepare, prepared_again, recipients_of, standing_of
 from poller.retry import died, next_step, refused
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
     from datetime import datetime
 
     from poller.ahead import Ahead
+    from poller.cohort import Belief, Cohort
     from poller.exchange import Exchange, Message, Reply
     from poller.journal import Journal
     from poller.ledger import Ledger
+    from poller.lines import Line
     from poller.log import Logger
+    from poller.manners import Manners
     from poller.message import Composer
     from poller.outbox.rows import ClaimedRow
     from poller.outbox.store import Store
-    from poller.outcome import Outcome
-    from poller.rest import Rest
+    from poller.outcome import Outcome, Rulebook, Verdict
     from poller.retry import RetrySettings, Standing, Step
-    from poller.smtp.courier import Courier
+    from poller.throttle.gate import ScopeKey
 
-FRUITLESS_SESSIONS = 2  # So many in a row without a delivery, though none blames the relay, and it rests all the same.
-REFUSALS_OF_US = 3  # So many rows in a row that the relay refuses because of us, and it rests.
 SHORT_REST_S = 5.0
 LOOK_EVERY_S = 0.25  # between two looks at what an operator did: to rows not begun yet, to the suppression list
+TURN_S = 5.0  # for one relay while others have rows
+STEP_S = 0.05  # of a wait for a slot: new rows may come meanwhile
 
 
 class LeaseEnded(Exception):  # noqa: N818 - named as the fact it is
@@ -65,13 +66,16 @@ class Delivery:
     """Everything the arrow passes through. Belongs to one thread."""
 
     store: Store
-    courier: Courier
+    lines: Mapping[str, Line]
+    """The relays, by name."""
+    manners: Manners
+    rulebook: Rulebook
     composer: Composer
     ledger: Ledger
     ahead: Ahead
-    rest: Rest
     retry: RetrySettings
-    recipients_at_once: int
+    cohort: Cohort[tuple[Prepared, Verdict]]
+    """For what the journal tells of an earlier life."""
     journal: Journal
     clock: Callable[[], float]
     stop: threading.Event
@@ -80,12 +84,13 @@ class Delivery:
     may_finish: Callable[[], bool]
     """Whether the rows are still ours: asked at the last moment before one can't be called back."""
     progressed: Callable[[], None]
+    called: Callable[[], bool]
+    """Whether new rows were announced."""
     log: Logger
     chance: Callable[[], float] = random.random
-    trouble: str | None = None
-    """What keeps mail from going out, in words."""
-    cohort: Cohort[tuple[Prepared, Verdict]] = field(init=False)
-    _say_relay: OnChange = field(init=False)
+    held: str | None = None
+    """What keeps mail from going out, in words, beside the relays."""
+    pending: Pending = field(init=False)
     _begun: dict[int, Prepared] = field(default_factory=dict)
     _committed: set[int] = field(default_factory=set)
     _suppresses: dict[str, str] = field(default_factory=dict)
@@ -93,53 +98,56 @@ class Delivery:
     _suppresses_at: float = float("-inf")
     _now: datetime = field(init=False)
     _now_at: float = field(init=False)
-    _delivered: bool = False
-    _fruitless: int = 0
-    _refusals: int = 0
     _looked_at: float = 0.0
 
     def __post_init__(self) -> None:
-        self.cohort = Cohort(limit=self.retry.cohort, patience=self.retry.cohort_patience)
-        self._say_relay = OnChange(self.log)
+        self.pending = Pending(relay_of=self._relay_of)
 
     # --- the arrow ---
 
     def deliver(self, rows: Iterable[ClaimedRow]) -> None:
-        """Send `rows` in order, over one session after another, until all are settled or the relay must rest."""
-        pending = deque(rows)
-        self.ahead.begin(len(pending))
+        """Send `rows`, each at its slot, over one session after another, until all are settled or must wait."""
+        rows = [*rows]
+        self.pending.add(rows)
+        self.ahead.begin(len(rows))
         try:
-            self._set_clock(pending)
-            self._suppresses = self._suppressed(pending)
-            while pending and self._may_go_on() and self._rested():
-                self.courier.open()
-                self._one_session(pending, self._messages(pending))
-        except RelayTrouble as trouble:
-            self.troubled(trouble)
+            self._set_clock(rows)
+            self._suppresses = self._suppressed(self.pending)
+            while (line := self._next_line()) is not None:
+                self._take_turn(line)
         except LeaseEnded:
             self.log.warning("worker.lease_lost", reason="the lease ended while a message was on its way")
         finally:
-            self._break_off(pending)
+            self._break_off()
 
     def settle_withheld(self) -> None:
         """Nothing more is coming: believe the refusals that were withheld, and write everything down."""
-        self._follow(self.cohort.release())
+        for cohort, line in self._cohorts():
+            self._follow(cohort.release(), line)
         self.ledger.flush()
 
     def excuse_withheld(self) -> None:
         """We stop before it is known whether they are an incident: give them back, and write everything down."""
-        released = self.cohort.release()
-        self._follow(replace(released, settle=(), excuse=(*released.settle, *released.excuse)))
+        for cohort, line in self._cohorts():
+            released = cohort.release()
+            self._follow(replace(released, settle=(), excuse=(*released.settle, *released.excuse)), line)
         self.ledger.flush()
 
     @property
     def in_hand(self) -> set[int]:
         """Ids of claimed rows that are not written down yet."""
-        return self.ledger.in_hand | {begun.row.id for begun, _ in self.cohort.withheld} | set(self._begun)
+        withheld = {begun.row.id for cohort, _ in self._cohorts() for begun, _ in cohort.withheld}
+        return self.ledger.in_hand | withheld | set(self._begun)
 
-    def troubled(self, trouble: RelayTrouble) -> None:
-        """The relay could not be used at all: let it rest."""
-        self._relay_is_away(f"at {trouble.phase.value}: {trouble.reason}")
+    @property
+    def trouble(self) -> str | None:
+        """What keeps mail from going out, in words."""
+        said = [self.held, *(line.trouble for line in self.lines.values())]
+        return "; ".join(words for words in said if words) or None
+
+    def usable(self) -> tuple[str, ...]:
+        """The relays that need not rest."""
+        return tuple(name for name, line in self.lines.items() if not line.resting)
 
     def recover(self, orphans: Iterable[ClaimedRow], why: str) -> int:
         """Judge rows whose worker is gone: nobody knows how far it came, so each is in doubt. Returns their number."""
@@ -152,7 +160,7 @@ class Delivery:
                 standing = standing_of(row, ())
             doubt = in_doubt_after_crash(why)
             outcomes = {state.address: doubt for state in standing.recipients if state.status == "queued"}
-            step = self._next_step(standing, outcomes)
+            step = self._next_step(standing, outcomes, None)
             if self.ledger.record_orphan(step, holder=row.holder):
                 self._say(row, step, 0.0)
                 judged += 1
@@ -162,7 +170,7 @@ class Delivery:
         """What the journal knows of a row that is not written down yet takes the same road as news from the wire."""
         self._now, self._now_at = at, self.clock()
         self._begun[row.id] = prepared_again(row, exchange.message, self.composer)
-        self._weigh(exchange)
+        self._weigh(exchange, None)
 
     def died(self, row: ClaimedRow, deaths: int) -> None:
         """Composing this row has killed the process, for the `deaths`-th time."""
@@ -170,132 +178,179 @@ class Delivery:
         standing = standing_of(row, [*row.known])
         self._add(row, died(standing, deaths, now=self._now, chance=self.chance(), settings=self.retry))
 
-    def commit(self, message: Message, rcpt: Sequence[Reply | None]) -> None:
+    def commit(self, relay: str, message: Message, rcpt: Sequence[Reply | None]) -> None:
         """The courier is about to let the end of `message` go. Raises LeaseEnded, JournalTrouble: then it does not."""
         if not self.may_finish():
             raise LeaseEnded
-        self.journal.commit(message, self.courier.relay, rcpt)
+        self.journal.commit(message, relay, rcpt)
         self._committed.add(message.row_id)
 
-    # --- one session ---
+    # --- whose turn it is ---
 
-    def _one_session(self, pending: deque[ClaimedRow], messages: Iterator[Message]) -> None:
+    def _next_line(self) -> Line | None:
+        """The relay to go on with, once a row is there whose time has come. None: nothing more goes in this batch."""
+        while self.pending and self._may_go_on():
+            self._release_what_cannot_go()
+            relays = self.pending.relays()
+            if not relays:
+                return None
+            line = self.lines[relays[0]]
+            wait = max(line.resting, self._until_slot(line))
+            if wait <= 0:
+                return line
+            self.ledger.flush()
+            self.progressed()
+            if wait > SHORT_REST_S or self.stop.wait(min(wait, STEP_S)):
+                return None
+            self._has_more(afresh=self.called())
+        return None
+
+    def _until_slot(self, line: Line) -> float:
+        row = self.pending.first(line.name)
+        return (row.grant.at - self._time()).total_seconds() if row and row.grant.at else 0.0
+
+    def _release_what_cannot_go(self) -> None:
+        """Rule 4. The only relay, and a short rest, are waited for (Rule 5)."""
+        now = self._time()
+        away = {name for name, line in self.lines.items() if line.resting > SHORT_REST_S}
+        if len(self.lines) > 1:
+            away |= {name for name, line in self.lines.items() if line.resting}
+        gone = self.pending.remove(
+            lambda row: (row.grant.until is not None and row.grant.until < now) or self._relay_of(row) in away
+        )
+        self._give_back(gone)
+
+    def _take_turn(self, line: Line) -> None:
+        """One session's worth of messages for one relay."""
+        try:
+            if line.open():
+                self._one_session(line)
+        except RelayTrouble as trouble:
+            line.troubled(trouble)
+        line.let_go()
+
+    def _one_session(self, line: Line) -> None:
         last: Verdict | None = None
         in_vain = 0
-        for exchange in self.courier.carry(messages):
+        for exchange in line.courier.carry(self._messages(line)):
             if exchange.unanswered:
                 # First in the next session, where there is nobody before it to end it.
-                pending.insert(in_vain, self._begun.pop(exchange.message.row_id).row)
+                self.pending.put_back(line.name, in_vain, self._begun.pop(exchange.message.row_id).row)
                 in_vain += 1
                 continue
-            last = self._settle(exchange)
-            self._refusals = self._refusals + 1 if _refused_us(last) else 0
-            if self._refusals >= REFUSALS_OF_US:
-                self.courier.close()
-        if self.courier.is_open:
-            return  # and what it has delivered counts for it in the next batch
-        if not self.rest.remaining(self.clock()):
-            self._session_ended(last)
-        self._delivered = False
+            last = self._settle(exchange, line)
+            line.answered(last)
+        line.turn_ended(last)
 
-    def _session_ended(self, last: Verdict | None) -> None:
-        """Rule 4: go on at once, or let the relay rest. `last` is None when not even one message was taken."""
-        self._fruitless = 0 if self._delivered else self._fruitless + 1
-        slow_down = last is not None and last.slow_down
-        broke = last is not None and last.blames_session and not self._delivered
-        if slow_down or broke or self._refusals >= REFUSALS_OF_US or self._fruitless >= FRUITLESS_SESSIONS:
-            outcomes = last.outcomes if last else ()
-            reason = next((o.reason for o in outcomes if isinstance(o, Deferred | InDoubt)), "the session ended")
-            self._relay_is_away(reason)
-            self._refusals = 0
-
-    def _relay_is_away(self, reason: str) -> None:
-        """Let it rest; say so once, and again when the reason changes."""
-        pause = self.rest.trouble(self.clock())
-        relay = self.courier.relay
-        self.trouble = f"the relay {relay} is not available: {reason}"
-        facts = {"relay": relay, "reason": reason, "rests": round(pause, 1)}
-        self._say_relay.say("warning", "relay.unavailable", about="relay", fingerprint=reason, **facts)
-
-    def _settle(self, exchange: Exchange) -> Verdict:
+    def _settle(self, exchange: Exchange, line: Line | None) -> Verdict:
         self.progressed()
         self.journal.answer(exchange, self._time())
         self._committed.discard(exchange.message.row_id)
-        return self._weigh(exchange)
+        return self._weigh(exchange, line)
 
-    def _weigh(self, exchange: Exchange) -> Verdict:
+    def _weigh(self, exchange: Exchange, line: Line | None) -> Verdict:
         begun = self._begun.pop(exchange.message.row_id)
-        verdict = judge(exchange)
-        if verdict.delivered:
-            self._delivered = True
-            if self.trouble:
-                self._say_relay.say("info", "relay.available", about="relay", relay=self.courier.relay)
-                self.trouble = None
-            self.rest.well()
+        verdict = judge(exchange, self.rulebook)
+        destination = self.rulebook.destination(exchange.message.recipients)
+        if line is not None:
+            verdict = self._suspected(verdict, destination, line)
         age = (self._time() - begun.standing.first_attempt_at).total_seconds()
-        belief = self.cohort.weigh((begun, verdict), verdict, age=age)
-        self._follow(belief, exchange.seconds)
+        cohort = line.cohort if line is not None else self.cohort
+        belief = cohort.weigh((begun, verdict), verdict, age=age, destination=destination, now=self.clock())
+        self._follow(belief, line, exchange.seconds)
+        if line is not None:
+            self._obey(self.manners.weigh(verdict, line.name))
         return verdict
 
-    def _follow(self, belief: Belief[tuple[Prepared, Verdict]], seconds: float = 0.0) -> None:
-        for begun, verdict in belief.settle:
-            self._record(begun, verdict, seconds=seconds)
-        for begun, verdict in (*belief.excuse, *belief.give_back):
-            self._record(begun, _excused(verdict))
-        if belief.give_back:
-            self._incident(belief.give_back)
+    def _suspected(self, verdict: Verdict, destination: str, line: Line) -> Verdict:
+        """Whose doing it was that a session ended early: the relay's, or a destination's through it."""
+        if verdict.delivered:
+            line.delivered()
+            for wire, outcome in zip(verdict.message.recipients, verdict.outcomes, strict=True):
+                if isinstance(outcome, Sent):
+                    line.suspicion.accepted(self.rulebook.destination_of(wire))
+        if not (verdict.ended and destination and line.suspicion.ended(destination)):
+            return verdict
+        line.excused()
+        return _laid_upon(destination, verdict)
 
-    def _incident(self, given_back: tuple[tuple[Prepared, Verdict], ...]) -> None:
-        """The relay refuses everyone alike: nobody's row is at fault."""
-        pause = self.rest.trouble(self.clock())
-        self.courier.close()
-        said = _first_failure(given_back[0][1])
-        self.trouble = f"the relay refuses one message after another: {said.reason if said else ''}"
-        self.log.error(
-            "relay.incident",
-            relay=self.courier.relay,
-            messages=len(given_back),
-            reason=said.reason if said else None,
-            rests=round(pause, 1),
-        )
+    def _obey(self, scopes: Collection[ScopeKey]) -> None:
+        """What pauses holds for the rows in hand as well."""
+        if scopes:
+            self._give_back(self.pending.remove(lambda row: self.manners.falls_under(row, scopes, self._relay_of(row))))
+
+    def _follow(self, belief: Belief[tuple[Prepared, Verdict]], line: Line | None, seconds: float = 0.0) -> None:
+        for begun, verdict in belief.settle:
+            self._record(begun, verdict, line, seconds=seconds)
+        for begun, verdict in belief.excuse:
+            self._record(begun, _excused(verdict, Blame.SESSION), line)
+        whose = Blame.DESTINATION if belief.destination else Blame.SESSION
+        for begun, verdict in belief.give_back:
+            self._record(begun, _excused(verdict, whose), line)
+        if belief.give_back and line is not None:
+            self._incident(belief, line)
+
+    def _incident(self, belief: Belief[tuple[Prepared, Verdict]], line: Line) -> None:
+        said = _first_failure(belief.give_back[0][1])
+        reason = said.reason if said else ""
+        if belief.destination:
+            many = len(belief.give_back)
+            self._obey(
+                [self.manners.suspend(belief.destination, f"it refused {many} messages in a row alike: {reason}")]
+            )
+        else:
+            line.incident(len(belief.give_back), reason)
+
+    def _cohorts(self) -> list[tuple[Cohort[tuple[Prepared, Verdict]], Line | None]]:
+        return [(self.cohort, None), *((line.cohort, line) for line in self.lines.values())]
 
     # --- from row to message ---
 
-    def _messages(self, pending: deque[ClaimedRow]) -> Iterator[Message]:
-        """The messages of `pending`, composed one by one as the wire asks for them."""
+    def _messages(self, line: Line) -> Iterator[Message]:
+        """The messages for one relay whose time has come, composed one by one as the wire asks for them."""
+        began = self.clock()
         # The record first: it may wait for the database, and the lease may have ended meanwhile.
-        while self.ledger.flush_if_due() and self._may_go_on() and not self._must_rest() and self._has_more(pending):
+        while self.ledger.flush_if_due() and self._may_go_on() and not line.resting and self._has_more():
             self.progressed()
-            if self._taken_back(pending):
+            self._take_back()
+            row = self.pending.first(line.name)
+            if row is None or self._until_slot(line) > 0 or self._is_others_turn(line, began):
                 return
-            message = self._message(pending[0])
-            pending.popleft()  # only now: a database that goes away meanwhile leaves the row to be handed back
+            if row.grant.until is not None and row.grant.until < self._time():
+                self._release_what_cannot_go()
+                continue
+            message = self._message(row, line)
+            self.pending.pop(
+                line.name
+            )  # only now: a database that goes away meanwhile leaves the row to be handed back
             if message is not None:
                 yield message
+                del message  # or it would be held on to while the next one is composed
 
-    def _has_more(self, pending: deque[ClaimedRow]) -> bool:
+    def _is_others_turn(self, line: Line, began: float) -> bool:
+        """Relays take turns."""
+        return self.clock() - began >= TURN_S and any(name != line.name for name in self.pending.relays())
+
+    def _has_more(self, *, afresh: bool = False) -> bool:
         """Whether there is a row to go on with; what was claimed ahead joins those in hand."""
-        if rows := self.ahead.rows(len(pending)):
-            pending.extend(rows)  # first: whatever is raised now, they are handed back
+        if rows := self.ahead.rows(len(self.pending), afresh=afresh):
+            self.pending.add(rows)  # first: whatever is raised now, they are handed back
             self._set_clock(rows)
-            self._suppresses = self._suppressed(pending)
-        return bool(pending)
+            self._suppresses = self._suppressed(self.pending)
+        return bool(self.pending)
 
-    def _taken_back(self, pending: deque[ClaimedRow]) -> bool:
-        """Look now and then whether an operator has paused or cancelled rows not begun. True: none are left."""
+    def _take_back(self) -> None:
+        """Look now and then: has an operator paused or cancelled rows not begun, does a session lie idle?"""
         if self.clock() - self._looked_at < LOOK_EVERY_S:
-            return False
+            return
         self._looked_at = self.clock()
-        held = self.store.still_sending([row.id for row in pending])
-        taken = [row for row in pending if row.id not in held]
-        if taken:
-            self._give_back(deque(taken))
-            remaining = [row for row in pending if row.id in held]
-            pending.clear()
-            pending.extend(remaining)
-        return not pending
+        held = self.store.still_sending([row.id for row in self.pending])
+        self._give_back(self.pending.remove(lambda row: row.id not in held))
+        if len(self.lines) > 1:
+            for line in self.lines.values():
+                line.close_if_idle()
 
-    def _message(self, row: ClaimedRow) -> Message | None:
+    def _message(self, row: ClaimedRow, line: Line) -> Message | None:
         """The row as a message for the recipients that are open; None when it was settled without one."""
         self.journal.begin(row.id, row.claim_seq)
         try:
@@ -306,7 +361,8 @@ class Delivery:
                 composer=self.composer,
                 suppressed=self._suppresses,
                 now=self._time(),
-                at_once=self.recipients_at_once,
+                at_once=line.recipients_at_once,
+                relays=self.lines.keys(),
             )
         except Unsendable as reason:
             self.journal.end(row.id, row.claim_seq)
@@ -317,27 +373,47 @@ class Delivery:
             raise
         if prepared.message is None:
             self.journal.end(row.id, row.claim_seq)
-            self._add(row, self._next_step(prepared.standing, prepared.settled))
+            self._add(row, self._next_step(prepared.standing, prepared.settled, line))
+        elif self._must_wait(row, prepared.message):
+            self.journal.end(row.id, row.claim_seq)
+            return None
         else:
             self.journal.compose(prepared.message)
             self._begun[row.id] = prepared
         return prepared.message
 
+    def _must_wait(self, row: ClaimedRow, message: Message) -> bool:
+        """It falls under a scope that it was not claimed for, and has no slot there: it goes back, with its like.
+
+        One of several recipients may be elsewhere, or what a domain belongs to was not known.
+        """
+        waits_for = self.manners.take_also(row, message.recipients)
+        if waits_for is None:
+            return False
+        like = self.pending.remove(
+            lambda other: other.id != row.id and self.manners.falls_under(other, (waits_for,), "")
+        )
+        self._give_back([row, *like])
+        return True
+
     # --- from outcome to row ---
 
-    def _record(self, begun: Prepared, verdict: Verdict, *, seconds: float = 0.0) -> None:
+    def _record(self, begun: Prepared, verdict: Verdict, line: Line | None, *, seconds: float = 0.0) -> None:
         pairs = zip(verdict.message.recipients, verdict.outcomes, strict=True)
         outcomes = dict(begun.settled)
         outcomes |= {address: outcome for wire, outcome in pairs for address in begun.wire[wire]}
-        step = self._next_step(begun.standing, outcomes, phase=verdict.phase.value, relay=verdict.relay)
+        step = self._next_step(begun.standing, outcomes, line, phase=verdict.phase.value, relay=verdict.relay)
         self._add(begun.row, step, seconds=seconds)
 
     def _refuse(self, row: ClaimedRow, reason: str) -> None:
         standing = standing_of(row, ())
         self._add(row, refused(standing, reason, now=self._time(), settings=self.retry))
 
-    def _next_step(self, standing: Standing, outcomes: Mapping[str, Outcome], **where: str | None) -> Step:
-        return next_step(standing, outcomes, now=self._time(), chance=self.chance(), settings=self.retry, **where)
+    def _next_step(
+        self, standing: Standing, outcomes: Mapping[str, Outcome], line: Line | None, **where: str | None
+    ) -> Step:
+        settings = line.retry if line is not None else self.retry
+        return next_step(standing, outcomes, now=self._time(), chance=self.chance(), settings=settings, **where)
 
     def _add(self, row: ClaimedRow, step: Step, *, seconds: float = 0.0) -> None:
         self._say(row, step, seconds)
@@ -365,19 +441,16 @@ class Delivery:
     # --- small ---
 
     def _may_go_on(self) -> bool:
-        return not self.stop.is_set() and self.may_begin()
+        return not self.stop.is_set() and self.may_begin() and self.manners.is_open
 
-    def _must_rest(self) -> bool:
-        return self.rest.remaining(self.clock()) > 0
-
-    def _rested(self) -> bool:
-        """Rule 5. False: it is too long to wait for, or a stop was asked for."""
-        remaining = self.rest.remaining(self.clock())
-        if remaining > SHORT_REST_S:
-            return False
-        self.ledger.flush()
-        self.progressed()
-        return not (remaining and self.stop.wait(remaining))
+    def _relay_of(self, row: ClaimedRow) -> str:
+        """By which relay it goes; one that names a relay that is not there fails by any."""
+        if row.grant.relay:
+            return row.grant.relay
+        sender = row.content.get("sender")
+        able = self.manners.pacing.relays_for(relay=row.relay, domain=row.domain, sender=sender)
+        there = [name for name in able if not self.lines[name].resting]
+        return next(iter((*there, *able, *self.lines)))
 
     def _suppressed(self, rows: Iterable[ClaimedRow]) -> dict[str, str]:
         """Of all addresses in `rows`, those on the suppression list: one question for the batch."""
@@ -394,26 +467,26 @@ class Delivery:
                 continue  # said when it is its turn
         return self.store.suppressed(addresses)
 
-    def _break_off(self, pending: deque[ClaimedRow]) -> None:
+    def _break_off(self) -> None:
         """Rule 7. After a batch that went to its end there is nothing left to do."""
-        if self._committed:  # what could not come out of the courier because something was raised
-            for exchange in self.courier.carry(iter(())):
-                self._settle(exchange)
-        pending.extendleft(left.row for left in reversed(self._begun.values()))
+        for line in self.lines.values():
+            if self._committed:  # what could not come out of the courier because something was raised
+                for exchange in line.courier.carry(iter(())):
+                    self._settle(exchange, line)
+        rows = [*(left.row for left in self._begun.values()), *self.pending.clear(), *self.ahead.rest()]
         self._begun.clear()
-        pending.extend(self.ahead.rest())
-        self._give_back(pending)
+        self._give_back(rows)
 
-    def _give_back(self, pending: deque[ClaimedRow]) -> None:
-        if not pending:
+    def _give_back(self, rows: Sequence[ClaimedRow]) -> None:
+        if not rows:
             return
-        self.journal.settled((row.id, row.claim_seq) for row in pending)
+        self.journal.settled((row.id, row.claim_seq) for row in rows)
         try:
-            self.store.hand_back(pending)
+            self.store.hand_back(rows)
         except DatabaseUnavailable as why:
-            self.log.warning("database.unavailable", reason=str(why), waiting=len(pending))
+            self.log.warning("database.unavailable", reason=str(why), waiting=len(rows))
             return
-        self.log.info("rows.handed_back", rows=len(pending))
+        self.log.info("rows.handed_back", rows=len(rows))
 
     def _set_clock(self, rows: Iterable[ClaimedRow]) -> None:
         """The database's clock, as of the claim; it goes on by our monotonic one."""
@@ -432,17 +505,31 @@ def _first_failure(verdict: Verdict) -> Failed | None:
     return next((outcome for outcome in verdict.outcomes if isinstance(outcome, Failed)), None)
 
 
-def _excused(verdict: Verdict) -> Verdict:
-    """The same refusal, as the relay's own trouble."""
+def _excused(verdict: Verdict, blame: Blame) -> Verdict:
+    """The same refusal, as the relay's own trouble, or as the destination's, which pauses for it."""
     failure = _first_failure(verdict)
-    reason = f"given back, for the relay refused one message after another alike: {failure.reason if failure else ''}"
-    excused = Deferred(blame=Blame.SESSION, reason=reason, reply=failure.reply if failure else None)
+    who = "relay" if blame is Blame.SESSION else "destination"
+    reason = f"given back, for the {who} refused one message after another alike: {failure.reason if failure else ''}"
+    reply = failure.reply if failure else None
+    excused = Deferred(blame=blame, reason=reason, reply=reply, paced=blame is Blame.DESTINATION)
     return replace(verdict, outcomes=(excused,) * len(verdict.outcomes))
 
 
-def _refused_us(verdict: Verdict) -> bool:
-    """The relay answered, and did not merely go away."""
-    return any(isinstance(o, Deferred) and o.blame is Blame.SESSION and o.reply for o in verdict.outcomes)
+def _laid_upon(destination: str, verdict: Verdict) -> Verdict:
+    """A session that ended early by a destination's doing: it is asked less, and the relay is not to blame."""
+    reason = next((o.reason for o in verdict.outcomes if isinstance(o, Deferred)), "the session ended")
+    heard = Heard(
+        about="destination",
+        domain=domain_of(verdict.message.recipients[0]),
+        action="slow_down",
+        reason=f"sessions end at {destination}, and at no other: {reason}",
+        category="rate",
+    )
+    outcomes = tuple(
+        replace(o, blame=Blame.DESTINATION, heard=heard, paced=True) if isinstance(o, Deferred) else o
+        for o in verdict.outcomes
+    )
+    return replace(verdict, outcomes=outcomes, heard=(heard,), slow_down=False)
 
 
 _EVENTS = {

@@ -17,7 +17,7 @@ from poller.outcome import Expired, Suppressed
 from poller.retry import RecipientState, Standing
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping
     from datetime import datetime
 
     from poller.message import Attachment, Composer, Recipient
@@ -50,10 +50,12 @@ def prepare(
     suppressed: Mapping[str, str],
     now: datetime,
     at_once: int,
+    relays: Collection[str],
 ) -> Prepared:
     """`suppressed` has a reason by address; `at_once` recipients fit one transaction. Raises Unsendable."""
-    if row.relay is not None:
-        raise Unsendable("relay", f"there is no relay {row.relay!r}; leave the column NULL, then: poller retry")
+    if row.relay is not None and row.relay not in relays:
+        known = ", ".join(sorted(relays))
+        raise Unsendable("relay", f"there is no relay {row.relay!r}; name one of {known}, or none, then: poller retry")
     draft = _draft(row, attachments)
     recipients = _purely(composer.recipients, draft)
     standing = standing_of(row, [recipient.address for recipient in recipients])

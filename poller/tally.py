@@ -1,6 +1,6 @@
-"""Pure: how much each destination has accepted in the last minute.
+"""Pure: how much each destination has accepted of late: in the last minute, unless another window is asked for.
 
-Rule 1. Counts are kept by the second, and leave the window a minute later.
+Rule 1. Counts are kept by the second, and leave the window when it has passed over them.
 Rule 2. MOST_DESTINATIONS are counted at a time; of more, the one that was longest without an acceptance is forgotten.
 
 Time is passed in, in seconds of any clock that goes forward. Raises nothing.
@@ -14,13 +14,14 @@ from dataclasses import dataclass, field
 from poller.units import Rate
 
 MOST_DESTINATIONS = 1000
-WINDOW_S = 60
 
 
 @dataclass(kw_only=True, slots=True)
 class Tally:
     """What was accepted of late, by destination."""
 
+    window: int = 60
+    """Seconds."""
     _seconds: dict[str, deque[list[int]]] = field(default_factory=dict)
     """Pairs of a second and a count, by destination, the one counted last at the end."""
 
@@ -28,7 +29,7 @@ class Tally:
         """`count` messages for `destination` were accepted."""
         counts = self._seconds.pop(destination, None)
         if counts is None:
-            counts = deque(maxlen=WINDOW_S)
+            counts = deque(maxlen=self.window)
             if len(self._seconds) >= MOST_DESTINATIONS:
                 del self._seconds[next(iter(self._seconds))]
         self._seconds[destination] = counts
@@ -39,7 +40,7 @@ class Tally:
             counts.append([second, count])
 
     def seen(self, destination: str, now: float) -> Rate | None:
-        """What it accepted in the last minute; None if nothing."""
-        oldest = int(now) - WINDOW_S
+        """What it accepted within the window; None if nothing."""
+        oldest = int(now) - self.window
         count = sum(count for second, count in self._seconds.get(destination, ()) if second > oldest)
-        return Rate(count=count, period=WINDOW_S) if count else None
+        return Rate(count=count, period=self.window) if count else None

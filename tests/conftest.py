@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 import databases
+import hypothesis
 import pytest
 
 from poller.outbox.database import connect
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import Engine
 
     from poller.outbox.settings import DatabaseSettings
+
+hypothesis.settings.register_profile("poller", deadline=None)  # a busy machine is no fault of a rule
+hypothesis.settings.load_profile("poller")
 
 REQUIRED = frozenset(filter(None, os.environ.get("POLLER_TEST_REQUIRE", "").split(",")))
 

@@ -37,10 +37,13 @@ JUDGES = PACING | WEIGHING | {"poller." + name for name in ("exchange", "units")
 ROOMS = {"poller.outbox", "poller.message", "poller.smtp", "poller.journal"}
 LOG = {"poller.log"}
 BOOKS = {"poller." + name for name in ("ahead", "ledger")}
-DELIVERY = JUDGES | ROOMS | LOG | BOOKS | {"poller.prepare", "poller.delivery", "poller.lease"}
+RELAYS = {"poller.relays", "poller.pacing"}
+ARROW = {"poller." + name for name in ("prepare", "pending", "lines", "manners", "delivery")}
+DELIVERY = JUDGES | ROOMS | LOG | BOOKS | RELAYS | ARROW | {"poller.lease"}
 RECOVERY = DELIVERY | {"poller.recovery"}
 LIFE = RECOVERY | {"poller.life", "poller.state"}
-SERVICE = LIFE | {"poller", "poller.service", "poller.config", "poller.settings", "poller.relays"}
+TICK = LIFE | {"poller.wiring", "poller.tick", "poller.config", "poller.settings"}
+SERVICE = TICK | {"poller", "poller.service"}
 EVERYTHING = SERVICE | {"poller", "poller.cli", "poller.forecast", "poller.status", "poller.sources"}
 
 MAY_IMPORT = {
@@ -54,7 +57,13 @@ MAY_IMPORT = {
     "poller.prepare": JUDGES | {"poller.message", "poller.outbox", "poller.prepare"},
     "poller.ahead": {"poller.outbox"},
     "poller.ledger": DELIVERY - {"poller.delivery"},
+    "poller.pacing": PURE | {"poller.relays"},
+    "poller.pending": {"poller.outbox"},
+    "poller.lines": DELIVERY - {"poller.delivery", "poller.manners"},
+    "poller.manners": DELIVERY - {"poller.delivery", "poller.lines"},
     "poller.delivery": DELIVERY,
+    "poller.wiring": TICK - {"poller.tick"},
+    "poller.tick": TICK,
     "poller.recovery": RECOVERY,
     "poller.life": LIFE,
     "poller.relays": PURE | {"poller.smtp"},

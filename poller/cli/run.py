@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import sys
+from typing import TYPE_CHECKING
 
 import click
 
 from poller import log
 from poller.cli.session import Misused, configuration, in_words
 from poller.message import Composer
-from poller.service import Mode, Service
+from poller.service import Service
 from poller.units import parse_duration
+
+if TYPE_CHECKING:
+    from poller.tick import Mode
 
 
 class Duration(click.ParamType[float]):

@@ -28,7 +28,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from sqlalchemy.engine import URL, Connection, Engine
+    from sqlalchemy.engine import URL, Connection
 
     from poller.outbox.settings import DatabaseSettings
 
@@ -62,6 +62,10 @@ class DatabaseUnavailable(Exception):  # noqa: N818 - named by who is to blame
 
 class RowsLocked(DatabaseUnavailable):
     """The database is there, but somebody else holds a lock for longer than we wait."""
+
+
+Engine = sa.Engine
+"""What `connect` gives: rooms that hold one without SQLAlchemy name its type from here."""
 
 
 def connect(settings: DatabaseSettings) -> Engine:

@@ -210,7 +210,7 @@ def _as_json(steps: list[dict[str, Any]], time: Callable[[datetime], str]) -> st
 
 
 def _naive(moment: datetime) -> str:
-    return moment.strftime("%Y-%m-%d %H:%M:%S.%f")
+    return moment.replace(tzinfo=None).isoformat(sep=" ", timespec="microseconds")
 
 
 def _per_priority(select: str) -> str:
@@ -263,8 +263,9 @@ RETURNING {", ".join(column.name for column in CLAIM_COLUMNS)}
 
 _LITE_STEPS = ", ".join(f"json_extract(value, '$.{name}') AS {name}" for name in _STEP_TYPES)
 _LITE_RECORD = sa.text(f"""
+WITH v AS MATERIALIZED (SELECT {_LITE_STEPS} FROM json_each(:steps))
 UPDATE outbox AS o SET {_RECORD_SET}
-FROM (SELECT {_LITE_STEPS} FROM json_each(:steps)) AS v
+FROM v
 WHERE {_FENCE}
 RETURNING id
 """)

@@ -3,7 +3,7 @@
 Rule 1. "Slow down" halves the pace, once for each complaint however many voices it has: what is heard while the scope
         pauses, or before anything was accepted again, is the same complaint.
 Rule 2. It pauses too: for as long as was asked, else for `first_pause`. If nothing is accepted after that it is a
-        block: the next pause outlasts a usual one (BLOCK_S), or is twice what was asked, and each further one is twice
+        block: the next pause outlasts a usual one (BLOCK), or is twice what was asked, and each further one is twice
         as long, up to `longest_pause` or what was asked.
 Rule 3. `raise_after` acceptances, and `raise_every`, after its last change the pace is raised by a step, a share of the
         present pace: the lower it is, the more gently it rises.
@@ -32,12 +32,14 @@ if TYPE_CHECKING:
 FLOOR = Rate(count=1, period=60)
 """No complaint lowers a pace below this, or below LEAST_PACE of what it was, whichever is less."""
 LEAST_PACE = 1 / 16
-LEAST_SEEN = Rate(count=10, period=60)
+LEAST_SEEN = 10
+"""Messages in `first_pause`."""
 RAISE = 1.25
 """The step by which a pace is raised: from a half to the ceiling in three."""
 CEILING = 0.9
-BLOCK_S = 660.0
-"""Ten minutes are usual, and each attempt meanwhile may begin them anew: so there is but one, and then this."""
+BLOCK = 11
+"""Times `first_pause`. Blocks of ten minutes are usual, and each attempt meanwhile may begin them anew: so there is but
+one, and then this."""
 HOLD = 4
 LONGEST_HOLD_S = 86400.0
 FASTEST = Rate(count=100, period=1)
@@ -56,6 +58,11 @@ class Hearing:
     """Blocks of ten minutes are usual; a rate must have held for longer than that before it is raised."""
     raise_after: Count = 10
     """Acceptances; fewer prove nothing."""
+
+    @property
+    def window(self) -> int:
+        """Whole seconds in which is counted what goes: as long as the first pause."""
+        return max(1, round(self.first_pause))
 
 
 HEARING = Hearing()
@@ -90,7 +97,7 @@ def slow_down(
     """
     if is_resting(state, now):
         return paused(state, now + timedelta(seconds=pause), reason) if pause else state
-    slower = state if state.complaints else _halved(limit, state, now, seen)
+    slower = state if state.complaints else _halved(limit, state, now, seen, hearing)
     until = now + timedelta(seconds=_pause(pause, state.complaints, hearing))
     return replace(slower, paused_until=until, reason=reason, complaints=state.complaints + 1)
 
@@ -101,12 +108,13 @@ def _pause(asked: float | None, complaints: int, hearing: Hearing) -> float:
         return min(asked * 2.0 ** min(complaints, 30), max(asked, hearing.longest_pause))
     if not complaints:
         return min(hearing.first_pause, hearing.longest_pause)
-    block = max(2 * hearing.first_pause, BLOCK_S)
+    block = BLOCK * hearing.first_pause
     return min(block * 2.0 ** min(complaints - 1, 30), hearing.longest_pause)
 
 
-def _halved(limit: Limit, state: Scope, now: datetime, seen: Rate | None) -> Scope:
-    whole = state if state.pace < 1 else replace(state, pace_of=max(seen, LEAST_SEEN, key=per_second) if seen else None)
+def _halved(limit: Limit, state: Scope, now: datetime, seen: Rate | None, hearing: Hearing) -> Scope:
+    least_seen = Rate(count=LEAST_SEEN, period=hearing.window)
+    whole = state if state.pace < 1 else replace(state, pace_of=max(seen, least_seen, key=per_second) if seen else None)
     least = min(least_pace(limit, whole.pace_of), state.pace)
     hit = state.pace >= 1 or state.pace >= _ceiling(state)
     return replace(

@@ -183,7 +183,7 @@ def take(limit: Limit, state: Scope, weights: Sequence[int], now: datetime, *, a
         slot = next_at(limit, after, slots[-1] if slots else now, weight)
         if slot.at > until:
             break
-        after = _with(limit, after, slot.at, weight)
+        after = spent(limit, after, slot.at, weight)
         slots.append(slot.at)
     return Taken(slots=tuple(slots), state=after, before=state, weights=tuple(weights[: len(slots)]), at=now)
 
@@ -228,7 +228,8 @@ def given_back(limit: Limit, state: Scope, taken: Taken, unused: int) -> Scope:
     return replace(state, used=used)
 
 
-def _with(limit: Limit, state: Scope, at: datetime, weight: int) -> Scope:
+def spent(limit: Limit, state: Scope, at: datetime, weight: int = 1) -> Scope:
+    """The state when a message that counts `weight` goes at `at`, which is no earlier than `next_at` allows."""
     spacing = _spacing(limit, state)
     return replace(
         state,

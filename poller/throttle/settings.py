@@ -22,6 +22,7 @@ from poller.advice import ReplyPattern
 from poller.hours import Hours, Span, parse_zone
 from poller.providers import SHIPPED as SHIPPED_PROVIDERS
 from poller.providers import Group, Providers, claimed_twice
+from poller.throttle.heard import Hearing
 from poller.throttle.limits import Limit
 from poller.units import SETTINGS, Checked, Count, Seconds
 
@@ -123,6 +124,16 @@ class ThrottleSettings(Limit):
     def hours(self) -> Hours:
         """When mail may go. Raises ValueError if never."""
         return Hours(windows=self.windows, quiet=self.quiet, zone=parse_zone(self.time_zone))
+
+    @property
+    def hearing(self) -> Hearing:
+        """How complaints are answered."""
+        return Hearing(
+            first_pause=self.first_pause,
+            longest_pause=self.longest_pause,
+            raise_every=self.raise_every,
+            raise_after=self.raise_after,
+        )
 
     @property
     def groups(self) -> dict[str, Group]:

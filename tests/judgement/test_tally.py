@@ -5,8 +5,10 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from poller.tally import MOST_DESTINATIONS, WINDOW_S, Tally
+from poller.tally import MOST_DESTINATIONS, Tally
 from poller.units import Rate
+
+WINDOW = Tally().window
 
 
 def test_what_was_accepted_within_a_minute_is_seen() -> None:
@@ -44,6 +46,6 @@ def test_what_is_seen_is_what_was_accepted_in_the_last_whole_seconds(events: lis
         tally.accepted(destination, now, count)
         log.append((destination, int(now), count))
         for name in "ab":
-            expected = sum(n for who, second, n in log if who == name and second > int(now) - WINDOW_S)
+            expected = sum(n for who, second, n in log if who == name and second > int(now) - WINDOW)
             seen = tally.seen(name, now)
             assert (seen.count if seen else 0) == expected

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 from servers import certs
 from servers.fault import Faults, FaultServer
-from service.bench import books
+from service.bench import books, terminate
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,8 +27,11 @@ pytestmark = pytest.mark.parametrize(
 )  # the judgement is the same on each; the store has its own suite
 
 
-def drained(bench: Bench, relay: FaultServer, *, code: int = 0, **settings: dict[str, object]) -> Books:
-    bench.insert(ROWS)
+def drained(bench: Bench, relay: FaultServer, *, code: int = 0, mixed: int = 0, **settings: dict[str, object]) -> Books:
+    """All rows, of which the first `mixed` go to three destinations in turn."""
+    for number in range(mixed):
+        bench.insert(1, recipients=f"other{number}@{'abc'[number % 3]}.example")
+    bench.insert(ROWS - mixed)
     config = bench.configure(relay.host, relay.port, **settings)
     assert bench.run(config, "--drain", "--for", "80s") == code
     return books(bench, relay)
@@ -127,19 +130,41 @@ def test_a_relay_that_refuses_our_host_at_rcpt_costs_no_row_anything(bench: Benc
         assert_all_sent_once(drained(bench, relay))
 
 
-def test_ten_identical_refusals_in_a_row_are_an_incident_and_fail_nobody(bench: Bench) -> None:
-    refusals = iter(range(25))
+def refusing(count: int) -> Faults:
+    """The first so many recipients are refused alike."""
+    refusals = iter(range(count))
 
     def answer(heard: object) -> bytes | None:
         if getattr(heard, "verb", "") == "RCPT" and next(refusals, None) is not None:
             return b"550 5.7.0 Policy server says no\r\n"
         return None
 
-    with FaultServer(Faults(answer=answer)) as relay:
-        found = drained(bench, relay)
+    return Faults(answer=answer)
+
+
+def test_ten_identical_refusals_in_a_row_are_an_incident_and_fail_nobody(bench: Bench) -> None:
+    with FaultServer(refusing(25)) as relay:
+        found = drained(bench, relay, mixed=60)
     assert dict(found.statuses) == {"sent": ROWS}
     assert found.attempts == ROWS
     assert any(line["event"] == "relay.incident" for line in bench.log())
+
+
+def test_ten_identical_refusals_of_one_destination_suspend_it_and_fail_nobody(bench: Bench) -> None:
+    hearing = {"first_pause": "300ms", "longest_pause": "1s", "raise_every": "100ms"}
+    with FaultServer(refusing(10)) as relay:
+        bench.insert(12, recipients="big{n}@big.example")
+        bench.insert(40)
+        config = bench.configure(relay.host, relay.port, throttle=hearing)
+        with bench.running(config) as process:
+            bench.wait_for(lambda: bench.statuses()["sent"] >= 45)
+            terminate(process)
+    assert bench.statuses()["failed"] == 0
+    assert [
+        row.attempts for row in bench.rows() if row.domain == "big.example" and row.status == "queued" and row.attempts
+    ] == []
+    heard = [line for line in bench.log() if line["event"] == "throttle.paused"]
+    assert heard[0]["scope"] == "domain big.example"
 
 
 @pytest.mark.skipif(bool(certs.available()), reason=certs.available())

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 from collections import Counter
+from datetime import UTC, datetime, timedelta
 from email.parser import BytesParser
 from email.policy import default
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,7 @@ from service.bench import books
 
 from poller.outbox.database import transaction
 from poller.outbox.enqueue import enqueue
+from poller.outbox.tables import outbox
 
 if TYPE_CHECKING:
     from service.bench import Bench
@@ -108,11 +110,14 @@ def test_three_recipients_each_have_their_own_end(bench: Bench) -> None:
     (row_id,) = bench.insert(recipients="good@example.com, bad@example.com", cc="slow@example.com")
     faults = Faults(refuse=frozenset({"bad@example.com"}), defer_first={"slow@example.com": 1})
     with FaultServer(faults) as relay:
-        config = bench.configure(relay.host, relay.port)
+        # A retry must not be due before the first run ends.
+        config = bench.configure(relay.host, relay.port, retry={"first": "1h", "longest": "1h"})
         assert bench.run(config, "--once") == 0
         first = {address: one.status for address, one in bench.recipients(row_id).items()}
         assert first == {"good@example.com": "sent", "bad@example.com": "failed", "slow@example.com": "queued"}
         assert (bench.row(row_id).status, bench.row(row_id).attempts) == ("queued", 1)
+        now_due = sa.update(outbox).values(due_at=datetime.now(UTC) - timedelta(minutes=1))
+        transaction(bench.engine, lambda c: c.execute(now_due))
         bench.run(config, "--drain", "--for", "20s")
         envelopes = [message.recipients for message in relay.messages]
     assert envelopes == [("good@example.com",), ("slow@example.com",)]

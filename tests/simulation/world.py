@@ -8,6 +8,7 @@ which a crash leaves what was written, a power cut what was synced and a part of
 from __future__ import annotations
 
 import copy
+import functools
 import threading
 from collections import Counter, deque
 from concurrent.futures import Executor, Future
@@ -16,21 +17,27 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from poller.ahead import Ahead
+from poller.cohort import Cohort
 from poller.delivery import Delivery
 from poller.exchange import Loss, Message, Phase, RelayTrouble
 from poller.journal import Journal
 from poller.journal.segments import FRAME_BYTES, MAGIC, read, segments
 from poller.ledger import Ledger
+from poller.lines import Line
 from poller.message import Composer
 from poller.message.settings import MessageSettings, TemplateSettings
 from poller.outbox.rows import DRAFT_COLUMNS, ClaimedRow, Found, Late, Recorded
+from poller.outcome import DEFAULT
+from poller.pacing import Pacing
 from poller.recovery import Recovery
+from poller.relays import RelaySettings
 from poller.rest import Rest
 from poller.retry import RetrySettings
 from poller.smtp.actions import Await, Committing, LineLost, Send
 from poller.smtp.conversation import next_exchange
 from poller.smtp.replies import Features, RawReply, ReplyReader
 from poller.smtp.transaction import Session
+from poller.throttle.settings import ThrottleSettings
 
 if TYPE_CHECKING:
     import random
@@ -250,6 +257,7 @@ class Wire:
 
     relay = "relay:25"
     idle_seconds = 0.0
+    session_limit = None
 
     def __init__(self, world: World) -> None:
         self.world = world
@@ -268,6 +276,8 @@ class Wire:
 
     def close(self) -> None:
         self.is_open = False
+
+    close_if_idle = close
 
     def carry(self, messages: Iterator[Message]) -> Iterator[Exchange]:
         while self._session.flight or self._begun(messages):
@@ -321,6 +331,19 @@ def raw(reply: bytes) -> RawReply:
     found = reader.take()
     assert found is not None
     return found
+
+
+class AtEase:
+    """Nothing is paced here."""
+
+    pacing = Pacing(settings=ThrottleSettings(), relays={"smtp": RelaySettings()})
+    is_open = True
+
+    def weigh(self, *_: Any) -> tuple[()]:
+        return ()
+
+    def take_also(self, *_: Any) -> None:
+        return None
 
 
 class Careful(Composer):
@@ -439,6 +462,7 @@ class World:
         store: Any = self._database
         wire: Any = Wire(self)
         log: Any = Silent()
+        none: Any = None
         composer = Careful(MessageSettings(sender="shop@example.com"), TemplateSettings(), host_name="here.example.com")
         composer.world = self
         at_once = AtOnce()
@@ -452,32 +476,47 @@ class World:
             progressed=lambda: None,
             log=log,
         )
+        retry = RetrySettings(max_attempts=6)
+        line = Line(
+            name="smtp",
+            courier_of=lambda _: wire,
+            idle_close=0.0,
+            rest=Rest(first=0.0, longest=0.0),
+            retry=retry,
+            recipients_at_once=100,
+            cohort=Cohort(limit=retry.cohort, patience=retry.cohort_patience),
+            connections=none,
+            max_connections=None,
+            clock=self.time,
+            log=log,
+        )
         delivery = Delivery(
             store=store,
-            courier=wire,
+            lines={"smtp": line},
+            manners=AtEase(),
+            rulebook=DEFAULT,
             composer=composer,
             ledger=ledger,
             ahead=Ahead(
                 bookkeeper=at_once,
-                claim=store.claim,
+                claim=lambda limit: functools.partial(store.claim, limit),
                 batch=GROUP_AT_ONCE,
                 may_claim=lambda: True,
                 unavailable=lambda _: None,
             ),
-            rest=Rest(first=0.0, longest=0.0),
-            retry=RetrySettings(max_attempts=6),
-            recipients_at_once=100,
+            retry=retry,
+            cohort=Cohort(limit=retry.cohort, patience=retry.cohort_patience),
             journal=journal,
             clock=self.time,
             stop=threading.Event(),
             may_begin=lambda: True,
             may_finish=lambda: True,
             progressed=lambda: None,
+            called=lambda: False,
             log=log,
             chance=self.chance.random,
         )
-        wire.committing = delivery.commit
-        none: Any = None
+        wire.committing = functools.partial(delivery.commit, wire.relay)
         recovery = Recovery(
             store=store,
             journal=journal,

@@ -1,0 +1,199 @@
+"""One relay as this worker knows it: its courier, its rest, and how its last sessions went.
+
+Rule 1. A session that delivered something is replaced at once when it breaks; one that did not gives the relay a rest,
+        and so do a 421 and refusals of us in a row. A single refusal of us does not: it may depend on the row's sender
+        or recipient, and must not stand in everyone's way.
+Rule 2. What keeps the relay from being used is said once, and again when the reason changes.
+Rule 3. Refusals that are alike over different rows are weighed together (`poller.cohort`), for each relay apart.
+Rule 4. A relay that ends a session with 421 because of the number of messages in it has told its limit: it is kept to
+        from then on, by all workers, and was no trouble.
+Rule 5. Where a relay limits connections, one is only opened when the others leave room for it.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+from poller.log import OnChange
+from poller.outcome import Blame, Deferred, InDoubt
+from poller.suspicion import Suspicion
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from poller.cohort import Cohort
+    from poller.exchange import RelayTrouble
+    from poller.log import Logger
+    from poller.outcome import Verdict
+    from poller.prepare import Prepared
+    from poller.rest import Rest
+    from poller.retry import RetrySettings
+    from poller.smtp.courier import Courier
+
+FRUITLESS_SESSIONS = 2  # So many in a row without a delivery, though none blames the relay, and it rests all the same.
+REFUSALS_OF_US = 3  # So many rows in a row that the relay refuses because of us, and it rests.
+FULL_REST_S = 1.0  # between two looks whether others have left room for a connection
+
+# Exim: "too many messages in one connection"; Yahoo: "Max message per connection reached".
+_SESSION_IS_FULL = re.compile(
+    r"(?=.*\b(?:messages?|mails?|transactions?)\b)(?=.*\b(?:max\w*|too many|limit\w*)\b)"
+    r".*\b(?:in|per|for|on|this|one|a)\b.{0,12}\b(?:connection|session)\b",
+    re.IGNORECASE,
+)
+
+
+class Connections(Protocol):
+    """Who counts the connections to a relay over all workers, and keeps what was learnt of it."""
+
+    def connect(self, relay: str, most: int) -> bool:
+        """Enter that we hold one. False: there are as many as there may be."""
+
+    def disconnect(self) -> None:
+        """Enter that we hold none."""
+
+    def learn(self, relay: str, session_limit: int) -> None:
+        """Keep how many messages a relay takes in a session."""
+
+
+@dataclass(kw_only=True, slots=True)
+class Line:
+    """Everything about one relay, `name`. Belongs to the delivering thread."""
+
+    name: str
+    courier_of: Callable[[Line], Courier]
+    idle_close: float
+    """Seconds."""
+    rest: Rest
+    retry: RetrySettings
+    recipients_at_once: int
+    cohort: Cohort[tuple[Prepared, Verdict]]
+    connections: Connections
+    max_connections: int | None
+    clock: Callable[[], float]
+    log: Logger
+    suspicion: Suspicion = field(default_factory=Suspicion)
+    trouble: str | None = None
+    """What keeps mail from going out by it, in words."""
+    courier: Courier = field(init=False)
+    _say: OnChange = field(init=False)
+    _delivered: bool = False
+    _fruitless: int = 0
+    _refusals: int = 0
+    _served: int = 0
+    _is_entered: bool = False
+    _is_excused: bool = False
+
+    def __post_init__(self) -> None:
+        self._say = OnChange(self.log)
+        self.renew()
+
+    def renew(self) -> None:
+        """Another courier: one that was interrupted is done for."""
+        self.courier = self.courier_of(self)
+
+    @property
+    def resting(self) -> float:
+        """Seconds that it is still to be left alone."""
+        return self.rest.remaining(self.clock())
+
+    def open(self) -> bool:
+        """Make sure of a session. False: there are as many connections as there may be. Raises RelayTrouble."""
+        if self.max_connections is not None and not self._is_entered:
+            self._is_entered = self.connections.connect(self.name, self.max_connections)
+            if not self._is_entered:
+                self.rest.until = max(self.rest.until, self.clock() + FULL_REST_S)
+                return False
+        self.courier.open()
+        return True
+
+    def close_if_idle(self) -> None:
+        """Take leave if nothing was sent for a while."""
+        self.courier.close_if_idle()
+        self.let_go()
+
+    def let_go(self) -> None:
+        """Leave room for others, if the session has ended."""
+        if self._is_entered and not self.courier.is_open:
+            self.connections.disconnect()
+            self._is_entered = False
+
+    def session_event(self, event: str, facts: dict[str, Any]) -> None:
+        """What the courier tells of its sessions."""
+        if event == "session.closed":
+            self._served = facts["messages"]
+        self.log.info(event, **facts)
+
+    def troubled(self, trouble: RelayTrouble) -> None:
+        """It could not be used at all."""
+        self.away(f"at {trouble.phase.value}: {trouble.reason}")
+
+    def away(self, reason: str) -> None:
+        """Let it rest (Rule 2)."""
+        pause = self.rest.trouble(self.clock())
+        place = self.courier.relay
+        self.trouble = f"the relay {place} is not available: {reason}"
+        facts = {"relay": place, "reason": reason, "rests": round(pause, 1)}
+        self._say.say("warning", "relay.unavailable", about="relay", fingerprint=reason, **facts)
+
+    def incident(self, messages: int, reason: str | None) -> None:
+        """It refuses everyone alike: nobody's row is at fault."""
+        pause = self.rest.trouble(self.clock())
+        self.courier.close()
+        self.trouble = f"the relay refuses one message after another: {reason or ''}"
+        self.log.error(
+            "relay.incident", relay=self.courier.relay, messages=messages, reason=reason, rests=round(pause, 1)
+        )
+
+    def delivered(self) -> None:
+        """It accepted a message."""
+        self._delivered = True
+        if self.trouble:
+            self._say.say("info", "relay.available", about="relay", relay=self.courier.relay)
+            self.trouble = None
+        self.rest.well()
+
+    def excused(self) -> None:
+        """Its session ended by somebody else's doing: it need not rest."""
+        self._is_excused = True
+
+    def answered(self, verdict: Verdict) -> None:
+        """One more message was answered; leave when it refuses us again and again."""
+        self._refusals = self._refusals + 1 if _refused_us(verdict) else 0
+        if self._refusals >= REFUSALS_OF_US:
+            self.courier.close()
+
+    def turn_ended(self, last: Verdict | None) -> None:
+        """Nothing more goes now; `last` was the last answer, None if not even one message was taken."""
+        if self.courier.is_open:
+            return  # and what it has delivered counts for it in the next turn
+        if not self.resting and not self._is_excused and not self._was_full(last):
+            self._session_ended(last)
+        self._delivered = self._is_excused = False
+
+    def _was_full(self, last: Verdict | None) -> bool:
+        """Rule 4."""
+        said = " ".join(str(o.reply) for o in last.outcomes if o.reply is not None) if last and last.slow_down else ""
+        taken = self._served - 1
+        if taken < 1 or not self._delivered or not _SESSION_IS_FULL.search(said):
+            return False
+        self.courier.session_limit = min(taken, self.courier.session_limit or taken)
+        self.connections.learn(self.name, taken)
+        self.log.info("relay.learnt", relay=self.courier.relay, messages=taken, reason=said)
+        return True
+
+    def _session_ended(self, last: Verdict | None) -> None:
+        """Rule 1."""
+        self._fruitless = 0 if self._delivered else self._fruitless + 1
+        slow_down = last is not None and last.slow_down
+        broke = last is not None and last.blames_session and not self._delivered
+        if slow_down or broke or self._refusals >= REFUSALS_OF_US or self._fruitless >= FRUITLESS_SESSIONS:
+            outcomes = last.outcomes if last else ()
+            self.away(next((o.reason for o in outcomes if isinstance(o, Deferred | InDoubt)), "the session ended"))
+            self._refusals = 0
+
+
+def _refused_us(verdict: Verdict) -> bool:
+    """The relay answered, and did not merely go away."""
+    return any(isinstance(o, Deferred) and o.blame is Blame.SESSION and o.reply for o in verdict.outcomes)

@@ -1,0 +1,392 @@
+"""Pure: one worker's view of everything that is paced, and what follows for its next claim.
+
+The truth is in outbox_throttle; here is the last look at it. `gate` says what a claim may take, `choose` decides within
+the claim's transaction, with the scopes locked, which rows go, when, and by which relay.
+
+Rule 1. A message takes a slot in every scope that it falls under: the outbox, its relay, its sender, its destination's
+        domain and provider. Without a slot in one of them it is not claimed, and stays as it is.
+Rule 2. A destination that may not go now is left out of the general walk, so that it stands in nobody's way.
+Rule 3. Slots are taken at most AHEAD_S ahead. Whoever waits longer is not claimed yet.
+Rule 4. A destination that complains is its provider's if that is known, else the domain's.
+Rule 5. Where a relay names a message's sender or domain, only such relays take it; else those that name nothing. Lower
+        `order` first, then chance by `weight`; a relay that rests or has no slot is passed over. A row may name its
+        relay itself.
+
+Time is passed in, on the database's clock. Two threads may ask, one changes a scope at a time.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Final
+
+from poller.throttle.gate import Choice, Gate, Grant, Record, ScopeKey
+from poller.throttle.limits import Limit, Scope, allowance, good_for, is_unlimited, next_at, spent
+from poller.throttle.row import as_row, repaired
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+
+    from poller.providers import Providers
+    from poller.relays import RelaySettings
+    from poller.throttle.gate import Candidate
+    from poller.throttle.settings import ThrottleSettings
+
+AHEAD_S: Final = 1.0
+"""Seconds of slots that are taken at once: a claim for each message of a fast limit would cost too much."""
+DRY_S: Final = 1.0
+"""For so long a paced destination that had nothing due is not asked again, unless somebody calls."""
+MOST_SKIPPED: Final = 1000
+"""Single rows that are passed over for a while."""
+
+OUTBOX: Final = ScopeKey("outbox")
+NO_LIMIT: Final = Limit()
+_ADDRESS = re.compile(r"([^\s<>]+@[^\s<>]+?)>?\s*$")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Seen:
+    """A scope as it was last seen. `ready` is when one more message may go; None: whenever it likes."""
+
+    limit: Limit
+    state: Scope
+    ready: datetime | None
+
+
+@dataclass(kw_only=True)
+class Pacing:
+    """What is limited (`limits`), and what is known of it. `sender` is the address of rows that name none.
+
+    `mail_exchangers` gives a domain's, best first; without it only domains tell a provider.
+    """
+
+    settings: ThrottleSettings
+    relays: Mapping[str, RelaySettings]
+    sender: str = ""
+    mail_exchangers: Callable[[str], Sequence[str]] = lambda _domain: ()
+    chance: Callable[[], float] = random.random
+    limits: dict[ScopeKey, Limit] = field(init=False)
+    _seen: dict[ScopeKey, _Seen] = field(default_factory=dict)
+    _providers: Providers = field(init=False)
+    _members: dict[ScopeKey, set[str]] = field(default_factory=dict)
+    """The domains of each scope, as they stand in rows."""
+    _scopes: dict[str, tuple[ScopeKey, ...]] = field(default_factory=dict)
+    """The scopes of each domain that was met, whether they are paced or not."""
+    _dry: dict[str, datetime] = field(default_factory=dict)
+    _skipped: dict[int, datetime] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._providers = self.settings.known_providers
+        named: Iterable[tuple[ScopeKey, Limit]] = (
+            (OUTBOX, self.settings),
+            *((ScopeKey("relay", name), relay) for name, relay in self.relays.items()),
+            *((ScopeKey("provider", name), limit) for name, limit in self.settings.providers.items()),
+            *((ScopeKey("domain", name), limit) for name, limit in self.settings.domains.items()),
+            *((ScopeKey("sender", name), limit) for name, limit in self.settings.senders.items()),
+        )
+        self.limits = {key: limit for key, limit in named if limit.rates or limit.gap}
+        for key in self.limits:
+            self._meet_members(key)
+        for name in (domain for relay in self.relays.values() for domain in relay.domains):
+            self.scopes_of(name)
+
+    # --- what is known ---
+
+    def see(self, records: Mapping[ScopeKey, Record], now: datetime) -> dict[ScopeKey, str]:
+        """Take in a look at the whole table. Returns what had to be repaired in it, by scope, in words."""
+        faults: dict[ScopeKey, str] = {}
+        seen: dict[ScopeKey, _Seen] = {}
+        for key in records.keys() | self.limits.keys():
+            limit = self.limit_of(key)
+            state, fault = repaired(limit, records[key].values, now) if key in records else (Scope(), "")
+            if fault:
+                faults[key] = fault
+            if not is_unlimited(limit, state, now):
+                seen[key] = _as_seen(limit, state, now)
+                self._meet_members(key)
+        self._seen = seen
+        return faults
+
+    def note(self, key: ScopeKey, state: Scope, now: datetime) -> None:
+        """A scope has just been changed by us."""
+        limit = self.limit_of(key)
+        if is_unlimited(limit, state, now):
+            self._seen.pop(key, None)
+            return
+        self._seen[key] = _as_seen(limit, state, now)
+        self._meet_members(key)
+
+    @property
+    def is_at_ease(self) -> bool:
+        """Nothing is limited, slowed or paused."""
+        return not self._seen
+
+    def state_of(self, key: ScopeKey) -> Scope:
+        """As last seen."""
+        seen = self._seen.get(key)
+        return seen.state if seen else Scope()
+
+    def limit_of(self, key: ScopeKey) -> Limit:
+        """What is configured for it; the empty limit if nothing is."""
+        return self.limits.get(key, NO_LIMIT)
+
+    def record_of(self, key: ScopeKey) -> Record:
+        """As the table would have it, for when it can't be asked."""
+        return Record(values=as_row(self.state_of(key)))
+
+    def scopes_of(self, domain: str | None) -> tuple[ScopeKey, ...]:
+        """What a destination falls under: its provider if it is known, and the domain itself."""
+        if not domain:
+            return ()
+        if (known := self._scopes.get(domain)) is not None:
+            return known
+        name = _in_ascii(domain)
+        provider = self.provider_of(name)
+        scopes = (*((ScopeKey("provider", provider),) if provider else ()), ScopeKey("domain", name))
+        for key in scopes:
+            self._members.setdefault(key, set()).add(domain)
+        self._scopes[domain] = scopes
+        return scopes
+
+    def provider_of(self, domain: str) -> str | None:
+        """The group that a domain belongs to; None if it is none's."""
+        return self._providers.provider_of(domain) or self._providers.provider_of(domain, self.mail_exchangers(domain))
+
+    def destination(self, domain: str) -> ScopeKey:
+        """Whom to blame (Rule 4)."""
+        return next(iter(self.scopes_of(domain.lower())), ScopeKey("domain", domain.lower()))
+
+    def paced(self, keys: Iterable[ScopeKey]) -> tuple[ScopeKey, ...]:
+        """Of `keys`, those that are limited, slowed or paused."""
+        return tuple(key for key in keys if key in self._seen)
+
+    # --- what may be claimed ---
+
+    def gate(self, limit: int, now: datetime, *, usable: Collection[str], afresh: bool = False) -> Gate:
+        """What a claim of up to `limit` rows may take; `usable` are the relays that are there.
+
+        With `afresh` every destination is asked, however dry it was a moment ago.
+        """
+        if afresh:
+            self._dry.clear()
+        horizon = now + timedelta(seconds=AHEAD_S)
+        relays = [name for name in usable if self._is_ready(ScopeKey("relay", name), horizon)]
+        most = min(
+            limit, self._most(OUTBOX, now, limit), sum(self._most(ScopeKey("relay", n), now, limit) for n in relays)
+        )
+        open_domains = dict(self._open_domains(now, horizon, most)) if most else {}
+        scopes = self._scopes_to_lock(relays, open_domains, horizon)
+        return Gate(
+            limit=most,
+            closed_domains=tuple(sorted(self._closed_domains() | self._without_relay(relays))),
+            open_domains=tuple(sorted((d, n) for d, n in open_domains.items() if d not in self._without_relay(relays))),
+            closed_relays=tuple(sorted(self.relays.keys() - set(relays))),
+            closed_ids=self._passed_over(now),
+            scopes=scopes,
+        )
+
+    def choose(self, usable: Collection[str]) -> Callable[..., Choice]:
+        """What decides within the claim; `usable` as for the gate."""
+
+        def choice(candidates: Sequence[Candidate], records: Mapping[ScopeKey, Record], now: datetime) -> Choice:
+            return self._choice(candidates, records, now, usable)
+
+        return choice
+
+    def asked(self, gate: Gate, found: Mapping[str, int], now: datetime) -> None:
+        """A claim with this gate found so many rows by domain: which destinations are dry for the moment?"""
+        for domain, count in gate.open_domains:
+            if found.get(domain, 0) < count:
+                self._dry[domain] = now + timedelta(seconds=DRY_S)
+
+    def skip(self, row_id: int, until: datetime) -> None:
+        """Pass over one row for a while."""
+        if len(self._skipped) < MOST_SKIPPED:
+            self._skipped[row_id] = until
+
+    def next_at(self, now: datetime) -> datetime | None:
+        """When something that may not go now may go; None: nothing is waiting for its time."""
+        times = [seen.ready for seen in list(self._seen.values()) if seen.ready is not None and seen.ready > now]
+        return min((*times, *(at for at in self._skipped.values() if at > now)), default=None)
+
+    def ready_at(self, key: ScopeKey) -> datetime | None:
+        """When one more message may go there, as last seen; None: whenever it likes."""
+        seen = self._seen.get(key)
+        return seen.ready if seen else None
+
+    # --- relays ---
+
+    def relays_for(self, *, relay: str | None, domain: str | None, sender: str | None) -> tuple[str, ...]:
+        """The relays that may take such a message, in the order of Rule 5; none if it names one that is not there."""
+        if relay is not None:
+            return (relay,) if relay in self.relays else ()
+        address = self.address_of(sender)
+        naming = [name for name, settings in self.relays.items() if _names(settings, domain, address)]
+        eligible = naming or [n for n, s in self.relays.items() if not (s.senders or s.domains)]
+        if len(eligible) <= 1:
+            return tuple(eligible)
+        # Efraimidis and Spirakis: a weighted order without replacement.
+        keyed = [
+            (self.relays[name].order, -(self.chance() ** (1 / self.relays[name].weight)), name) for name in eligible
+        ]
+        return tuple(name for *_, name in sorted(keyed))
+
+    def address_of(self, sender: str | None) -> str:
+        """The bare address of a row's sender, in lower case as far as the domain goes."""
+        match = _ADDRESS.search(sender or self.sender)
+        if not match:
+            return ""
+        local_part, _, domain = match[1].rpartition("@")
+        return f"{local_part}@{domain.lower()}"
+
+    # --- inside: the gate ---
+
+    def _is_ready(self, key: ScopeKey, horizon: datetime) -> bool:
+        seen = self._seen.get(key)
+        return seen is None or seen.ready is None or seen.ready <= horizon
+
+    def _most(self, key: ScopeKey, now: datetime, most: int) -> int:
+        seen = self._seen.get(key)
+        return allowance(seen.limit, seen.state, now, ahead=AHEAD_S, most=most) if seen else most
+
+    def _closed_domains(self) -> set[str]:
+        return {
+            domain
+            for key in list(self._seen)
+            if key.kind in {"domain", "provider"}
+            for domain in self._members.get(key, ())
+        }
+
+    def _without_relay(self, relays: Collection[str]) -> set[str]:
+        """Domains that only relays which are away may take."""
+        named = {domain for settings in self.relays.values() for domain in settings.domains}
+        served = {domain for name in relays for domain in self.relays[name].domains}
+        return {raw for domain in named - served for raw in self._members.get(ScopeKey("domain", domain), ())}
+
+    def _open_domains(self, now: datetime, horizon: datetime, most: int) -> Iterator[tuple[str, int]]:
+        for key, seen in list(self._seen.items()):
+            if key.kind not in {"domain", "provider"} or not self._is_ready(key, horizon):
+                continue
+            count = 0
+            for domain in self._members.get(key, ()):
+                wet = self._dry.get(domain, now) <= now
+                if wet and all(self._is_ready(scope, horizon) for scope in self._scopes.get(domain, ())):
+                    count = count or allowance(seen.limit, seen.state, now, ahead=AHEAD_S, most=most)
+                    if count:
+                        yield domain, count
+
+    def _scopes_to_lock(
+        self, relays: Collection[str], open_domains: Collection[str], horizon: datetime
+    ) -> tuple[ScopeKey, ...]:
+        keys = [OUTBOX, *(ScopeKey("relay", name) for name in relays)]
+        keys += [key for domain in open_domains for key in self._scopes[domain]]
+        keys += [key for key in list(self._seen) if key.kind == "sender" and self._is_ready(key, horizon)]
+        return tuple(sorted({key for key in keys if key in self._seen}))
+
+    def _passed_over(self, now: datetime) -> tuple[int, ...]:
+        self._skipped = {row_id: until for row_id, until in self._skipped.items() if until > now}
+        return tuple(sorted(self._skipped))
+
+    # --- inside: the choice ---
+
+    def _choice(
+        self,
+        candidates: Sequence[Candidate],
+        records: Mapping[ScopeKey, Record],
+        now: datetime,
+        usable: Collection[str],
+    ) -> Choice:
+        states = {key: repaired(self.limit_of(key), record.values, now)[0] for key, record in records.items()}
+        before = dict(states)
+        grants: dict[int, Grant] = {}
+        for candidate in candidates:
+            grant = self._grant(candidate, states, now, usable)
+            if grant is not None:
+                grants[candidate.id] = grant
+        changed = {key: state for key, state in states.items() if state is not before[key]}
+        for key, state in states.items():
+            self.note(key, state, now)
+        return Choice(grants=grants, states=changed)
+
+    def _grant(
+        self, row: Candidate, states: dict[ScopeKey, Scope], now: datetime, usable: Collection[str]
+    ) -> Grant | None:
+        relays = self.relays_for(relay=row.relay, domain=row.domain, sender=row.sender)
+        if not relays:
+            return Grant()  # it names one that is not there: its own fault, and said when it is its turn
+        sure = (OUTBOX, *self._senders(self.address_of(row.sender)), *self.scopes_of(row.domain))
+        for name in (name for name in relays if name in usable):
+            keys = self.paced((*sure, ScopeKey("relay", name)))
+            if (grant := self._slot(name, keys, _recipients_in(row), states, now)) is not None:
+                return grant
+        return None
+
+    def _slot(
+        self, relay: str, keys: Sequence[ScopeKey], recipients: int, states: dict[ScopeKey, Scope], now: datetime
+    ) -> Grant | None:
+        if any(key not in states for key in keys):
+            return None  # somebody else has it locked, or it was closed when we came
+        paces = [(key, self.limit_of(key)) for key in keys]
+        weighed = [
+            (key, limit, limit.weight_of(recipients)) for key, limit in paces if not _goes(limit, states[key], now)
+        ]
+        slots = [next_at(limit, states[key], now, weight).at for key, limit, weight in weighed]
+        at = max((*slots, now))
+        if at > now + timedelta(seconds=AHEAD_S):
+            return None
+        for key, limit, weight in weighed:
+            states[key] = spent(limit, states[key], at, weight)
+        spans = [span for key, limit, _ in weighed if (span := good_for(limit, states[key])) is not None]
+        return Grant(
+            relay=relay,
+            at=at if at > now else None,
+            until=at + min(spans) if spans else None,
+            scopes=tuple((key, weight) for key, _, weight in weighed),
+        )
+
+    def _senders(self, address: str) -> tuple[ScopeKey, ...]:
+        if not address:
+            return ()
+        return ScopeKey("sender", address), ScopeKey("sender", "@" + address.rpartition("@")[2])
+
+    def _meet_members(self, key: ScopeKey) -> None:
+        """Make the domains known that a scope has by its name."""
+        if key.kind == "domain":
+            self.scopes_of(key.name)
+        elif key.kind == "provider":
+            for domain, name in self._providers.exact.items():
+                if name == key.name:
+                    self.scopes_of(domain)
+
+
+def _as_seen(limit: Limit, state: Scope, now: datetime) -> _Seen:
+    ready = next_at(limit, state, now).at
+    return _Seen(limit=limit, state=state, ready=ready if ready > now else None)
+
+
+def _goes(limit: Limit, state: Scope, now: datetime) -> bool:
+    return is_unlimited(limit, state, now)
+
+
+def _names(relay: RelaySettings, domain: str | None, sender: str) -> bool:
+    by_sender = sender in relay.senders or "@" + sender.rpartition("@")[2] in relay.senders
+    return by_sender or (domain is not None and _in_ascii(domain) in relay.domains)
+
+
+def _recipients_in(row: Candidate) -> int:
+    """How many they are, roughly: at least one, rather too many than too few."""
+    return max(1, sum(text.count("@") for text in (row.recipients, row.cc, row.bcc) if text))
+
+
+def _in_ascii(domain: str) -> str:
+    """As configured: lower case, ASCII. What can't be is left as it is, and matches nothing."""
+    lower = domain.lower().rstrip(".")
+    if lower.isascii():
+        return lower
+    try:
+        return lower.encode("idna").decode("ascii")
+    except UnicodeError:
+        return lower

@@ -1,0 +1,127 @@
+"""How the rooms are put together for one worker. Decides nothing and does nothing."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from threading import Event
+from typing import TYPE_CHECKING, Any
+
+from poller.cohort import Cohort
+from poller.journal import Journal
+from poller.lines import Line
+from poller.manners import Manners
+from poller.message import Composer
+from poller.outbox.store import Store
+from poller.outbox.throttling import Throttles
+from poller.pacing import Pacing
+from poller.relays import relays_of
+from poller.rest import Rest
+from poller.smtp.courier import Courier
+from poller.smtp.dial import place
+from poller.state import boot
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from poller.config import Config
+    from poller.exchange import Message, Reply
+    from poller.log import Logger
+    from poller.outbox.database import Engine
+    from poller.relays import RelaySettings
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Flags:
+    """What the threads of one worker tell each other."""
+
+    stop: Event = field(default_factory=Event)
+    """Begin nothing more."""
+    abandon: Event = field(default_factory=Event)
+    """The stop has waited long enough."""
+    unsure: Event = field(default_factory=Event)
+    """The database was away: it may come back older than it was."""
+    woken: Event = field(default_factory=Event)
+    """New rows were announced."""
+    idle: Event = field(default_factory=Event)
+    """Nothing is being delivered."""
+
+
+Commit = Callable[[str, "Message", "tuple[Reply | None, ...]"], None]
+"""To be told that the end of a message is about to leave, and to which relay (`host:port`)."""
+
+
+def store_and_composer(config: Config, engine: Engine, name: str) -> tuple[Store, Composer]:
+    """The outbox, and what makes messages of its rows."""
+    composer = Composer(config.message, config.templates, host_name=socket.getfqdn())
+    return Store(engine, worker=name, message_id_domain=composer.message_id_domain), composer
+
+
+def journal_in(directory: Path, config: Config) -> Journal:
+    """The journal of this worker."""
+    worker = config.worker
+    return Journal(
+        directory,
+        boot=boot(),
+        sync=worker.journal_sync,
+        keep=worker.journal_keep,
+        keep_size=worker.journal_keep_size,
+    )
+
+
+def manners_of(config: Config, engine: Engine, store: Store, *, clock: Callable[[], float], log: Logger) -> Manners:
+    """What is paced."""
+    throttle = config.throttle
+    return Manners(
+        pacing=Pacing(
+            settings=throttle, relays=relays_of(config.smtp, config.relays), sender=config.message.sender or ""
+        ),
+        throttles=Throttles(engine, worker=store.worker),
+        store=store,
+        hours=throttle.hours,
+        hearing=throttle.hearing,
+        clock=clock,
+        log=log,
+    )
+
+
+def cohort_of(config: Config) -> Cohort[Any]:
+    """For the refusals of one relay."""
+    return Cohort(limit=config.retry.cohort, patience=config.retry.cohort_patience)
+
+
+def _couriers(table: str, settings: RelaySettings, commit: Commit) -> Callable[[Line], Courier]:
+    where = place(settings.host, settings.port)
+
+    def courier_of(line: Line) -> Courier:
+        return Courier(
+            settings,
+            table=table,
+            committing=lambda message, rcpt: commit(where, message, rcpt),
+            session_events=line.session_event,
+        )
+
+    return courier_of
+
+
+def lines_of(
+    config: Config, manners: Manners, commit: Commit, *, clock: Callable[[], float], log: Logger
+) -> dict[str, Line]:
+    """One for each relay."""
+    lines: dict[str, Line] = {}
+    for name, settings in relays_of(config.smtp, config.relays).items():
+        lines[name] = Line(
+            name=name,
+            courier_of=_couriers("smtp" if settings is config.smtp else f"relays.{name}", settings, commit),
+            idle_close=settings.idle_close,
+            rest=Rest(first=settings.rest_first, longest=settings.rest_longest),
+            retry=replace(config.retry, on_doubt=settings.on_doubt or config.retry.on_doubt),
+            recipients_at_once=settings.max_recipients_per_message,
+            cohort=cohort_of(config),
+            connections=manners,
+            max_connections=settings.max_connections,
+            clock=clock,
+            log=log,
+        )
+    return lines
