@@ -15,6 +15,7 @@ One arrow runs through the package, and the layout is the arrow:
     providers.py pure: which provider takes a domain's mail
     advice/      pure: what a reply asks for beyond its code, with a table of known replies
     throttle/    pure: limits that hold, and how a destination that complains is slowed
+    chorus.py    pure: one recipient after another is put off, and nobody knows why
     suspicion.py pure: a session that ended early, by the relay's doing or a destination's
     tally.py     pure: what each destination accepted of late
     hours.py     pure: sending windows and quiet hours

@@ -22,6 +22,7 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+from poller.chorus import is_voice
 from poller.exchange import RelayTrouble
 from poller.log import shortened
 from poller.message import Attachment, Unsendable
@@ -263,16 +264,22 @@ class Delivery:
         return verdict
 
     def _suspected(self, verdict: Verdict, destination: str, line: Line) -> Verdict:
-        """Whose doing it was that a session ended early: the relay's, or a destination's through it."""
+        """Whose doing it was that a session ended early, or that one after another is put off."""
         if verdict.delivered:
             line.delivered()
             for wire, outcome in zip(verdict.message.recipients, verdict.outcomes, strict=True):
                 if isinstance(outcome, Sent):
                     line.suspicion.accepted(self.rulebook.destination_of(wire))
-        if not (verdict.ended and destination and line.suspicion.ended(destination)):
+                    line.chorus.accepted(self.rulebook.destination_of(wire))
+        if not destination:
             return verdict
-        line.excused()
-        return _laid_upon(destination, verdict)
+        complains = self.manners.complains(destination)
+        if verdict.ended and (line.suspicion.ended(destination) or complains):
+            line.excused()
+            return _laid_upon(destination, verdict, "sessions end at it, and at no other")
+        if any(map(is_voice, verdict.outcomes)) and line.chorus.joined(destination, complains=complains):
+            return _laid_upon(destination, verdict, "it puts off one recipient after another")
+        return verdict
 
     def _obey(self, scopes: Collection[ScopeKey]) -> None:
         """What pauses holds for the rows in hand as well."""
@@ -515,14 +522,14 @@ def _excused(verdict: Verdict, blame: Blame) -> Verdict:
     return replace(verdict, outcomes=(excused,) * len(verdict.outcomes))
 
 
-def _laid_upon(destination: str, verdict: Verdict) -> Verdict:
-    """A session that ended early by a destination's doing: it is asked less, and the relay is not to blame."""
-    reason = next((o.reason for o in verdict.outcomes if isinstance(o, Deferred)), "the session ended")
+def _laid_upon(destination: str, verdict: Verdict, why: str) -> Verdict:
+    """What is the destination's doing: it is asked less, and neither the relay nor the row is to blame."""
+    said = next((o.reason for o in verdict.outcomes if isinstance(o, Deferred)), "the session ended")
     heard = Heard(
         about="destination",
         domain=domain_of(verdict.message.recipients[0]),
         action="slow_down",
-        reason=f"sessions end at {destination}, and at no other: {reason}",
+        reason=f"{destination}: {why}: {said}",
         category="rate",
     )
     outcomes = tuple(

@@ -16,6 +16,7 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
+from poller.chorus import Chorus
 from poller.log import OnChange
 from poller.outcome import Blame, Deferred, InDoubt
 from poller.suspicion import Suspicion
@@ -74,6 +75,7 @@ class Line:
     clock: Callable[[], float]
     log: Logger
     suspicion: Suspicion = field(default_factory=Suspicion)
+    chorus: Chorus = field(default_factory=Chorus)
     trouble: str | None = None
     """What keeps mail from going out by it, in words."""
     courier: Courier = field(init=False)

@@ -188,11 +188,14 @@ class Manners:
         """Whether a row is to wait when these pause."""
         return ScopeKey("relay", relay) in scopes or any(key in scopes for key in self.pacing.scopes_of(row.domain))
 
+    def complains(self, destination: str) -> bool:
+        """It has asked for less, and accepted nothing since."""
+        return self.pacing.state_of(_key_of(destination)).complaints > 0
+
     def suspend(self, destination: str, reason: str) -> ScopeKey:
         """Nobody there takes anything, whatever it says: leave it alone for a while."""
-        kind, _, name = destination.partition(" ")
-        key = ScopeKey("provider" if kind == "provider" else "domain", name)
-        return self.obey(key, Heard(about="destination", action="slow_down", reason=reason, category="other"))
+        heard = Heard(about="destination", action="slow_down", reason=reason, category="other")
+        return self.obey(_key_of(destination), heard)
 
     def _scope_of(self, heard: Heard, relay: str) -> ScopeKey:
         return ScopeKey("relay", relay) if heard.about == "relay" else self.pacing.destination(heard.domain)
@@ -256,3 +259,9 @@ class Manners:
 
 
 _WELL = Scope()
+
+
+def _key_of(destination: str) -> ScopeKey:
+    """Of a destination as the judgement names it: "provider google", "domain example.com"."""
+    kind, _, name = destination.partition(" ")
+    return ScopeKey("provider" if kind == "provider" else "domain", name)

@@ -122,6 +122,8 @@ class Deferred:
     wait: float = 0.0
     heard: Heard | None = None
     paced: bool = False
+    unexplained: bool = False
+    """Nothing is known of the reply but its class."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -454,7 +456,7 @@ def _by_class(said: _Refusal, blame: Blame, words: str) -> Outcome:
         blame = Blame.MESSAGE
     match said.reply.kind:
         case 4:
-            return Deferred(blame=blame, reply=said.reply, reason=f"deferred {said.where}")
+            return Deferred(blame=blame, reply=said.reply, reason=f"deferred {said.where}", unexplained=True)
         case 5:
             return Failed(blame=blame, reply=said.reply, reason=f"refused {said.where}")
         case _ if said.phase is Phase.END:

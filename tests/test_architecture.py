@@ -31,7 +31,7 @@ ONLY_IN = {
 
 UNITS = {"poller.units"}
 PACING = {"poller." + name for name in ("throttle", "advice", "hours", "providers")}
-WEIGHING = {"poller." + name for name in ("outcome", "retry", "cohort", "suspicion", "tally", "rest")}
+WEIGHING = {"poller." + name for name in ("outcome", "retry", "cohort", "suspicion", "chorus", "tally", "rest")}
 PURE = PACING | WEIGHING | {"poller." + name for name in ("exchange", "units", "settings")}
 JUDGES = PACING | WEIGHING | {"poller." + name for name in ("exchange", "units")}
 ROOMS = {"poller.outbox", "poller.message", "poller.smtp", "poller.journal"}

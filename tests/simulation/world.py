@@ -345,6 +345,9 @@ class AtEase:
     def take_also(self, *_: Any) -> None:
         return None
 
+    def complains(self, _: str) -> bool:
+        return False
+
 
 class Careful(Composer):
     """The real one; composing is a step at which a process may end."""
