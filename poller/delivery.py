@@ -31,6 +31,7 @@ from poller.outcome import Blame, Deferred, Failed, Heard, Sent, domain_of, in_d
 from poller.pending import Pending
 from poller.prepare import Prepared, prepare, prepared_again, recipients_of, standing_of
 from poller.retry import died, next_step, refused
+from poller.throttle.gate import ScopeKey
 
 if TYPE_CHECKING:
     import threading
@@ -50,7 +51,6 @@ if TYPE_CHECKING:
     from poller.outbox.store import Store
     from poller.outcome import Outcome, Rulebook, Verdict
     from poller.retry import RetrySettings, Standing, Step
-    from poller.throttle.gate import ScopeKey
 
 SHORT_REST_S = 5.0
 LOOK_EVERY_S = 0.25  # between two looks at what an operator did: to rows not begun yet, to the suppression list
@@ -213,13 +213,23 @@ class Delivery:
     def _release_what_cannot_go(self) -> None:
         """Rule 4. The only relay, and a short rest, are waited for (Rule 5)."""
         now = self._time()
-        away = {name for name, line in self.lines.items() if line.resting > SHORT_REST_S}
-        if len(self.lines) > 1:
-            away |= {name for name, line in self.lines.items() if line.resting}
-        gone = self.pending.remove(
-            lambda row: (row.grant.until is not None and row.grant.until < now) or self._relay_of(row) in away
-        )
-        self._give_back(gone)
+        self._give_back(self.pending.remove(lambda row: row.grant.until is not None and row.grant.until < now))
+        patience = SHORT_REST_S if len(self.lines) == 1 else 0.0
+        away = {name for name, line in self.lines.items() if line.resting > patience}
+        if not away:
+            return
+        stranded = self.pending.remove(lambda row: self._relay_of(row) in away)
+        others = [self._by_another(row, away) for row in stranded]
+        self.pending.add(row for row in others if row is not None)
+        self._give_back([row for row, other in zip(stranded, others, strict=True) if other is None])
+
+    def _by_another(self, row: ClaimedRow, away: Collection[str]) -> ClaimedRow | None:
+        """The same row for the next relay that may take it, and that counts nothing: no slot is lost by that."""
+        pacing = self.manners.pacing
+        able = pacing.relays_for(relay=row.relay, domain=row.domain, sender=row.content.get("sender"))
+        free = (name for name in able if name not in away and not pacing.paced([ScopeKey("relay", name)]))
+        relay = next(free, None)
+        return replace(row, grant=replace(row.grant, relay=relay)) if relay is not None else None
 
     def _take_turn(self, line: Line) -> None:
         """One session's worth of messages for one relay."""

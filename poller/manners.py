@@ -72,6 +72,7 @@ class Manners:
     _now_at: float = 0.0
     _looked_at: float = float("-inf")
     _closes_at: datetime | None = None
+    _has_begun: bool = False
     _accepted: Counter[ScopeKey] = field(default_factory=Counter)
     _unwritten: list[tuple[ScopeKey, Change]] = field(default_factory=list)
 
@@ -82,8 +83,10 @@ class Manners:
     # --- the table ---
 
     def begin(self) -> None:
-        """Say what is limited, for all to read."""
-        self.throttles.announce({key: words_of_limit(limit) for key, limit in self.pacing.limits.items()})
+        """Say once what is limited, for all to read."""
+        if not self._has_begun:
+            self.throttles.announce({key: words_of_limit(limit) for key, limit in self.pacing.limits.items()})
+            self._has_begun = True
 
     def look(self, *, at_once: bool = False) -> None:
         """Take in what the table says now, and write what could not be written (Rule 1)."""

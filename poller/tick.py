@@ -193,6 +193,7 @@ class Tick:
         self.flags.woken.clear()
         self._claims_afresh = True
         self.life.begin()
+        self.manners.begin()
         nothing_more = False
         try:
             while not self.flags.stop.is_set() and (self._batch() or self._called_again() or self._waited_a_moment()):

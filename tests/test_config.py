@@ -499,7 +499,7 @@ def test_a_takeover_that_is_too_early_for_several_relays_is_told_once_with_what_
 NOT_A_RATE = 'not a rate; write it like "2/s", "30/m", "100/15m", "1000/h" or "10000/d"'
 NOT_A_DOMAIN = 'not a domain; write it in lower case like "example.com", and xn--... if it is not ASCII'
 NOT_A_SENDER = 'not a sender; write it like "a@example.com", or "@example.com" for all, the domain in lower case'
-A_YEAR = "a burst of 400 is more than 1/d lets through in a year"
+A_YEAR = "a burst of 9000 is more than 1/h lets through in a year"
 NEVER = "these windows and quiet hours never open"
 NO_PROVIDER = "no such provider; give it a table, [throttle.providers.NAME]"
 A_REPLY = "[[throttle.replies]]\naction = 'defer'\ncodes = [4]\n"
@@ -594,9 +594,9 @@ def test_pacing_may_come_from_the_environment_alone() -> None:
             "two rates for the same period, /m; keep the one that is meant",
         ),
         ("[throttle]\nburst = 0", 2, "throttle.burst", "too small; at least 1"),
-        ("[throttle]\ngap = '1m'\nburst = 400\nrates = ['1/d']", 3, "throttle.burst", A_YEAR),
-        ("[smtp]\nport = 25\nburst = 400\nrates = ['1/d']", 3, "smtp.burst", A_YEAR),
-        ("[relays.b]\nrates = ['1/d']\nburst = 400", 3, "relays.b.burst", A_YEAR),
+        ("[throttle]\ngap = '1m'\nburst = 9000\nrates = ['1/h']", 3, "throttle.burst", A_YEAR),
+        ("[smtp]\nport = 25\nburst = 9000\nrates = ['1/h']", 3, "smtp.burst", A_YEAR),
+        ("[relays.b]\nrates = ['1/h']\nburst = 9000", 3, "relays.b.burst", A_YEAR),
         ("[throttle]\ncounts = 'bytes'", 2, "throttle.counts", 'must be one of "messages", "recipients"'),
         ("[throttle]\nraise_after = 0", 2, "throttle.raise_after", "too small; at least 1"),
         ("[throttle]\nfirst_pause = '0s'", 2, "throttle.first_pause", "too small; at least 1ms"),

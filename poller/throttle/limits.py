@@ -8,8 +8,9 @@ Rule 1. The shortest rate is the pace: its slots are spaced evenly, `burst` of t
         used in its time is lost (GCRA; ITU-T I.371). A slot is good for one spacing and SLACK: later than `good_for` it
         is not to be used, but another one taken. The slots of a period are spread over SLACK more than it, so that
         lateness within that breaks nothing.
-Rule 2. Longer rates are quotas: they may be used as fast as the pace allows. What was sent is counted by twentieths of
-        the period and leaves the count a whole period after the slot could be used last.
+Rule 2. Longer rates are quotas, and one of a day or more always is: they may be used as fast as the pace allows. What
+        was sent is counted by twentieths of the period and leaves the count a whole period after the slot could be
+        used last.
 Rule 3. So no window of a period, wherever it begins, holds more than count plus burst.
 Rule 4. A period is a plain duration: a day is 86,400 seconds that end now. No midnight, no end of a month and no
         change of the clocks gives anything anew.
@@ -39,6 +40,8 @@ MOST_AT_ONCE = 1000
 """Messages: more are never asked for in one claim."""
 HEAVIEST = 1000
 """Recipients of one transaction; hardly a relay takes more, and their debt is the longest that can be real."""
+LONGEST_PACE_S = 86400
+"""Nobody who allows 2,000 a day means one every 43 seconds."""
 AHEAD = timedelta(hours=1)
 """No slot is taken further ahead, so that a clock that stepped, or a hand, stops nothing for long."""
 LONGEST_DEBT = timedelta(days=366)
@@ -76,18 +79,20 @@ class Limit:
     def __post_init__(self) -> None:
         """Raise ValueError for two rates of one period, and for a burst of more than a year's slots."""
         check_rates(self.rates)
+        if self.rates and not self.pace and self.burst > 1:
+            raise Misfit("burst", "a burst needs a rate of less than a day; of a quota all may go at once")
         if self.pace and self.burst * self.pace.period > self.pace.count * LONGEST_DEBT.total_seconds():
             raise Misfit("burst", f"a burst of {self.burst} is more than {self.pace} lets through in a year")
 
     @property
     def pace(self) -> Rate | None:
-        """The rate of the shortest period, which spaces the messages."""
-        return min(self.rates, default=None)
+        """The rate of the shortest period, which spaces the messages; not one of a day or more."""
+        return min((rate for rate in self.rates if rate.period < LONGEST_PACE_S), default=None)
 
     @property
     def quotas(self) -> tuple[Rate, ...]:
         """The longer rates."""
-        return tuple(sorted(self.rates)[1:])
+        return tuple(rate for rate in sorted(self.rates) if rate != self.pace)
 
     def weight_of(self, recipients: int) -> int:
         """What a message to so many recipients counts."""

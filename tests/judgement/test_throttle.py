@@ -608,7 +608,8 @@ def test_no_row_stops_a_scope_or_the_worker(limits: Limit, row: dict[str, Any]) 
     [
         (("30/m", "60/m"), 1, "two rates for the same period, /m; keep the one that is meant"),
         (("30/m", "60/60s"), 1, "two rates for the same period, /m; keep the one that is meant"),
-        (("1/d",), 400, "a burst of 400 is more than 1/d lets through in a year"),
+        (("1/d",), 2, "a burst needs a rate of less than a day; of a quota all may go at once"),
+        (("1/h",), 9000, "a burst of 9000 is more than 1/h lets through in a year"),
     ],
 )
 def test_a_limit_that_contradicts_itself_is_refused(rates: tuple[str, ...], burst: int, words: str) -> None:

@@ -63,7 +63,7 @@ def test_the_replies_of_the_operator_come_first() -> None:
         ({"rates": ["0/m"]}, "a rate of zero would send nothing"),
         ({"rates": ["-5/m"]}, "not a rate; write it like"),
         ({"rates": ["5/m", "6/m"]}, "two rates for the same period, /m"),
-        ({"rates": ["1/d"], "burst": 400}, "a burst of 400 is more than 1/d lets through in a year"),
+        ({"rates": ["1/h"], "burst": 9000}, "a burst of 9000 is more than 1/h lets through in a year"),
         ({"burst": 0}, "too small; at least 1"),
         ({"gap": "-1s"}, "not a duration"),
         ({"counts": "bytes"}, "Input should be 'messages' or 'recipients'"),
@@ -101,7 +101,7 @@ def test_what_can_be_meant_is_taken() -> None:
 
 def test_a_burst_that_no_year_holds_says_which_key_is_to_change() -> None:
     with pytest.raises(Misfit) as caught:
-        Limit(rates=(Rate(count=1, period=86400),), burst=367)
+        Limit(rates=(Rate(count=1, period=3600),), burst=8800)
     assert caught.value.key == "burst"
 
 
