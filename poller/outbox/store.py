@@ -215,7 +215,7 @@ class Store:
     ) -> list[ClaimedRow]:
         if _is_wide_open(gate):
             return self._claimed(connection, self._sql.claim(connection, request))
-        if not gate.scopes:
+        if not (gate.scopes or (choose and gate.closed_relays)):
             grants = choosing.unpaced(connection, gate, self._walk)
         elif choose is None:
             raise ValueError("a gate with scopes needs somebody who chooses")

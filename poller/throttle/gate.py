@@ -35,7 +35,8 @@ class Gate:
 
     The general walk takes any due row but those of `closed_domains`, those that name one of `closed_relays`, and
     `closed_ids`; of each domain in `open_domains`, which are among the closed ones, so many rows at most.
-    Without `scopes` nothing is paced: whatever the walk finds is claimed, and `Choose` is not asked.
+    Without `scopes` and `closed_relays` whatever the walk finds is claimed, and `Choose` is not asked.
+    With `closed_relays` it is: a row that names none of them may have no other all the same.
     """
 
     limit: int
