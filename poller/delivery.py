@@ -100,6 +100,7 @@ class Delivery:
     _now: datetime = field(init=False)
     _now_at: float = field(init=False)
     _looked_at: float = 0.0
+    _turn_ended_at: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.pending = Pending(relay_of=self._relay_of)
@@ -192,11 +193,12 @@ class Delivery:
         """The relay to go on with, once a row is there whose time has come. None: nothing more goes in this batch."""
         while self.pending and self._may_go_on():
             self._release_what_cannot_go()
-            relays = self.pending.relays()
-            if not relays:
+            lines = [self.lines[name] for name in self.pending.relays()]
+            if not lines:
                 return None
-            line = self.lines[relays[0]]
-            wait = max(line.resting, self._until_slot(line))
+            ready = [line for line in lines if self._wait_for(line) <= 0]
+            line = min(ready, key=lambda line: self._turn_ended_at.get(line.name, 0.0)) if ready else lines[0]
+            wait = self._wait_for(line)
             if wait <= 0:
                 return line
             self.ledger.flush()
@@ -206,30 +208,34 @@ class Delivery:
             self._has_more(afresh=self.called())
         return None
 
+    def _wait_for(self, line: Line) -> float:
+        return max(line.resting, self._until_slot(line))
+
     def _until_slot(self, line: Line) -> float:
         row = self.pending.first(line.name)
         return (row.grant.at - self._time()).total_seconds() if row and row.grant.at else 0.0
 
     def _release_what_cannot_go(self) -> None:
-        """Rule 4. The only relay, and a short rest, are waited for (Rule 5)."""
+        """Rule 4. The only relay, and a short rest, are waited for (Rule 5); for one of several, others take over."""
         now = self._time()
-        self._give_back(self.pending.remove(lambda row: row.grant.until is not None and row.grant.until < now))
-        patience = SHORT_REST_S if len(self.lines) == 1 else 0.0
-        away = {name for name, line in self.lines.items() if line.resting > patience}
-        if not away:
-            return
-        stranded = self.pending.remove(lambda row: self._relay_of(row) in away)
-        others = [self._by_another(row, away) for row in stranded]
-        self.pending.add(row for row in others if row is not None)
-        self._give_back([row for row, other in zip(stranded, others, strict=True) if other is None])
+        bearable = SHORT_REST_S if len(self.lines) == 1 else 0.0
+        away = {name for name, line in self.lines.items() if line.resting > bearable}
+        gone = self.pending.remove(
+            lambda row, relay: relay in away or _missed(row, now) or self.manners.is_paused(row, relay)
+        )
+        others = {row.id: other for row in gone if (other := self._by_another(row, away, now)) is not None}
+        self.pending.add(others.values())
+        self._give_back([row for row in gone if row.id not in others])
 
-    def _by_another(self, row: ClaimedRow, away: Collection[str]) -> ClaimedRow | None:
+    def _by_another(self, row: ClaimedRow, away: Collection[str], now: datetime) -> ClaimedRow | None:
         """The same row for the next relay that may take it, and that counts nothing: no slot is lost by that."""
         pacing = self.manners.pacing
         able = pacing.relays_for(relay=row.relay, domain=row.domain, sender=row.content.get("sender"))
         free = (name for name in able if name not in away and not pacing.paced([ScopeKey("relay", name)]))
-        relay = next(free, None)
-        return replace(row, grant=replace(row.grant, relay=relay)) if relay is not None else None
+        relay = next((name for name in free if not self.manners.is_paused(row, name)), None)
+        if relay is None or _missed(row, now):
+            return None
+        return replace(row, grant=replace(row.grant, relay=relay))
 
     def _take_turn(self, line: Line) -> None:
         """One session's worth of messages for one relay."""
@@ -239,6 +245,7 @@ class Delivery:
         except RelayTrouble as trouble:
             line.troubled(trouble)
         line.let_go()
+        self._turn_ended_at[line.name] = self.clock()
 
     def _one_session(self, line: Line) -> None:
         last: Verdict | None = None
@@ -294,7 +301,7 @@ class Delivery:
     def _obey(self, scopes: Collection[ScopeKey]) -> None:
         """What pauses holds for the rows in hand as well."""
         if scopes:
-            self._give_back(self.pending.remove(lambda row: self.manners.falls_under(row, scopes, self._relay_of(row))))
+            self._give_back(self.pending.remove(lambda row, relay: self.manners.falls_under(row, scopes, relay)))
 
     def _follow(self, belief: Belief[tuple[Prepared, Verdict]], line: Line | None, seconds: float = 0.0) -> None:
         for begun, verdict in belief.settle:
@@ -333,7 +340,7 @@ class Delivery:
             row = self.pending.first(line.name)
             if row is None or self._until_slot(line) > 0 or self._is_others_turn(line, began):
                 return
-            if row.grant.until is not None and row.grant.until < self._time():
+            if _missed(row, self._time()):
                 self._release_what_cannot_go()
                 continue
             message = self._message(row, line)
@@ -345,14 +352,19 @@ class Delivery:
                 del message  # or it would be held on to while the next one is composed
 
     def _is_others_turn(self, line: Line, began: float) -> bool:
-        """Relays take turns."""
-        return self.clock() - began >= TURN_S and any(name != line.name for name in self.pending.relays())
+        """Relays take turns; a row whose slot would pass has its turn at once."""
+        others = [name for name in self.pending.relays() if name != line.name and not self.lines[name].resting]
+        if not others:
+            return False
+        now = self._time()
+        return self.clock() - began >= TURN_S or any(_is_pressing(self.pending.first(name), now) for name in others)
 
     def _has_more(self, *, afresh: bool = False) -> bool:
         """Whether there is a row to go on with; what was claimed ahead joins those in hand."""
         if rows := self.ahead.rows(len(self.pending), afresh=afresh):
             self.pending.add(rows)  # first: whatever is raised now, they are handed back
             self._set_clock(rows)
+            self._release_what_cannot_go()  # what was heard since they were claimed holds for them too
             self._suppresses = self._suppressed(self.pending)
         return bool(self.pending)
 
@@ -362,7 +374,9 @@ class Delivery:
             return
         self._looked_at = self.clock()
         held = self.store.still_sending([row.id for row in self.pending])
-        self._give_back(self.pending.remove(lambda row: row.id not in held))
+        self._give_back(self.pending.remove(lambda row, _: row.id not in held))
+        self.manners.look()
+        self._release_what_cannot_go()
         if len(self.lines) > 1:
             for line in self.lines.values():
                 line.close_if_idle()
@@ -408,7 +422,7 @@ class Delivery:
         if waits_for is None:
             return False
         like = self.pending.remove(
-            lambda other: other.id != row.id and self.manners.falls_under(other, (waits_for,), "")
+            lambda other, _: other.id != row.id and self.manners.falls_under(other, (waits_for,), "")
         )
         self._give_back([row, *like])
         return True
@@ -465,9 +479,8 @@ class Delivery:
         if row.grant.relay:
             return row.grant.relay
         sender = row.content.get("sender")
-        able = self.manners.pacing.relays_for(relay=row.relay, domain=row.domain, sender=sender)
-        there = [name for name in able if not self.lines[name].resting]
-        return next(iter((*there, *able, *self.lines)))
+        able = self.manners.pacing.relays_for(relay=row.relay, domain=row.domain, sender=sender) or tuple(self.lines)
+        return next((name for name in able if not self.lines[name].resting), able[0])
 
     def _suppressed(self, rows: Iterable[ClaimedRow]) -> dict[str, str]:
         """Of all addresses in `rows`, those on the suppression list: one question for the batch."""
@@ -506,12 +519,25 @@ class Delivery:
         self.log.info("rows.handed_back", rows=len(rows))
 
     def _set_clock(self, rows: Iterable[ClaimedRow]) -> None:
-        """The database's clock, as of the claim; it goes on by our monotonic one."""
-        self._now = max((row.claimed_at for row in rows), default=None) or self.store.now()
+        """The database's clock, no earlier than the claim; it goes on by our monotonic one.
+
+        Rows that were claimed ahead may have come long after their claim: that time is not now.
+        """
+        self._now = max((self.manners.now(), *(row.claimed_at for row in rows)))
         self._now_at = self.clock()
 
     def _time(self) -> datetime:
         return self._now + timedelta(seconds=self.clock() - self._now_at)
+
+
+def _missed(row: ClaimedRow, now: datetime) -> bool:
+    """Its slot is over."""
+    return row.grant.until is not None and row.grant.until < now
+
+
+def _is_pressing(row: ClaimedRow | None, now: datetime) -> bool:
+    """Its slot is there, and will not be for ever."""
+    return row is not None and row.grant.until is not None and (row.grant.at is None or row.grant.at <= now)
 
 
 def _attachment(found: Mapping[str, Any]) -> Attachment:

@@ -159,7 +159,7 @@ class Manners:
         if self.pacing.is_at_ease:
             return None
         domains = {address.rpartition("@")[2] for address in recipients}
-        taken = {key for key, _ in row.grant.scopes}
+        taken = {share.key for share in row.grant.scopes}
         scopes = dict.fromkeys(key for domain in sorted(domains) for key in self.pacing.scopes_of(domain))
         for key in self.pacing.paced(key for key in scopes if key not in taken):
             if not self._took(key, len(recipients)):
@@ -194,6 +194,12 @@ class Manners:
     def complains(self, destination: str) -> bool:
         """It has asked for less, and accepted nothing since."""
         return self.pacing.state_of(_key_of(destination)).complaints > 0
+
+    def is_paused(self, row: ClaimedRow, relay: str) -> bool:
+        """Whether something that a row falls under pauses, as far as we know, also if it was heard after the claim."""
+        if self.pacing.is_at_ease:
+            return False
+        return self.pacing.is_paused(row.domain, row.content.get("sender"), relay, self.now())
 
     def suspend(self, destination: str, reason: str) -> ScopeKey:
         """Nobody there takes anything, whatever it says: leave it alone for a while."""

@@ -23,8 +23,8 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
-from poller.throttle.gate import Choice, Gate, Grant, Record, ScopeKey
-from poller.throttle.limits import Limit, Scope, allowance, good_for, is_unlimited, next_at, spent
+from poller.throttle.gate import Choice, Gate, Grant, Record, ScopeKey, Share
+from poller.throttle.limits import Limit, Scope, allowance, good_for, is_resting, is_unlimited, next_at, spent
 from poller.throttle.row import as_row, repaired
 
 if TYPE_CHECKING:
@@ -162,6 +162,14 @@ class Pacing:
     def paced(self, keys: Iterable[ScopeKey]) -> tuple[ScopeKey, ...]:
         """Of `keys`, those that are limited, slowed or paused."""
         return tuple(key for key in keys if key in self._seen)
+
+    def is_paused(self, domain: str | None, sender: str | None, relay: str, now: datetime) -> bool:
+        """Whether nothing to this domain, from this sender, or by this relay may go before a pause is over."""
+        senders = self._senders(self.address_of(sender))
+        return any(
+            (seen := self._seen.get(key)) is not None and is_resting(seen.state, now)
+            for key in (OUTBOX, ScopeKey("relay", relay), *senders, *self.scopes_of(domain))
+        )
 
     # --- what may be claimed ---
 
@@ -337,14 +345,16 @@ class Pacing:
         at = max((*slots, now))
         if at > now + timedelta(seconds=AHEAD_S):
             return None
+        shares = []
         for key, limit, weight in weighed:
-            states[key] = spent(limit, states[key], at, weight)
+            before, states[key] = states[key], spent(limit, states[key], at, weight)
+            shares.append(Share(key, weight, before.free_at, states[key].free_at))
         spans = [span for key, limit, _ in weighed if (span := good_for(limit, states[key])) is not None]
         return Grant(
             relay=relay,
             at=at if at > now else None,
             until=at + min(spans) if spans else None,
-            scopes=tuple((key, weight) for key, _, weight in weighed),
+            scopes=tuple(shares),
         )
 
     def _senders(self, address: str) -> tuple[ScopeKey, ...]:

@@ -62,9 +62,9 @@ class Pending:
         waiting = [(slot_of(rows[0]), name) for name, rows in self._rows.items() if rows]
         return [name for _, name in sorted(waiting)]
 
-    def remove(self, which: Callable[[ClaimedRow], bool]) -> list[ClaimedRow]:
-        """Take away all of a kind."""
-        taken = [row for row in self if which(row)]
+    def remove(self, which: Callable[[ClaimedRow, str], bool]) -> list[ClaimedRow]:
+        """Take away all of a kind; `which` is told each row and the relay that it stands at."""
+        taken = [row for relay, rows in self._rows.items() for row in rows if which(row, relay)]
         if taken:
             gone = {row.id for row in taken}
             self._rows = {relay: deque(row for row in rows if row.id not in gone) for relay, rows in self._rows.items()}
@@ -72,7 +72,7 @@ class Pending:
 
     def clear(self) -> list[ClaimedRow]:
         """Take away all."""
-        return self.remove(lambda _: True)
+        return self.remove(lambda _row, _relay: True)
 
 
 def slot_of(row: ClaimedRow) -> datetime:

@@ -23,7 +23,7 @@ from poller.outbox.dialects import DIALECTS
 from poller.outbox.tables import Utc, throttle
 from poller.outbox.tables import worker as worker_table
 from poller.outbox.upsert import insert_unless_there
-from poller.throttle.gate import Record, ScopeKey
+from poller.throttle.gate import Record, ScopeKey, Share
 from poller.throttle.limits import Limit, Scope
 from poller.throttle.row import as_row, repaired, unsent
 
@@ -169,11 +169,14 @@ def write(connection: Connection, states: Mapping[ScopeKey, Scope]) -> None:
 
 
 def give_back(connection: Connection, rows: Iterable[ClaimedRow]) -> None:
-    """Let the quotas forget `rows`, which were granted and were not sent; but a scope that somebody has locked."""
-    lost: dict[ScopeKey, list[tuple[datetime, int]]] = {}
+    """Let the scopes forget `rows`, which were granted and were not sent; but a scope that somebody has locked.
+
+    Quotas get everything back; a pace only if nobody has taken since.
+    """
+    lost: dict[ScopeKey, list[tuple[datetime, Share]]] = {}
     for row in rows:
-        for key, weight in row.grant.scopes:
-            lost.setdefault(key, []).append((row.grant.at or row.claimed_at, weight))
+        for share in row.grant.scopes:
+            lost.setdefault(share.key, []).append((row.grant.at or row.claimed_at, share))
     if not lost:
         return
     for key, record in lock(connection, lost, waiting=False).items():

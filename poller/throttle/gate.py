@@ -64,17 +64,27 @@ class Candidate:
     due_at: datetime
 
 
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What a message took of a scope: its weight, and the scope's `free_at` before and after, to give it back by."""
+
+    key: ScopeKey
+    weight: int = 1
+    before: datetime | None = None
+    after: datetime | None = None
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Grant:
     """A row that may go: by this relay, not before `at` (None: at once), not after `until` (None: whenever).
 
-    `scopes` are those of which a slot was taken, each with what the message counts there.
+    `scopes` are those of which a slot was taken.
     """
 
     relay: str = ""
     at: datetime | None = None
     until: datetime | None = None
-    scopes: tuple[tuple[ScopeKey, int], ...] = ()
+    scopes: tuple[Share, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -30,6 +30,7 @@ from poller.units import Rate, format_rate, parse_rate
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from poller.throttle.gate import Share
     from poller.throttle.limits import Limit
 
 COLUMNS = ("slots", "paused_until", "reason", "pace")
@@ -97,12 +98,14 @@ def repaired(limit: Limit, row: Mapping[str, Any], now: datetime) -> tuple[Scope
     )
 
 
-def unsent(slots: Any, lost: Sequence[tuple[datetime, int]]) -> Any:
-    """`slots` of a row, when messages of these slots and weights that were taken have not been sent and will not be.
+def unsent(slots: Any, lost: Sequence[tuple[datetime, Share]]) -> Any:
+    """`slots` of a row, when messages that took these shares, for these slots, have not been sent and will not be.
 
-    The quotas get them back; the pace does not. It needs no limit, and what it can't read stays as it is.
+    The quotas get them back; the pace does if nobody has taken since, the last one first. It needs no limit, and what
+    it can't read stays as it is.
     """
     kept = _slots(slots, [])
+    weights = [(at, share.weight) for at, share in lost]
     for span, used in kept.items():
         try:
             quota = parse_rate(f"1/{span}")
@@ -110,8 +113,13 @@ def unsent(slots: Any, lost: Sequence[tuple[datetime, int]]) -> Any:
             continue
         known = _used(quota, used, _LATEST, [])
         if known is not None:
-            kept[span] = {"since": _text(known.since), "used": without(quota, known, lost).counts}
-    return json.dumps(kept) if kept else slots
+            kept[span] = {"since": _text(known.since), "used": without(quota, known, weights).counts}
+    shares = [share for _, share in lost if share.after is not None]
+    for share in sorted(shares, key=lambda share: share.after or _EARLIEST, reverse=True):
+        if kept.get("next") == _text(share.after):
+            kept["next"] = _text(share.before)
+    kept = {name: value for name, value in kept.items() if value is not None}
+    return json.dumps(kept) if kept or slots else slots
 
 
 def _slots(value: Any, faults: list[str]) -> dict[str, Any]:

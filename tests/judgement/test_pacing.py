@@ -14,7 +14,7 @@ from poller.pacing import OUTBOX, Pacing
 from poller.relays import RelaySettings
 from poller.throttle.gate import Candidate, Gate, Record, ScopeKey
 from poller.throttle.limits import Limit, Scope
-from poller.throttle.row import as_row
+from poller.throttle.row import as_row, unsent
 from poller.throttle.settings import ProviderSettings, ThrottleSettings
 from poller.units import Rate, parse_rate
 
@@ -109,7 +109,7 @@ def test_a_message_must_fit_into_every_scope() -> None:
     rows = [row(n, "a.example") for n in range(1, 5)] + [row(5, "slow.example")]
     granted = table.claim(worker, rows, NOW)
     assert [*granted] == [1, 2, 3]  # the sender's quota
-    assert {key.kind for grant in granted.values() for key, _ in grant.scopes} == {"outbox", "sender"}
+    assert {share.key.kind for grant in granted.values() for share in grant.scopes} == {"outbox", "sender"}
 
 
 def test_recipients_are_counted_where_the_limit_counts_them() -> None:
@@ -172,6 +172,17 @@ def test_a_relay_without_a_slot_is_passed_over() -> None:
     worker, table = pacing(relays=relays), Table()
     granted = table.claim(worker, [row(n, "a.example") for n in (1, 2, 3)], NOW, usable=("smtp", "second"))
     assert [granted[n].relay for n in (1, 2, 3)] == ["smtp", "second", "second"]
+
+
+def test_slots_that_were_not_used_are_had_again_unless_somebody_took_since() -> None:
+    key = ScopeKey("domain", "slow.example")
+    worker, table = pacing(domains={"slow.example": limited("10/h", burst=2)}), Table()
+    grants = table.claim(worker, [row(1, "slow.example"), row(2, "slow.example")], NOW)
+    lost = [(NOW, share) for grant in grants.values() for share in grant.scopes]
+    slots = table.records[key].values["slots"]
+    table.records[key] = Record(values={**table.records[key].values, "slots": unsent(slots, lost)})
+    assert [*table.claim(worker, [row(1, "slow.example"), row(2, "slow.example")], NOW)] == [1, 2]
+    assert unsent(table.records[key].values["slots"], lost[:1]) == table.records[key].values["slots"]
 
 
 def test_a_scope_that_somebody_else_has_locked_grants_nothing() -> None:

@@ -18,7 +18,7 @@ from poller.outbox.operate import Selection, change
 from poller.outbox.report import overview, story
 from poller.outbox.settings import DatabaseSettings
 from poller.outbox.throttling import Throttles
-from poller.throttle.gate import Choice, Gate, Grant, ScopeKey
+from poller.throttle.gate import Choice, Gate, Grant, ScopeKey, Share
 from poller.throttle.limits import Scope
 
 if TYPE_CHECKING:
@@ -157,7 +157,7 @@ def test_the_poller_does_its_work_and_no_ddl(login: Callable[[str], Engine]) -> 
     store.hand_back(rows[2:])
     assert written == set(ids[:2])
     scope, paced = ScopeKey("relay", "smtp"), Gate(limit=1, scopes=(ScopeKey("relay", "smtp"),))
-    (row,) = store.claim(paced, lambda found, *_: Choice(grants={found[0].id: Grant(scopes=((scope, 1),))}))
+    (row,) = store.claim(paced, lambda found, *_: Choice(grants={found[0].id: Grant(scopes=(Share(scope),))}))
     store.hand_back([row])
     throttles = Throttles(engine, worker="w1")
     throttles.announce({scope: "10/m"})

@@ -15,7 +15,7 @@ from poller.outbox import choosing
 from poller.outbox.database import connect
 from poller.outbox.tables import outbox, throttle, worker
 from poller.outbox.throttling import Throttles
-from poller.throttle.gate import Candidate, Choice, Gate, Grant, Record, ScopeKey
+from poller.throttle.gate import Candidate, Choice, Gate, Grant, Record, ScopeKey, Share
 from poller.throttle.limits import Limit, Scope, take
 from poller.throttle.row import repaired
 from poller.units import parse_rate
@@ -63,7 +63,7 @@ class Taking:
         state, _ = repaired(self.limit, records[self.key].values, now)
         taken = take(self.limit, state, [1] * len(rows), now, ahead=60)
         slots = zip(rows, taken.slots, strict=False)
-        grants = {row.id: Grant(relay="smtp", at=at, scopes=((self.key, 1),)) for row, at in slots}
+        grants = {row.id: Grant(relay="smtp", at=at, scopes=(Share(self.key),)) for row, at in slots}
         return Choice(grants=grants, states={self.key: taken.state})
 
 
@@ -86,7 +86,7 @@ def test_what_is_granted_is_claimed_and_carries_its_grant(store: Store, throttle
     claimed = store.claim(Gate(limit=20, scopes=(ALL,)), Taking(ALL))
     assert [row.id for row in claimed] == rows[:10]
     assert {row.grant.relay for row in claimed} == {"smtp"}
-    assert all(row.grant.at is not None and row.grant.scopes == ((ALL, 1),) for row in claimed)
+    assert all(row.grant.at is not None and row.grant.scopes == (Share(ALL),) for row in claimed)
     assert [status_of(store.engine, row) for row in rows[9:]] == ["sending", "queued", "queued"]
     assert used(throttles, ALL) == 10
     assert store.claim(Gate(limit=20, scopes=(ALL,)), Taking(ALL)) == []

@@ -339,6 +339,15 @@ class AtEase:
     pacing = Pacing(settings=ThrottleSettings(), relays={"smtp": RelaySettings()})
     is_open = True
 
+    def __init__(self, now: Callable[[], datetime]) -> None:
+        self.now = now
+
+    def look(self) -> None:
+        return None
+
+    def is_paused(self, *_: Any) -> bool:
+        return False
+
     def weigh(self, *_: Any) -> tuple[()]:
         return ()
 
@@ -496,7 +505,7 @@ class World:
         delivery = Delivery(
             store=store,
             lines={"smtp": line},
-            manners=AtEase(),
+            manners=AtEase(store.now),
             rulebook=DEFAULT,
             composer=composer,
             ledger=ledger,
