@@ -101,6 +101,9 @@ class Delivery:
     _now_at: float = field(init=False)
     _looked_at: float = 0.0
     _turn_ended_at: dict[str, float] = field(default_factory=dict)
+    _slots: int = 0
+    """That came with the last claim."""
+    _slots_missed: int = 0
 
     def __post_init__(self) -> None:
         self.pending = Pending(relay_of=self._relay_of)
@@ -114,12 +117,14 @@ class Delivery:
         self.ahead.begin(len(rows))
         try:
             self._set_clock(rows)
+            self._count_slots(rows)
             self._suppresses = self._suppressed(self.pending)
             while (line := self._next_line()) is not None:
                 self._take_turn(line)
         except LeaseEnded:
             self.log.warning("worker.lease_lost", reason="the lease ended while a message was on its way")
         finally:
+            self._count_slots(())
             self._break_off()
 
     def settle_withheld(self) -> None:
@@ -212,8 +217,9 @@ class Delivery:
         return max(line.resting, self._until_slot(line))
 
     def _until_slot(self, line: Line) -> float:
-        row = self.pending.first(line.name)
-        return (row.grant.at - self._time()).total_seconds() if row and row.grant.at else 0.0
+        now = self._time()
+        row = self.pending.first(line.name, now)
+        return (row.grant.at - now).total_seconds() if row and row.grant.at else 0.0
 
     def _release_what_cannot_go(self) -> None:
         """Rule 4. The only relay, and a short rest, are waited for (Rule 5); for one of several, others take over."""
@@ -225,6 +231,7 @@ class Delivery:
         )
         others = {row.id: other for row in gone if (other := self._by_another(row, away, now)) is not None}
         self.pending.add(others.values())
+        self._slots_missed += sum(_missed(row, now) for row in gone)
         self._give_back([row for row in gone if row.id not in others])
 
     def _by_another(self, row: ClaimedRow, away: Collection[str], now: datetime) -> ClaimedRow | None:
@@ -337,16 +344,14 @@ class Delivery:
         while self.ledger.flush_if_due() and self._may_go_on() and not line.resting and self._has_more():
             self.progressed()
             self._take_back()
-            row = self.pending.first(line.name)
+            row = self.pending.first(line.name, self._time())
             if row is None or self._until_slot(line) > 0 or self._is_others_turn(line, began):
                 return
             if _missed(row, self._time()):
                 self._release_what_cannot_go()
                 continue
             message = self._message(row, line)
-            self.pending.pop(
-                line.name
-            )  # only now: a database that goes away meanwhile leaves the row to be handed back
+            self.pending.take(line.name, row)  # only now: if the database goes away meanwhile, it is handed back
             if message is not None:
                 yield message
                 del message  # or it would be held on to while the next one is composed
@@ -364,6 +369,7 @@ class Delivery:
         if rows := self.ahead.rows(len(self.pending), afresh=afresh):
             self.pending.add(rows)  # first: whatever is raised now, they are handed back
             self._set_clock(rows)
+            self._count_slots(rows)
             self._release_what_cannot_go()  # what was heard since they were claimed holds for them too
             self._suppresses = self._suppressed(self.pending)
         return bool(self.pending)
@@ -496,6 +502,12 @@ class Delivery:
             except Unsendable:
                 continue  # said when it is its turn
         return self.store.suppressed(addresses)
+
+    def _count_slots(self, rows: Iterable[ClaimedRow]) -> None:
+        """How many came, once it is told how it went with those before."""
+        if self._slots:
+            self.manners.pacing.served(self._slots, min(self._slots, self._slots_missed))
+        self._slots, self._slots_missed = sum(row.grant.until is not None for row in rows), 0
 
     def _break_off(self) -> None:
         """Rule 7. After a batch that went to its end there is nothing left to do."""

@@ -6,7 +6,8 @@ the claim's transaction, with the scopes locked, which rows go, when, and by whi
 Rule 1. A message takes a slot in every scope that it falls under: the outbox, its relay, its sender, its destination's
         domain and provider. Without a slot in one of them it is not claimed, and stays as it is.
 Rule 2. A destination that may not go now is left out of the general walk, so that it stands in nobody's way.
-Rule 3. Slots are taken at most AHEAD_S ahead. Whoever waits longer is not claimed yet.
+Rule 3. Slots are taken at most AHEAD_S ahead. Whoever waits longer is not claimed yet. None is taken for the time that
+        a claim needs (`lead`), nor more than were used of late (`at_most`): it would be over before its row could go.
 Rule 4. A destination that complains is its provider's if that is known, else the domain's.
 Rule 5. Where a relay names a message's sender or domain, only such relays take it; else those that name nothing. Lower
         `order` first, then chance by `weight`; a relay that rests or has no slot is passed over. A row may name its
@@ -24,7 +25,18 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 from poller.throttle.gate import Choice, Gate, Grant, Record, ScopeKey, Share
-from poller.throttle.limits import Limit, Scope, allowance, good_for, is_resting, is_unlimited, next_at, spent
+from poller.throttle.limits import (
+    MOST_AT_ONCE,
+    SLACK,
+    Limit,
+    Scope,
+    allowance,
+    good_for,
+    is_resting,
+    is_unlimited,
+    next_at,
+    spent,
+)
 from poller.throttle.row import as_row, repaired
 
 if TYPE_CHECKING:
@@ -39,6 +51,9 @@ AHEAD_S: Final = 1.0
 """Seconds of slots that are taken at once: a claim for each message of a fast limit would cost too much."""
 DRY_S: Final = 1.0
 """For so long a paced destination that had nothing due is not asked again, unless somebody calls."""
+MOST_LEAD_S: Final = 5.0
+KEPT_SO_OFTEN: Final = 5
+"""Claims in a row of which no slot was missed, and then a quarter more slots are taken."""
 MOST_SKIPPED: Final = 1000
 """Single rows that are passed over for a while."""
 
@@ -68,7 +83,12 @@ class Pacing:
     sender: str = ""
     mail_exchangers: Callable[[str], Sequence[str]] = lambda _domain: ()
     chance: Callable[[], float] = random.random
+    lead: float = 0.0
+    """Seconds from the choice until its rows are in hand."""
+    at_most: int = MOST_AT_ONCE
+    """Slots of one scope in one claim: on a wire that is slower than the limit more would be missed."""
     limits: dict[ScopeKey, Limit] = field(init=False)
+    _kept: int = 0
     _seen: dict[ScopeKey, _Seen] = field(default_factory=dict)
     _providers: Providers = field(init=False)
     _members: dict[ScopeKey, set[str]] = field(default_factory=dict)
@@ -171,6 +191,22 @@ class Pacing:
             for key in (OUTBOX, ScopeKey("relay", relay), *senders, *self.scopes_of(domain))
         )
 
+    # --- how it went ---
+
+    def claimed_in(self, seconds: float) -> None:
+        """A claim took so long, and half of that may be asked before its first row goes."""
+        needed = 1.5 * seconds
+        self.lead = min(needed, MOST_LEAD_S) if needed > SLACK.total_seconds() / 2 else 0.0
+
+    def served(self, slots: int, missed: int) -> None:
+        """So many slots were taken in one claim, and so many of them had passed before their row could go."""
+        if missed:
+            self.at_most, self._kept = max(1, slots - missed), 0
+        elif slots >= self.at_most:
+            self._kept += 1
+        if self._kept >= KEPT_SO_OFTEN:
+            self.at_most, self._kept = min(self.at_most + max(1, self.at_most // 4), MOST_AT_ONCE), 0
+
     # --- what may be claimed ---
 
     def gate(self, limit: int, now: datetime, *, usable: Collection[str], afresh: bool = False) -> Gate:
@@ -185,7 +221,7 @@ class Pacing:
         most = min(
             limit, self._most(OUTBOX, now, limit), sum(self._most(ScopeKey("relay", n), now, limit) for n in relays)
         )
-        open_domains = dict(self._open_domains(now, horizon, most)) if most else {}
+        open_domains = dict(self._open_domains(now, horizon, min(most, self.at_most))) if most else {}
         scopes = self._scopes_to_lock(relays, open_domains, horizon)
         return Gate(
             limit=most,
@@ -258,7 +294,9 @@ class Pacing:
 
     def _most(self, key: ScopeKey, now: datetime, most: int) -> int:
         seen = self._seen.get(key)
-        return allowance(seen.limit, seen.state, now, ahead=AHEAD_S, most=most) if seen else most
+        if seen is None:
+            return most
+        return allowance(seen.limit, seen.state, now, ahead=AHEAD_S, most=min(most, self.at_most))
 
     def _closed_domains(self) -> set[str]:
         return {
@@ -341,9 +379,10 @@ class Pacing:
         weighed = [
             (key, limit, limit.weight_of(recipients)) for key, limit in paces if not _goes(limit, states[key], now)
         ]
-        slots = [next_at(limit, states[key], now, weight).at for key, limit, weight in weighed]
+        lead = timedelta(seconds=self.lead if weighed else 0.0)
+        slots = [next_at(limit, states[key], now + lead, weight).at for key, limit, weight in weighed]
         at = max((*slots, now))
-        if at > now + timedelta(seconds=AHEAD_S):
+        if at > now + lead + timedelta(seconds=AHEAD_S):
             return None
         shares = []
         for key, limit, weight in weighed:

@@ -321,7 +321,15 @@ class Tick:
         """How to claim up to so many rows, decided now, to be done in any thread."""
         gate, choose = self._gate(limit), self.manners.choose(self.delivery.usable())
         self._claims_afresh = False
-        return lambda: self.store.claim_ahead(gate, choose) if gate.limit else []
+
+        def claim() -> list[ClaimedRow]:
+            began = self._clock()
+            rows = self.store.claim_ahead(gate, choose)
+            if gate.scopes:
+                self.manners.pacing.claimed_in(self._clock() - began)
+            return rows
+
+        return claim if gate.limit else list
 
     def _rested(self) -> bool:
         """Wait until a relay may be used again. False: a stop was asked for, or the mode does not wait."""

@@ -219,3 +219,44 @@ def test_no_window_holds_more_than_the_limit_and_the_burst_however_many_workers_
     for first in sent:
         within = [at for at in sent if first <= at < first + timedelta(seconds=pace.period)]
         assert len(within) <= pace.count + rate[1]
+
+
+def test_no_slot_is_taken_for_the_time_that_a_claim_needs() -> None:
+    worker, table = pacing(rates=(parse_rate("10/s"),)), Table()
+    worker.claimed_in(0.2)
+    granted = table.claim(worker, [row(n, "a.example") for n in range(30)], NOW)
+    assert granted[0].at == NOW + timedelta(seconds=0.3)
+    assert max(grant.at for grant in granted.values()) <= NOW + timedelta(seconds=1.3)
+
+
+def test_a_quick_claim_takes_the_first_slot_there_is() -> None:
+    worker, table = pacing(rates=(parse_rate("10/s"),)), Table()
+    worker.claimed_in(0.003)
+    assert table.claim(worker, [row(1, "a.example")], NOW)[1].at is None
+
+
+@given(slots=st.integers(1, 100), used=st.integers(0, 100))
+def test_no_more_slots_are_taken_than_were_used_of_late_but_one_at_least(slots: int, used: int) -> None:
+    worker, table = pacing(rates=(parse_rate("1000/s"),)), Table()
+    worker.served(slots, max(0, slots - used))
+    granted = table.claim(worker, [row(n, "a.example") for n in range(120)], NOW)
+    assert len(granted) == (100 if used >= slots else max(1, used))
+
+
+def test_slots_that_are_kept_bring_more_of_them() -> None:
+    worker = pacing(rates=(parse_rate("1000/s"),))
+    worker.served(100, 96)
+    for _ in range(5):
+        worker.served(4, 0)
+    assert worker.at_most == 5
+    worker.served(3, 0)  # there was no more to send: that proves nothing
+    assert worker.at_most == 5
+
+
+def test_what_pauses_is_asked_of_all_that_a_row_falls_under() -> None:
+    worker, table = pacing(), Table()
+    table.pause(ScopeKey("sender", "@shop.example"), NOW + timedelta(minutes=1))
+    worker.see(table.records, NOW)
+    assert worker.is_paused("a.example", None, "smtp", NOW)
+    assert not worker.is_paused("a.example", "a@other.example", "smtp", NOW)
+    assert not worker.is_paused("a.example", None, "smtp", NOW + timedelta(minutes=1))

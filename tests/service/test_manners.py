@@ -135,3 +135,37 @@ def test_a_pause_written_by_hand_holds_within_about_a_second_also_in_mid_batch(b
             assert bench.statuses()["sending"] == 0
             sql(bench, "UPDATE outbox_throttle SET paused_until = NULL")
             bench.wait_for(lambda: len(server.messages) > so_far, seconds=3)
+
+
+# --- slots ---
+
+
+def test_each_message_leaves_at_its_slot_and_a_run_to_the_end_waits_for_them_all(bench: Bench) -> None:
+    bench.insert(13)
+    with FaultServer() as server:
+        assert bench.run(configure(bench, server, throttle={"rates": ["5/s"]}), "--once") == 0
+    times = [message.at for message in server.messages]
+    assert len(times) == 13
+    assert most_within(times, 1.0) <= 6
+    assert claims(bench) == 1
+
+
+def test_a_paced_row_is_not_kept_from_its_slot_by_mail_that_needs_none(bench: Bench) -> None:
+    bench.insert(3, recipients="user{n}@paced.example", priority=9)
+    bench.insert(300)
+    table = {'throttle.domains."paced.example"': {"rates": ["2/s"]}}
+    with FaultServer(Faults(reply_delay=0.02)) as server, bench.running(configure(bench, server, **table)) as process:
+        bench.wait_for(lambda: domains(server)["paced.example"] == 3)
+        terminate(process)
+    assert domains(server)["example.com"] < 250
+    assert claims(bench) == 1
+
+
+def test_a_limit_that_the_wire_does_not_reach_costs_next_to_nothing(bench: Bench) -> None:
+    bench.insert(150)
+    with FaultServer(Faults(reply_delay=0.01)) as server:
+        assert bench.run(configure(bench, server, throttle={"rates": ["1000/s"]}), "--once") == 0
+    assert len(server.messages) == 150
+    assert (
+        sum(row.claim_seq for row in bench.rows()) < 4 * 150
+    )  # of a hundred slots that came at first, most were missed
