@@ -362,7 +362,9 @@ class Delivery:
         if not others:
             return False
         now = self._time()
-        return self.clock() - began >= TURN_S or any(_is_pressing(self.pending.first(name), now) for name in others)
+        return self.clock() - began >= TURN_S or any(
+            _is_pressing(self.pending.first(name, now), now) for name in others
+        )
 
     def _has_more(self, *, afresh: bool = False) -> bool:
         """Whether there is a row to go on with; what was claimed ahead joins those in hand."""

@@ -391,7 +391,7 @@ class Pacing:
         spans = [span for key, limit, _ in weighed if (span := good_for(limit, states[key])) is not None]
         return Grant(
             relay=relay,
-            at=at if at > now else None,
+            at=at if weighed else None,
             until=at + min(spans) if spans else None,
             scopes=tuple(shares),
         )

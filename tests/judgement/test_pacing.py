@@ -232,7 +232,7 @@ def test_no_slot_is_taken_for_the_time_that_a_claim_needs() -> None:
 def test_a_quick_claim_takes_the_first_slot_there_is() -> None:
     worker, table = pacing(rates=(parse_rate("10/s"),)), Table()
     worker.claimed_in(0.003)
-    assert table.claim(worker, [row(1, "a.example")], NOW)[1].at is None
+    assert table.claim(worker, [row(1, "a.example")], NOW)[1].at == NOW
 
 
 @given(slots=st.integers(1, 100), used=st.integers(0, 100))
