@@ -18,6 +18,7 @@ Rule 7. Whatever breaks a batch off, a row of it that was begun is handed back, 
 from __future__ import annotations
 
 import random
+from collections import Counter
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -101,9 +102,9 @@ class Delivery:
     _now_at: float = field(init=False)
     _looked_at: float = 0.0
     _turn_ended_at: dict[str, float] = field(default_factory=dict)
-    _slots: int = 0
+    _slots: Counter[ScopeKey] = field(default_factory=Counter)
     """That came with the last claim."""
-    _slots_missed: int = 0
+    _slots_missed: Counter[ScopeKey] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
         self.pending = Pending(relay_of=self._relay_of)
@@ -231,7 +232,7 @@ class Delivery:
         )
         others = {row.id: other for row in gone if (other := self._by_another(row, away, now)) is not None}
         self.pending.add(others.values())
-        self._slots_missed += sum(_missed(row, now) for row in gone)
+        self._slots_missed += _slots_of(row for row in gone if _missed(row, now))
         self._give_back([row for row in gone if row.id not in others])
 
     def _by_another(self, row: ClaimedRow, away: Collection[str], now: datetime) -> ClaimedRow | None:
@@ -508,8 +509,8 @@ class Delivery:
     def _count_slots(self, rows: Iterable[ClaimedRow]) -> None:
         """How many came, once it is told how it went with those before."""
         if self._slots:
-            self.manners.pacing.served(self._slots, min(self._slots, self._slots_missed))
-        self._slots, self._slots_missed = sum(row.grant.until is not None for row in rows), 0
+            self.manners.pacing.served(self._slots, self._slots_missed)
+        self._slots, self._slots_missed = _slots_of(rows), Counter()
 
     def _break_off(self) -> None:
         """Rule 7. After a batch that went to its end there is nothing left to do."""
@@ -547,6 +548,11 @@ class Delivery:
 def _missed(row: ClaimedRow, now: datetime) -> bool:
     """Its slot is over."""
     return row.grant.until is not None and row.grant.until < now
+
+
+def _slots_of(rows: Iterable[ClaimedRow]) -> Counter[ScopeKey]:
+    """By scope; a quota alone has none."""
+    return Counter(share.key for row in rows for share in row.grant.scopes if share.after is not None)
 
 
 def _is_pressing(row: ClaimedRow | None, now: datetime) -> bool:

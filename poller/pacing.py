@@ -7,7 +7,8 @@ Rule 1. A message takes a slot in every scope that it falls under: the outbox, i
         domain and provider. Without a slot in one of them it is not claimed, and stays as it is.
 Rule 2. A destination that may not go now is left out of the general walk, so that it stands in nobody's way.
 Rule 3. Slots are taken at most AHEAD_S ahead. Whoever waits longer is not claimed yet. None is taken for the time that
-        a claim needs (`lead`), nor more than were used of late (`at_most`): it would be over before its row could go.
+        a claim needs (`lead`), nor more of one scope than were used of late (`at_most`): it would be over before its
+        row could go.
 Rule 4. A destination that complains is its provider's if that is known, else the domain's.
 Rule 5. Where a relay names a message's sender or domain, only such relays take it; else those that name nothing. Lower
         `order` first, then chance by `weight`; a relay that rests or has no slot is passed over. A row may name its
@@ -20,6 +21,7 @@ from __future__ import annotations
 
 import random
 import re
+from collections import Counter
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final
@@ -85,10 +87,10 @@ class Pacing:
     chance: Callable[[], float] = random.random
     lead: float = 0.0
     """Seconds from the choice until its rows are in hand."""
-    at_most: int = MOST_AT_ONCE
-    """Slots of one scope in one claim: on a wire that is slower than the limit more would be missed."""
+    at_most: dict[ScopeKey, int] = field(default_factory=dict)
+    """Slots of a scope in one claim: on a wire that is slower than the limit more would be missed."""
     limits: dict[ScopeKey, Limit] = field(init=False)
-    _kept: int = 0
+    _kept: Counter[ScopeKey] = field(default_factory=Counter)
     _seen: dict[ScopeKey, _Seen] = field(default_factory=dict)
     _providers: Providers = field(init=False)
     _members: dict[ScopeKey, set[str]] = field(default_factory=dict)
@@ -97,6 +99,7 @@ class Pacing:
     """The scopes of each domain that was met, whether they are paced or not."""
     _dry: dict[str, datetime] = field(default_factory=dict)
     _skipped: dict[int, datetime] = field(default_factory=dict)
+    _turn: int = 0
 
     def __post_init__(self) -> None:
         self._providers = self.settings.known_providers
@@ -198,14 +201,16 @@ class Pacing:
         needed = 1.5 * seconds
         self.lead = min(needed, MOST_LEAD_S) if needed > SLACK.total_seconds() / 2 else 0.0
 
-    def served(self, slots: int, missed: int) -> None:
+    def served(self, slots: Counter[ScopeKey], missed: Counter[ScopeKey]) -> None:
         """So many slots were taken in one claim, and so many of them had passed before their row could go."""
-        if missed:
-            self.at_most, self._kept = max(1, slots - missed), 0
-        elif slots >= self.at_most:
-            self._kept += 1
-        if self._kept >= KEPT_SO_OFTEN:
-            self.at_most, self._kept = min(self.at_most + max(1, self.at_most // 4), MOST_AT_ONCE), 0
+        for key, count in slots.items():
+            most = self.at_most.get(key, MOST_AT_ONCE)
+            if missed[key]:
+                self.at_most[key], self._kept[key] = max(1, count - missed[key]), 0
+            elif count >= most:
+                self._kept[key] += 1
+            if self._kept[key] >= KEPT_SO_OFTEN:
+                self.at_most[key], self._kept[key] = min(most + max(1, most // 4), MOST_AT_ONCE), 0
 
     # --- what may be claimed ---
 
@@ -221,12 +226,12 @@ class Pacing:
         most = min(
             limit, self._most(OUTBOX, now, limit), sum(self._most(ScopeKey("relay", n), now, limit) for n in relays)
         )
-        open_domains = dict(self._open_domains(now, horizon, min(most, self.at_most))) if most else {}
+        open_domains = dict(self._open_domains(now, horizon, most)) if most else {}
         scopes = self._scopes_to_lock(relays, open_domains, horizon)
         return Gate(
             limit=most,
             closed_domains=tuple(sorted(self._closed_domains() | self._without_relay(relays))),
-            open_domains=tuple(sorted((d, n) for d, n in open_domains.items() if d not in self._without_relay(relays))),
+            open_domains=tuple((d, n) for d, n in open_domains.items() if d not in self._without_relay(relays)),
             closed_relays=tuple(sorted(self.relays.keys() - set(relays))),
             closed_ids=self._passed_over(now),
             scopes=scopes,
@@ -240,10 +245,10 @@ class Pacing:
 
         return choice
 
-    def asked(self, gate: Gate, found: Mapping[str, int], now: datetime) -> None:
-        """A claim with this gate found so many rows by domain: which destinations are dry for the moment?"""
-        for domain, count in gate.open_domains:
-            if found.get(domain, 0) < count:
+    def asked(self, gate: Gate, found: Collection[str | None], now: datetime) -> None:
+        """A claim with this gate found rows of these domains: the other paced ones are dry for the moment."""
+        for domain, _ in gate.open_domains:
+            if domain not in found:
                 self._dry[domain] = now + timedelta(seconds=DRY_S)
 
     def skip(self, row_id: int, until: datetime) -> None:
@@ -296,7 +301,7 @@ class Pacing:
         seen = self._seen.get(key)
         if seen is None:
             return most
-        return allowance(seen.limit, seen.state, now, ahead=AHEAD_S, most=min(most, self.at_most))
+        return allowance(seen.limit, seen.state, now, ahead=AHEAD_S, most=min(most, self.at_most.get(key, most)))
 
     def _closed_domains(self) -> set[str]:
         return {
@@ -313,16 +318,22 @@ class Pacing:
         return {raw for domain in named - served for raw in self._members.get(ScopeKey("domain", domain), ())}
 
     def _open_domains(self, now: datetime, horizon: datetime, most: int) -> Iterator[tuple[str, int]]:
-        for key, seen in list(self._seen.items()):
+        for key in self._in_turn():
             if key.kind not in {"domain", "provider"} or not self._is_ready(key, horizon):
                 continue
             count = 0
             for domain in self._members.get(key, ()):
                 wet = self._dry.get(domain, now) <= now
                 if wet and all(self._is_ready(scope, horizon) for scope in self._scopes.get(domain, ())):
-                    count = count or allowance(seen.limit, seen.state, now, ahead=AHEAD_S, most=most)
+                    count = count or self._most(key, now, most)
                     if count:
                         yield domain, count
+
+    def _in_turn(self) -> list[ScopeKey]:
+        """All that is paced, each time another one first: a claim may be full before it has asked them all."""
+        keys = list(self._seen)
+        self._turn = (self._turn + 1) % len(keys) if keys else 0
+        return [*keys[self._turn :], *keys[: self._turn]]
 
     def _scopes_to_lock(
         self, relays: Collection[str], open_domains: Collection[str], horizon: datetime

@@ -327,6 +327,7 @@ class Tick:
             rows = self.store.claim_ahead(gate, choose)
             if gate.scopes:
                 self.manners.pacing.claimed_in(self._clock() - began)
+                self.manners.pacing.asked(gate, {row.domain for row in rows}, self.manners.now())
             return rows
 
         return claim if gate.limit else list

@@ -238,19 +238,19 @@ def test_a_quick_claim_takes_the_first_slot_there_is() -> None:
 @given(slots=st.integers(1, 100), used=st.integers(0, 100))
 def test_no_more_slots_are_taken_than_were_used_of_late_but_one_at_least(slots: int, used: int) -> None:
     worker, table = pacing(rates=(parse_rate("1000/s"),)), Table()
-    worker.served(slots, max(0, slots - used))
+    worker.served(Counter({OUTBOX: slots}), Counter({OUTBOX: max(0, slots - used)}))
     granted = table.claim(worker, [row(n, "a.example") for n in range(120)], NOW)
     assert len(granted) == (100 if used >= slots else max(1, used))
 
 
 def test_slots_that_are_kept_bring_more_of_them() -> None:
     worker = pacing(rates=(parse_rate("1000/s"),))
-    worker.served(100, 96)
+    worker.served(Counter({OUTBOX: 100}), Counter({OUTBOX: 96}))
     for _ in range(5):
-        worker.served(4, 0)
-    assert worker.at_most == 5
-    worker.served(3, 0)  # there was no more to send: that proves nothing
-    assert worker.at_most == 5
+        worker.served(Counter({OUTBOX: 4}), Counter())
+    assert worker.at_most == {OUTBOX: 5}
+    worker.served(Counter({OUTBOX: 3}), Counter())  # there was no more to send: that proves nothing
+    assert worker.at_most == {OUTBOX: 5}
 
 
 def test_what_pauses_is_asked_of_all_that_a_row_falls_under() -> None:
