@@ -19,6 +19,7 @@ One arrow runs through the package, and the layout is the arrow:
     suspicion.py pure: a session that ended early, by the relay's doing or a destination's
     tally.py     pure: what each destination accepted of late
     hours.py     pure: sending windows and quiet hours
+    exchangers.py  whose machines take a domain's mail, from the DNS
     relays.py    the settings of all relays
     pacing.py    pure: what a claim may take, and which rows go when, and by which relay
     manners.py   everybody's limits, heard and obeyed

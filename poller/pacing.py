@@ -56,6 +56,8 @@ DRY_S: Final = 1.0
 MOST_LEAD_S: Final = 5.0
 KEPT_SO_OFTEN: Final = 5
 """Claims in a row of which no slot was missed, and then a quarter more slots are taken."""
+HOSTED_S: Final = 60.0
+"""So long it is believed who has a domain's mail; mail exchangers can change."""
 MOST_SKIPPED: Final = 1000
 """Single rows that are passed over for a while."""
 
@@ -77,13 +79,14 @@ class _Seen:
 class Pacing:
     """What is limited (`limits`), and what is known of it. `sender` is the address of rows that name none.
 
-    `mail_exchangers` gives a domain's, best first; without it only domains tell a provider.
+    `mail_exchangers` gives a domain's, best first, or None while they are not known yet; it must not wait. It is asked
+    only about domains that no group names; without it only those have a provider.
     """
 
     settings: ThrottleSettings
     relays: Mapping[str, RelaySettings]
     sender: str = ""
-    mail_exchangers: Callable[[str], Sequence[str]] = lambda _domain: ()
+    mail_exchangers: Callable[[str], Sequence[str] | None] = lambda _domain: ()
     chance: Callable[[], float] = random.random
     lead: float = 0.0
     """Seconds from the choice until its rows are in hand."""
@@ -96,7 +99,12 @@ class Pacing:
     _members: dict[ScopeKey, set[str]] = field(default_factory=dict)
     """The domains of each scope, as they stand in rows."""
     _scopes: dict[str, tuple[ScopeKey, ...]] = field(default_factory=dict)
-    """The scopes of each domain that was met, whether they are paced or not."""
+    """The scopes of each domain that was met, whether they are paced or not; not where they are unsure."""
+    _hosts: dict[str, ScopeKey] = field(default_factory=dict)
+    """The providers of domains that their mail exchangers tell."""
+    _looked_up: set[str] = field(default_factory=set)
+    """Domains to ask for again."""
+    _believed_until: datetime | None = None
     _dry: dict[str, datetime] = field(default_factory=dict)
     _skipped: dict[int, datetime] = field(default_factory=dict)
     _turn: int = 0
@@ -120,6 +128,7 @@ class Pacing:
 
     def see(self, records: Mapping[ScopeKey, Record], now: datetime) -> dict[ScopeKey, str]:
         """Take in a look at the whole table. Returns what had to be repaired in it, by scope, in words."""
+        self._doubt_hosts(now)
         faults: dict[ScopeKey, str] = {}
         seen: dict[ScopeKey, _Seen] = {}
         for key in records.keys() | self.limits.keys():
@@ -167,16 +176,43 @@ class Pacing:
         if (known := self._scopes.get(domain)) is not None:
             return known
         name = _in_ascii(domain)
-        provider = self.provider_of(name)
-        scopes = (*((ScopeKey("provider", provider),) if provider else ()), ScopeKey("domain", name))
+        provider, is_sure = self._provider_of(domain, name)
+        scopes = (*((provider,) if provider else ()), ScopeKey("domain", name))
         for key in scopes:
             self._members.setdefault(key, set()).add(domain)
-        self._scopes[domain] = scopes
+        if is_sure:
+            self._scopes[domain] = scopes
         return scopes
+
+    def _provider_of(self, domain: str, name: str) -> tuple[ScopeKey | None, bool]:
+        """Whose a domain is, and whether that is sure; until its mail exchangers are known it is as it was before."""
+        named = self._providers.provider_of(name)
+        if named is not None:
+            return ScopeKey("provider", named), True
+        before = self._hosts.get(domain)
+        hosts = self.mail_exchangers(name)
+        if hosts is None:
+            return before, False
+        self._looked_up.add(domain)
+        found = self._providers.provider_of(name, hosts)
+        provider = ScopeKey("provider", found) if found else None
+        if before is not None and before != provider:
+            self._members[before].discard(domain)
+            self._hosts.pop(domain, None)
+        if provider is not None:
+            self._hosts[domain] = provider
+        return provider, True
+
+    def _doubt_hosts(self, now: datetime) -> None:
+        """Every HOSTED_S, have the mail exchangers asked for again, of those domains that mail goes to."""
+        if self._believed_until is None or now >= self._believed_until:
+            self._believed_until = now + timedelta(seconds=HOSTED_S)
+            for _ in range(len(self._looked_up)):
+                self._scopes.pop(self._looked_up.pop(), None)
 
     def provider_of(self, domain: str) -> str | None:
         """The group that a domain belongs to; None if it is none's."""
-        return self._providers.provider_of(domain) or self._providers.provider_of(domain, self.mail_exchangers(domain))
+        return next((key.name for key in self.scopes_of(domain.lower()) if key.kind == "provider"), None)
 
     def destination(self, domain: str) -> ScopeKey:
         """Whom to blame (Rule 4)."""
@@ -308,23 +344,23 @@ class Pacing:
             domain
             for key in list(self._seen)
             if key.kind in {"domain", "provider"}
-            for domain in self._members.get(key, ())
+            for domain in tuple(self._members.get(key, ()))  # the other thread may meet one meanwhile
         }
 
     def _without_relay(self, relays: Collection[str]) -> set[str]:
         """Domains that only relays which are away may take."""
         named = {domain for settings in self.relays.values() for domain in settings.domains}
         served = {domain for name in relays for domain in self.relays[name].domains}
-        return {raw for domain in named - served for raw in self._members.get(ScopeKey("domain", domain), ())}
+        return {raw for domain in named - served for raw in tuple(self._members.get(ScopeKey("domain", domain), ()))}
 
     def _open_domains(self, now: datetime, horizon: datetime, most: int) -> Iterator[tuple[str, int]]:
         for key in self._in_turn():
             if key.kind not in {"domain", "provider"} or not self._is_ready(key, horizon):
                 continue
             count = 0
-            for domain in self._members.get(key, ()):
+            for domain in tuple(self._members.get(key, ())):
                 wet = self._dry.get(domain, now) <= now
-                if wet and all(self._is_ready(scope, horizon) for scope in self._scopes.get(domain, ())):
+                if wet and all(self._is_ready(scope, horizon) for scope in self.scopes_of(domain)):
                     count = count or self._most(key, now, most)
                     if count:
                         yield domain, count
@@ -339,7 +375,7 @@ class Pacing:
         self, relays: Collection[str], open_domains: Collection[str], horizon: datetime
     ) -> tuple[ScopeKey, ...]:
         keys = [OUTBOX, *(ScopeKey("relay", name) for name in relays)]
-        keys += [key for domain in open_domains for key in self._scopes[domain]]
+        keys += [key for domain in open_domains for key in self.scopes_of(domain)]
         keys += [key for key in list(self._seen) if key.kind == "sender" and self._is_ready(key, horizon)]
         return tuple(sorted({key for key in keys if key in self._seen}))
 

@@ -168,6 +168,7 @@ class Service:
         self._flags.stop.set()
         if self._ear is not None:
             self._ear.stop()
+        self.tick.exchangers.close()
         scheduler.pause()
         if not self._wait_until_idle(self.config.worker.stop_timeout):
             self._flags.abandon.set()

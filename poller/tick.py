@@ -27,7 +27,7 @@ from poller.outbox.guard import home_of, stranger
 from poller.outcome import Rulebook
 from poller.recovery import Recovery
 from poller.throttle.gate import Gate
-from poller.wiring import cohort_of, journal_in, lines_of, manners_of, store_and_composer
+from poller.wiring import cohort_of, exchangers_of, journal_in, lines_of, manners_of, store_and_composer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -93,7 +93,8 @@ class Tick:
     def _wire_up(self, name: str, state: StateDirectory, bookkeeper: Executor) -> None:
         config, clock, log = self.config, self._clock, self._log
         self.store, composer = store_and_composer(config, self._engine, name)
-        self.manners = manners_of(config, self._engine, self.store, clock=clock, log=log)
+        self.exchangers = exchangers_of(config)
+        self.manners = manners_of(config, self._engine, self.store, self.exchangers, clock=clock, log=log)
         self.journal = journal_in(state.path, config)
         self.ledger = Ledger(
             self.store,

@@ -9,6 +9,7 @@ from threading import Event
 from typing import TYPE_CHECKING, Any
 
 from poller.cohort import Cohort
+from poller.exchangers import MailExchangers, resolver_of_this_machine
 from poller.journal import Journal
 from poller.lines import Line
 from poller.manners import Manners
@@ -70,12 +71,28 @@ def journal_in(directory: Path, config: Config) -> Journal:
     )
 
 
-def manners_of(config: Config, engine: Engine, store: Store, *, clock: Callable[[], float], log: Logger) -> Manners:
+def exchangers_of(config: Config) -> MailExchangers:
+    """Who takes the mail of a domain, as far as one wants to know."""
+    return MailExchangers(resolver_of_this_machine() if config.throttle.look_up_mx else None)
+
+
+def manners_of(
+    config: Config,
+    engine: Engine,
+    store: Store,
+    exchangers: MailExchangers,
+    *,
+    clock: Callable[[], float],
+    log: Logger,
+) -> Manners:
     """What is paced."""
     throttle = config.throttle
     return Manners(
         pacing=Pacing(
-            settings=throttle, relays=relays_of(config.smtp, config.relays), sender=config.message.sender or ""
+            settings=throttle,
+            relays=relays_of(config.smtp, config.relays),
+            sender=config.message.sender or "",
+            mail_exchangers=exchangers.of,
         ),
         throttles=Throttles(engine, worker=store.worker),
         store=store,

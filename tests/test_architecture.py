@@ -26,6 +26,7 @@ ONLY_IN = {
     "pydantic": ("poller.config",),
     "click": ("poller.cli",),
     "rich": ("poller.cli", "poller.status"),
+    "dns": ("poller.exchangers",),
 }
 """Which rooms may import a library."""
 
@@ -36,13 +37,14 @@ PURE = PACING | WEIGHING | {"poller." + name for name in ("exchange", "units", "
 JUDGES = PACING | WEIGHING | {"poller." + name for name in ("exchange", "units")}
 ROOMS = {"poller.outbox", "poller.message", "poller.smtp", "poller.journal"}
 LOG = {"poller.log"}
+EXCHANGERS = {"poller.exchangers"}
 BOOKS = {"poller." + name for name in ("ahead", "ledger")}
 RELAYS = {"poller.relays", "poller.pacing"}
 ARROW = {"poller." + name for name in ("prepare", "pending", "lines", "manners", "delivery")}
 DELIVERY = JUDGES | ROOMS | LOG | BOOKS | RELAYS | ARROW | {"poller.lease"}
 RECOVERY = DELIVERY | {"poller.recovery"}
 LIFE = RECOVERY | {"poller.life", "poller.state"}
-TICK = LIFE | {"poller.wiring", "poller.tick", "poller.config", "poller.settings"}
+TICK = LIFE | EXCHANGERS | {"poller.wiring", "poller.tick", "poller.config", "poller.settings"}
 SERVICE = TICK | {"poller", "poller.service"}
 EVERYTHING = SERVICE | {"poller", "poller.cli", "poller.forecast", "poller.status", "poller.sources"}
 
@@ -70,6 +72,7 @@ MAY_IMPORT = {
     "poller.forecast": PURE | {"poller.relays", "poller.forecast"},
     "poller.state": set(),
     "poller.lease": set(),
+    "poller.exchangers": set(),
     "poller.service": SERVICE,
     "poller.config": ROOMS | PURE | LOG | {"poller.sources", "poller.relays"},
     "poller.status": SERVICE - {"poller.config"} | {"poller.status", "poller"},
@@ -233,6 +236,7 @@ def test_there_is_a_house_to_look_at() -> None:
         ("a library is imported only in its room", "poller.delivery", "import apscheduler.schedulers as s"),
         ("a library is imported only in its room", "poller.sources", "from pydantic import TypeAdapter"),
         ("a library is imported only in its room", "poller.service", "import click"),
+        ("a library is imported only in its room", "poller.pacing", "import dns.resolver"),
         ("a library is imported only in its room", "poller.service", "from rich.live import Live"),
         ("pure rooms import the standard library and each other", "poller.retry", "import idna"),
         ("pure rooms import the standard library and each other", "poller.message.mime", "import requests"),

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from poller.cli.session import moment
+from poller.exchangers import Within, resolver_of_this_machine
 from poller.forecast import Standing, Waiting, in_force, limit_in_words, paced_in_words, used_of
 from poller.hours import closes_at, opens_at
 from poller.message.addresses import parse_list, parse_one
@@ -21,13 +22,28 @@ if TYPE_CHECKING:
     from poller.outbox import Engine
     from poller.throttle.gate import ScopeKey
 
+LOOKUPS_S = 3.0
+"""For all mail exchangers that a command may want to know."""
 MOST_LINES = 10
 """Of limits on a screen; the table has them all."""
 
 
 def standing_of(config: Config, engine: Engine, now: datetime) -> Standing:
     """Every limit that is configured or written down, as it stands. `now` is the database's."""
-    return in_force(config.throttle, relays_of(config.smtp, config.relays), throttles(engine), now)
+    records = throttles(engine)
+    return in_force(
+        config.throttle,
+        relays_of(config.smtp, config.relays),
+        records,
+        now,
+        mail_exchangers=_exchangers_of(config, records).of,
+    )
+
+
+def _exchangers_of(config: Config, records: Iterable[ScopeKey]) -> Within:
+    """They matter only where a provider has a limit, or has complained."""
+    matter = bool(config.throttle.providers) or any(key.kind == "provider" for key in records)
+    return Within(resolver_of_this_machine() if matter and config.throttle.look_up_mx else None, LOOKUPS_S)
 
 
 def waiting_of(config: Config, engine: Engine, batch: str | None = None) -> list[Waiting]:

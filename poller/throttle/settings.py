@@ -115,6 +115,8 @@ class ThrottleSettings(Limit):
     raise_every: Seconds = 900.0
     raise_after: Count = 10
     """Its pace is raised by a step after so many acceptances, and so long after the last change."""
+    look_up_mx: bool = True
+    """Have the DNS tell the provider of a domain that no group names."""
     providers: Mapping[Provider, ProviderSettings] = field(default_factory=dict)
     domains: Mapping[Domain, Limit] = field(default_factory=dict)
     senders: Mapping[Sender, Limit] = field(default_factory=dict)

@@ -147,7 +147,7 @@ CREATE TABLE IF NOT EXISTS outbox_attempt (
     worker       VARCHAR(191) NOT NULL,
     recipient    VARCHAR(512) NULL COMMENT 'NULL: the whole message.',
     outcome      VARCHAR(32)  NOT NULL COMMENT 'deferred, failed, in_doubt, died (composing it killed the worker), handed_back, accepted (after earlier trouble), accepted_twice, or an operator''s word.',
-    blame        VARCHAR(16)  NULL COMMENT 'session: the connection or the relay; message; recipient; worker: a crash.',
+    blame        VARCHAR(16)  NULL COMMENT 'session: the connection or the relay; destination: it takes less than we have; message; recipient; worker: a crash.',
     phase        VARCHAR(16)  NULL,
     relay        VARCHAR(300) NULL COMMENT 'host:port it was with.',
     reply_code   SMALLINT     NULL,

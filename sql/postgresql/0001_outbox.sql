@@ -191,7 +191,7 @@ COMMENT ON TABLE outbox_attempt IS 'History of what did not simply succeed; appe
 COMMENT ON COLUMN outbox_attempt.recipient IS 'NULL: the whole message.';
 COMMENT ON COLUMN outbox_attempt.outcome IS 'deferred, failed, in_doubt, died (composing it killed the worker), handed_back, accepted (after earlier trouble), accepted_twice, or an operator''s word.';
 COMMENT ON COLUMN outbox_attempt.relay IS 'host:port it was with.';
-COMMENT ON COLUMN outbox_attempt.blame IS 'session: the connection or the relay; message; recipient; worker: a crash.';
+COMMENT ON COLUMN outbox_attempt.blame IS 'session: the connection or the relay; destination: it takes less than we have; message; recipient; worker: a crash.';
 
 CREATE TABLE outbox_suppression (
     address    text        PRIMARY KEY,

@@ -203,7 +203,7 @@ CREATE TABLE outbox_attempt (
     recipient    TEXT,
     -- deferred, failed, in_doubt, died (composing it killed the worker), handed_back, accepted (after earlier trouble), accepted_twice, or an operator's word.
     outcome      TEXT    NOT NULL,
-    -- session: the connection or the relay; message; recipient; worker: a crash.
+    -- session: the connection or the relay; destination: it takes less than we have; message; recipient; worker: a crash.
     blame        TEXT,
     phase        TEXT,
     -- host:port it was with.
