@@ -390,3 +390,14 @@ def test_a_worker_that_listens_sends_a_lone_row_long_before_its_next_look(bench:
                 bench.insert(1)
                 bench.wait_for(lambda sent=sent: bench.statuses()["sent"] == sent)
             terminate(process)
+
+
+def test_the_table_says_what_the_configuration_limits(bench: Bench) -> None:
+    bench.insert(1)
+    sql(bench, "INSERT INTO outbox_throttle (kind, name, limits) VALUES ('domain', 'old.example', '1/h')")
+    with FaultServer() as relay:
+        config = bench.configure(relay.host, relay.port, throttle={"rates": ["600/m", "9000/d"], "burst": 5})
+        assert bench.run(config, "--once") == 0
+    query = sa.text("SELECT kind, name, limits FROM outbox_throttle")
+    said = [tuple(row) for row in transaction(bench.engine, lambda c: c.execute(query).all())]
+    assert said == [("outbox", "", "600/m and 9000/d, burst 5")]
