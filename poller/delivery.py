@@ -247,6 +247,10 @@ class Delivery:
 
     def _take_turn(self, line: Line) -> None:
         """One session's worth of messages for one relay."""
+        if line.max_connections is not None:
+            for other in self.lines.values():
+                if other is not line:
+                    other.give_way()
         try:
             if line.open():
                 self._one_session(line)
@@ -285,7 +289,8 @@ class Delivery:
         belief = cohort.weigh((begun, verdict), verdict, age=age, destination=destination, now=self.clock())
         self._follow(belief, line, exchange.seconds)
         if line is not None:
-            self._obey(self.manners.weigh(verdict, line.name))
+            known = replace(verdict, heard=()) if line.tells_its_limit(verdict) else verdict
+            self._obey(self.manners.weigh(known, line.name))
         return verdict
 
     def _suspected(self, verdict: Verdict, destination: str, line: Line) -> Verdict:

@@ -174,16 +174,26 @@ class Line:
             self._session_ended(last)
         self._delivered = self._is_excused = False
 
-    def _was_full(self, last: Verdict | None) -> bool:
-        """Rule 4."""
-        said = " ".join(str(o.reply) for o in last.outcomes if o.reply is not None) if last and last.slow_down else ""
-        taken = self._served - 1
-        if taken < 1 or not self._delivered or not _SESSION_IS_FULL.search(said):
+    def tells_its_limit(self, verdict: Verdict | None) -> bool:
+        """Whether it ended the session because of the messages that it had taken in it (Rule 4)."""
+        if verdict is None or not verdict.slow_down or not self._delivered or self._served <= 1:
             return False
+        return bool(_SESSION_IS_FULL.search(_words_of(verdict)))
+
+    def _was_full(self, last: Verdict | None) -> bool:
+        if last is None or not self.tells_its_limit(last):
+            return False
+        taken = self._served - 1
         self.courier.session_limit = min(taken, self.courier.session_limit or taken)
         self.connections.learn(self.name, taken)
-        self.log.info("relay.learnt", relay=self.courier.relay, messages=taken, reason=said)
+        self.log.info("relay.learnt", relay=self.courier.relay, messages=taken, reason=_words_of(last))
         return True
+
+    def give_way(self) -> None:
+        """Leave: this worker holds one connection at a time where they are counted."""
+        if self._is_entered:
+            self.courier.close()
+            self.let_go()
 
     def _session_ended(self, last: Verdict | None) -> None:
         """Rule 1."""
@@ -199,3 +209,7 @@ class Line:
 def _refused_us(verdict: Verdict) -> bool:
     """The relay answered, and did not merely go away."""
     return any(isinstance(o, Deferred) and o.blame is Blame.SESSION and o.reply for o in verdict.outcomes)
+
+
+def _words_of(verdict: Verdict) -> str:
+    return " ".join(str(outcome.reply) for outcome in verdict.outcomes if outcome.reply is not None)

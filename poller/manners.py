@@ -75,7 +75,6 @@ class Manners:
     _has_begun: bool = False
     _accepted: Counter[ScopeKey] = field(default_factory=Counter)
     _unwritten: list[tuple[ScopeKey, Change]] = field(default_factory=list)
-    _has_begun: bool = False
 
     def __post_init__(self) -> None:
         self._say = OnChange(self.log)

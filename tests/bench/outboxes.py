@@ -53,6 +53,7 @@ class Outbox:
             "message": {"sender": SENDER},
             "worker": {"name": "bench", "state_dir": str(self.directory / "state")},
             "log": {"format": "json"},
+            "throttle": {"look_up_mx": False},
         }
         for name, values in settings.items():
             sections.setdefault(name, {}).update(values)
