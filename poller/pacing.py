@@ -29,7 +29,6 @@ from typing import TYPE_CHECKING, Final
 from poller.throttle.gate import Choice, Gate, Grant, Record, ScopeKey, Share
 from poller.throttle.limits import (
     MOST_AT_ONCE,
-    SLACK,
     Limit,
     Scope,
     allowance,
@@ -54,6 +53,8 @@ AHEAD_S: Final = 1.0
 DRY_S: Final = 1.0
 """For so long a paced destination that had nothing due is not asked again, unless somebody calls."""
 MOST_LEAD_S: Final = 5.0
+SOON_S: Final = 0.025
+"""A claim that takes no longer is no matter."""
 KEPT_SO_OFTEN: Final = 5
 """Claims in a row of which no slot was missed, and then a quarter more slots are taken."""
 HOSTED_S: Final = 60.0
@@ -235,7 +236,7 @@ class Pacing:
     def claimed_in(self, seconds: float) -> None:
         """A claim took so long, and half of that may be asked before its first row goes."""
         needed = 1.5 * seconds
-        self.lead = min(needed, MOST_LEAD_S) if needed > SLACK.total_seconds() / 2 else 0.0
+        self.lead = min(needed, MOST_LEAD_S) if needed > SOON_S else 0.0
 
     def served(self, slots: Counter[ScopeKey], missed: Counter[ScopeKey]) -> None:
         """So many slots were taken in one claim, and so many of them had passed before their row could go."""

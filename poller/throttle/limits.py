@@ -5,13 +5,14 @@ a domain, a provider): a few numbers that go into a database row. Whoever wants 
 writes the new state, and sends each message at its slot. `poller.throttle.row` reads and writes rows.
 
 Rule 1. The shortest rate is the pace: its slots are spaced evenly, `burst` of them may be used at once, and a slot not
-        used in its time is lost (GCRA; ITU-T I.371). A slot is good for one spacing and SLACK: later than `good_for` it
-        is not to be used, but another one taken. The slots of a period are spread over SLACK more than it, so that
-        lateness within that breaks nothing.
+        used in its time is lost (GCRA; ITU-T I.371): later than `good_for` it is not to be used, but another one taken.
+        The slots of a period are spread over a little more than it (`slack_of`), so that lateness within that, ours and
+        the wire's, breaks nothing.
 Rule 2. Longer rates are quotas, and one of a day or more always is: they may be used as fast as the pace allows. What
         was sent is counted by twentieths of the period and leaves the count a whole period after the slot could be
         used last.
-Rule 3. So no window of a period, wherever it begins, holds more than count plus burst.
+Rule 3. So no window of a period, wherever it begins, holds more than count plus burst; with a burst of 1 no more than
+        count.
 Rule 4. A period is a plain duration: a day is 86,400 seconds that end now. No midnight, no end of a month and no
         change of the clocks gives anything anew.
 Rule 5. A clock that steps back grants nothing.
@@ -45,9 +46,12 @@ LONGEST_PACE_S = 86400
 AHEAD = timedelta(hours=1)
 """No slot is taken further ahead, so that a clock that stepped, or a hand, stops nothing for long."""
 LONGEST_DEBT = timedelta(days=366)
-SLACK = timedelta(milliseconds=50)
-"""A slot of 100/s would be gone in 10 ms, and no thread wakes as exactly as that. It costs a twentieth of a rate per
-second, and next to nothing of one per minute."""
+SLACK_SHARE = 0.1
+MOST_SLACK = timedelta(milliseconds=500)
+"""A slot of 100/s would be gone in 10 ms: no thread wakes as exactly as that, and no wire is as steady. It costs a
+tenth of a rate per second, and next to nothing of one per minute."""
+OURS = 0.75
+"""Of the slack; the rest is the wire's."""
 
 _PARTS = 20  # of a quota's period: a finer count makes a longer row, a coarser one wastes more of the quota
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -212,8 +216,13 @@ def is_resting(state: Scope, now: datetime) -> bool:
 
 def good_for(limit: Limit, state: Scope) -> timedelta | None:
     """How long after its beginning a slot may still be used; None: for ever."""
-    spacing = _spacing(limit, state)
-    return spacing + SLACK if spacing else None
+    rate = rate_of(limit, state)
+    return slack_of(rate) * OURS if rate else None
+
+
+def slack_of(rate: Rate) -> timedelta:
+    """How much longer than its period the slots of a period take."""
+    return min(timedelta(seconds=rate.period) * SLACK_SHARE, MOST_SLACK)
 
 
 def given_back(limit: Limit, state: Scope, taken: Taken, unused: int) -> Scope:
@@ -265,7 +274,7 @@ def _spacing(limit: Limit, state: Scope) -> timedelta | None:
     rate = rate_of(limit, state)
     if rate is None:
         return None
-    period = rate.period * 1_000_000 + SLACK // timedelta(microseconds=1)
+    period = rate.period * 1_000_000 + slack_of(rate) // timedelta(microseconds=1)
     exact = -(-period // rate.count)  # rounded up: never faster than the rate
     return timedelta(microseconds=exact if state.pace >= 1 else round(exact / state.pace))
 

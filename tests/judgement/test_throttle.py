@@ -29,7 +29,7 @@ from poller.throttle import (
     slow_down,
     take,
 )
-from poller.throttle.limits import SLACK
+from poller.throttle.limits import slack_of
 from poller.units import Rate, parse_rate
 
 if TYPE_CHECKING:
@@ -47,8 +47,8 @@ def after(seconds: float) -> datetime:
 
 
 def seconds(times: Sequence[datetime]) -> list[float]:
-    """Since noon, to the tenth: SLACK moves the slots of these tests by less."""
-    return [round((time - NOON).total_seconds(), 1) for time in times]
+    """Since noon, to the quarter: slack moves the slots of these tests by less."""
+    return [round((time - NOON).total_seconds() * 4) / 4 for time in times]
 
 
 def fullest(sent: Sequence[tuple[datetime, int]], rate: Rate) -> int:
@@ -66,8 +66,9 @@ def test_slots_of_a_rate_are_spaced_evenly() -> None:
 
 def test_the_slots_of_a_period_are_spread_over_a_little_more_than_it() -> None:
     slots = take(limit("100/s"), Scope(), [1] * 101, NOON, ahead=60).slots
-    assert slots[100] - slots[0] == timedelta(seconds=1) + SLACK
-    assert good_for(limit("100/s"), Scope()) == timedelta(milliseconds=10.5) + SLACK
+    assert slots[100] - slots[0] == timedelta(seconds=1) + slack_of(parse_rate("100/s"))
+    assert good_for(limit("100/s"), Scope()) == timedelta(milliseconds=75)
+    assert good_for(limit("30/m"), Scope()) == timedelta(milliseconds=375)
 
 
 def test_a_spacing_that_does_not_come_out_even_is_rounded_up() -> None:
@@ -503,7 +504,7 @@ def test_a_row_is_short_and_can_be_read() -> None:
     row = as_row(state)
     assert (row["paused_until"], row["reason"], row["pace"]) == (after(60), "421 busy", 0.5)
     assert json.loads(row["slots"]) == {
-        "next": "2026-11-22T12:00:04.003334Z",
+        "next": "2026-11-22T12:00:04.033334Z",
         "since": "2026-11-22T12:00:00.000000Z",
         "complaints": 1,
         "hits": 1,
