@@ -26,9 +26,20 @@ from typing import TYPE_CHECKING, Any
 from poller.chorus import is_voice
 from poller.exchange import RelayTrouble
 from poller.log import shortened
+from poller.manners import NOBODY
 from poller.message import Attachment, Unsendable
 from poller.outbox.database import DatabaseUnavailable
-from poller.outcome import Blame, Deferred, Failed, Heard, Sent, domain_of, in_doubt_after_crash, judge
+from poller.outcome import (
+    Blame,
+    Deferred,
+    Failed,
+    Heard,
+    Sent,
+    domain_of,
+    heard_at_the_door,
+    in_doubt_after_crash,
+    judge,
+)
 from poller.pending import Pending
 from poller.prepare import Prepared, prepare, prepared_again, recipients_of, standing_of
 from poller.retry import died, next_step, refused
@@ -255,9 +266,17 @@ class Delivery:
             if line.open():
                 self._one_session(line)
         except RelayTrouble as trouble:
-            line.troubled(trouble)
+            self.troubled(line, trouble)
         line.let_go()
         self._turn_ended_at[line.name] = self.clock()
+
+    def troubled(self, line: Line, trouble: RelayTrouble) -> None:
+        """A relay could not be used. What it asked for at the door holds for all workers."""
+        line.troubled(trouble)
+        line.let_go()
+        heard = heard_at_the_door(trouble, self.rulebook)
+        if heard is not None:
+            self._obey([self.manners.obey(ScopeKey("relay", line.name), heard)])
 
     def _one_session(self, line: Line) -> None:
         last: Verdict | None = None
@@ -400,15 +419,10 @@ class Delivery:
         self.journal.begin(row.id, row.claim_seq)
         try:
             files = tuple(map(_attachment, self.store.attachments(row.id))) if row.has_attachments else ()
-            prepared = prepare(
-                row,
-                files,
-                composer=self.composer,
-                suppressed=self._suppresses,
-                now=self._time(),
-                at_once=line.recipients_at_once,
-                relays=self.lines.keys(),
-            )
+            prepared = self._prepared(row, files, line, ())
+            waiting = self.manners.take_also(row, prepared.message.recipients) if prepared.message else NOBODY
+            if waiting and prepared.message and len(waiting) < len(prepared.message.recipients):
+                prepared, waiting = self._prepared(row, files, line, waiting), NOBODY
         except Unsendable as reason:
             self.journal.end(row.id, row.claim_seq)
             self._refuse(row, str(reason))
@@ -419,27 +433,36 @@ class Delivery:
         if prepared.message is None:
             self.journal.end(row.id, row.claim_seq)
             self._add(row, self._next_step(prepared.standing, prepared.settled, line))
-        elif self._must_wait(row, prepared.message):
+        elif waiting:
             self.journal.end(row.id, row.claim_seq)
+            self._let_wait(row, waiting.values())
             return None
         else:
             self.journal.compose(prepared.message)
             self._begun[row.id] = prepared
         return prepared.message
 
-    def _must_wait(self, row: ClaimedRow, message: Message) -> bool:
-        """It falls under a scope that it was not claimed for, and has no slot there: it goes back, with its like.
+    def _prepared(
+        self, row: ClaimedRow, files: tuple[Attachment, ...], line: Line, not_now: Collection[str]
+    ) -> Prepared:
+        return prepare(
+            row,
+            files,
+            composer=self.composer,
+            suppressed=self._suppresses,
+            now=self._time(),
+            at_once=line.recipients_at_once,
+            relays=self.lines.keys(),
+            not_now=not_now,
+        )
+
+    def _let_wait(self, row: ClaimedRow, scopes: Collection[ScopeKey]) -> None:
+        """It falls under scopes that it was not claimed for, and has no slot there: it goes back, with its like.
 
         One of several recipients may be elsewhere, or what a domain belongs to was not known.
         """
-        waits_for = self.manners.take_also(row, message.recipients)
-        if waits_for is None:
-            return False
-        like = self.pending.remove(
-            lambda other, _: other.id != row.id and self.manners.falls_under(other, (waits_for,), "")
-        )
+        like = self.pending.remove(lambda other, _: other.id != row.id and self.manners.falls_under(other, scopes, ""))
         self._give_back([row, *like])
-        return True
 
     # --- from outcome to row ---
 

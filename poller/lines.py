@@ -51,8 +51,8 @@ class Connections(Protocol):
     def connect(self, relay: str, most: int) -> bool:
         """Enter that we hold one. False: there are as many as there may be."""
 
-    def disconnect(self) -> None:
-        """Enter that we hold none."""
+    def disconnect(self, relay: str) -> None:
+        """Enter that we hold none to it."""
 
     def learn(self, relay: str, session_limit: int) -> None:
         """Keep how many messages a relay takes in a session."""
@@ -110,6 +110,11 @@ class Line:
         self.courier.open()
         return True
 
+    def close(self) -> None:
+        """Take leave."""
+        self.courier.close()
+        self.let_go()
+
     def close_if_idle(self) -> None:
         """Take leave if nothing was sent for a while."""
         self.courier.close_if_idle()
@@ -118,7 +123,7 @@ class Line:
     def let_go(self) -> None:
         """Leave room for others, if the session has ended."""
         if self._is_entered and not self.courier.is_open:
-            self.connections.disconnect()
+            self.connections.disconnect(self.name)
             self._is_entered = False
 
     def session_event(self, event: str, facts: dict[str, Any]) -> None:

@@ -15,10 +15,11 @@ may be asked in another.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from poller.hours import closes_at, is_open, opens_at
@@ -51,6 +52,9 @@ LOOK_EVERY_S: Final = 1.0
 
 Change = Callable[["Record", "datetime"], Scope]
 """What becomes of a scope as it stands, at a time."""
+Waiting = Mapping[str, ScopeKey]
+"""Recipients that may not go now, each with what they wait for."""
+NOBODY: Final[Waiting] = MappingProxyType({})
 
 
 @dataclass(kw_only=True)
@@ -113,10 +117,10 @@ class Manners:
         """Enter that we hold a connection to a relay. False: there are as many as there may be."""
         return self.throttles.connect(relay, most)
 
-    def disconnect(self) -> None:
-        """Enter that we hold none. Where the database is away, the end of our lease says it."""
+    def disconnect(self, relay: str) -> None:
+        """Enter that we hold none to it. Where the database is away, the end of our lease says it."""
         with suppress(DatabaseUnavailable):
-            self.throttles.disconnect()
+            self.throttles.disconnect(relay)
 
     def learn(self, relay: str, session_limit: int) -> None:
         """Keep how many messages a relay takes in a session; if it can't be written now, it will be learnt again."""
@@ -151,21 +155,29 @@ class Manners:
             return opens_at(self.hours, now)
         return self.pacing.next_at(now)
 
-    def take_also(self, row: ClaimedRow, recipients: Collection[str]) -> ScopeKey | None:
+    def take_also(self, row: ClaimedRow, recipients: Collection[str]) -> Waiting:
         """Take slots for what `recipients` fall under beside the scopes that the row was claimed with.
 
-        The scope in which there is none now is what the row waits for; then it is passed over until there may be.
+        Those of a destination where there is none now wait, and the others need not. If all do, the row is passed over
+        until one may go.
         """
         if self.pacing.is_at_ease:
-            return None
-        domains = {address.rpartition("@")[2] for address in recipients}
+            return NOBODY
         taken = {share.key for share in row.grant.scopes}
-        scopes = dict.fromkeys(key for domain in sorted(domains) for key in self.pacing.scopes_of(domain))
-        for key in self.pacing.paced(key for key in scopes if key not in taken):
-            if not self._took(key, len(recipients)):
-                self.pacing.skip(row.id, self.pacing.ready_at(key) or self.now() + timedelta(seconds=LOOK_EVERY_S))
-                return key
-        return None
+        waits: dict[str, ScopeKey] = {}
+        for domain in sorted({address.rpartition("@")[2] for address in recipients}):
+            at_domain = [address for address in recipients if address.rpartition("@")[2] == domain]
+            for key in self.pacing.paced(key for key in self.pacing.scopes_of(domain) if key not in taken):
+                if not self._took(key, len(at_domain)):
+                    waits |= dict.fromkeys(at_domain, key)
+                    break
+                taken.add(key)
+        if len(waits) == len(recipients):
+            first = min(waits.values(), key=lambda key: self.pacing.ready_at(key) or self.now())
+            ready = self.pacing.ready_at(first)
+            soon = self.now() + timedelta(seconds=LOOK_EVERY_S)
+            self.pacing.skip(row.id, ready or soon, first if ready else None)
+        return waits
 
     def _took(self, key: ScopeKey, recipients: int) -> bool:
         limit = self.pacing.limit_of(key)

@@ -64,6 +64,8 @@ MOST_SKIPPED: Final = 1000
 
 OUTBOX: Final = ScopeKey("outbox")
 NO_LIMIT: Final = Limit()
+_DOMAIN = re.compile(r"@([^\s@,;:<>()\"]+)")
+"""In a list of addresses, roughly: what it misses is asked for when the list is read."""
 _ADDRESS = re.compile(r"([^\s<>]+@[^\s<>]+?)>?\s*$")
 
 
@@ -107,7 +109,8 @@ class Pacing:
     """Domains to ask for again."""
     _believed_until: datetime | None = None
     _dry: dict[str, datetime] = field(default_factory=dict)
-    _skipped: dict[int, datetime] = field(default_factory=dict)
+    _skipped: dict[int, tuple[datetime, ScopeKey | None]] = field(default_factory=dict)
+    """Until when a row is passed over, and for what."""
     _turn: int = 0
 
     def __post_init__(self) -> None:
@@ -288,15 +291,15 @@ class Pacing:
             if domain not in found:
                 self._dry[domain] = now + timedelta(seconds=DRY_S)
 
-    def skip(self, row_id: int, until: datetime) -> None:
-        """Pass over one row for a while."""
+    def skip(self, row_id: int, until: datetime, waits_for: ScopeKey | None = None) -> None:
+        """Pass over one row for a while, but no longer than the scope that it waits for is closed."""
         if len(self._skipped) < MOST_SKIPPED:
-            self._skipped[row_id] = until
+            self._skipped[row_id] = until, waits_for
 
     def next_at(self, now: datetime) -> datetime | None:
         """When something that may not go now may go; None: nothing is waiting for its time."""
         times = [seen.ready for seen in list(self._seen.values()) if seen.ready is not None and seen.ready > now]
-        return min((*times, *(at for at in self._skipped.values() if at > now)), default=None)
+        return min((*times, *(at for at, _ in self._skipped.values() if at > now)), default=None)
 
     def ready_at(self, key: ScopeKey) -> datetime | None:
         """When one more message may go there, as last seen; None: whenever it likes."""
@@ -381,7 +384,11 @@ class Pacing:
         return tuple(sorted({key for key in keys if key in self._seen}))
 
     def _passed_over(self, now: datetime) -> tuple[int, ...]:
-        self._skipped = {row_id: until for row_id, until in self._skipped.items() if until > now}
+        self._skipped = {
+            row_id: (until, key)
+            for row_id, (until, key) in self._skipped.items()
+            if until > now and (key is None or self.ready_at(key) is not None)
+        }
         return tuple(sorted(self._skipped))
 
     # --- inside: the choice ---
@@ -412,11 +419,30 @@ class Pacing:
         if not relays:
             return Grant()  # it names one that is not there: its own fault, and said when it is its turn
         sure = (OUTBOX, *self._senders(self.address_of(row.sender)), *self.scopes_of(row.domain))
+        beside = tuple(self._beside(row, states, now)) if self._seen else ()
         for name in (name for name in relays if name in usable):
             keys = self.paced((*sure, ScopeKey("relay", name)))
+            keys += tuple(key for key in beside if key not in keys)
             if (grant := self._slot(name, keys, _recipients_in(row), states, now)) is not None:
                 return grant
         return None
+
+    def _beside(self, row: Candidate, states: Mapping[ScopeKey, Scope], now: datetime) -> Iterator[ScopeKey]:
+        """What the recipients elsewhere fall under, where there is a slot: it takes its turn there as others do.
+
+        Where there is none, those recipients wait, and the row need not.
+        """
+        horizon = now + timedelta(seconds=self.lead + AHEAD_S)
+        weight = _recipients_in(row)
+        texts = (text for text in (row.recipients, row.cc, row.bcc) if text and weight > 1)
+        for domain in dict.fromkeys(match.lower() for text in texts for match in _DOMAIN.findall(text)):
+            keys = self.paced(self.scopes_of(domain))
+            limits = {key: self.limit_of(key) for key in keys}
+            if all(
+                key in states and next_at(limit, states[key], now, limit.weight_of(weight)).at <= horizon
+                for key, limit in limits.items()
+            ):
+                yield from keys
 
     def _slot(
         self, relay: str, keys: Sequence[ScopeKey], recipients: int, states: dict[ScopeKey, Scope], now: datetime

@@ -51,8 +51,12 @@ def prepare(
     now: datetime,
     at_once: int,
     relays: Collection[str],
+    not_now: Collection[str] = (),
 ) -> Prepared:
-    """`suppressed` has a reason by address; `at_once` recipients fit one transaction. Raises Unsendable."""
+    """`suppressed` has a reason by address; `at_once` recipients fit one transaction. Raises Unsendable.
+
+    Recipients whose wire address is in `not_now` stay open.
+    """
     if row.relay is not None and row.relay not in relays:
         known = ", ".join(sorted(relays))
         raise Unsendable("relay", f"there is no relay {row.relay!r}; name one of {known}, or none, then: poller retry")
@@ -60,7 +64,7 @@ def prepare(
     recipients = _purely(composer.recipients, draft)
     standing = standing_of(row, [recipient.address for recipient in recipients])
     settled = _without_sending(row, recipients, standing, suppressed, now)
-    wire = _wire(recipients, standing, settled, at_once)
+    wire = _wire([r for r in recipients if r.wire not in not_now], standing, settled, at_once)
     message = _message(row, draft, composer, tuple(wire)) if wire else None
     return Prepared(row=row, standing=standing, settled=settled, wire=wire, message=message)
 

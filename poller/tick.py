@@ -260,7 +260,8 @@ class Tick:
         if self._is_closed():
             return False
         if not any(line.courier.is_open for line in self.lines):
-            if not self.store.anything_due(self._gate(self.config.poll.batch_size)):
+            gate = self._gate(self.config.poll.batch_size)
+            if not (gate.limit and self.store.anything_due(gate)):
                 return False
             if len(self.lines) == 1 and not self._reached(self.lines[0]):
                 return self.mode != "once" and not self.flags.stop.is_set()
@@ -278,7 +279,7 @@ class Tick:
         try:
             return line.open()
         except RelayTrouble as trouble:
-            line.troubled(trouble)
+            self.delivery.troubled(line, trouble)
             return False
 
     def _is_closed(self) -> bool:
@@ -339,7 +340,7 @@ class Tick:
             return True
         self.ledger.flush()
         for line in self.lines:
-            line.courier.close()
+            line.close()
         while self._all_rest:
             self._progressed()
             if self.flags.stop.wait(min(self._all_rest, REST_STEP_S)):

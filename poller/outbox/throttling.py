@@ -48,9 +48,7 @@ _WRITE = (
     "UPDATE outbox_throttle SET slots = :slots, paused_until = :paused_until, reason = :reason, pace = :pace,"
     " updated_at = {now} WHERE kind = :kind AND name = :name"
 )
-_CONNECTED = (
-    "SELECT count(*) FROM outbox_worker WHERE connected_to = :relay AND name <> :worker AND lease_until > {now}"
-)
+_CONNECTED = "SELECT connected_to FROM outbox_worker WHERE connected_to IS NOT NULL AND lease_until > {now} AND name"
 
 
 class Throttles:
@@ -108,21 +106,27 @@ class Throttles:
 
         def work(connection: Connection) -> bool:
             _one(connection, ScopeKey("relay", relay))
-            query = sa.text(_CONNECTED.format(now=_now(connection)))
-            others = connection.execute(query, {"relay": relay, "worker": self.worker}).scalar_one()
-            if others >= most:
+            query = sa.text(f"{_CONNECTED.format(now=_now(connection))} <> :worker")
+            held = connection.execute(query, {"worker": self.worker}).scalars()
+            if sum(relay in names.split() for names in held) >= most:
                 return False
-            return self._connected_to(connection, relay) == 1
+            return self._enter(connection, {*self._entered(connection), relay}) == 1
 
         return self._write(work)
 
-    def disconnect(self) -> None:
-        """Enter that we hold none."""
-        self._write(lambda c: self._connected_to(c, None))
+    def disconnect(self, relay: str) -> None:
+        """Enter that we hold none to `relay` any more."""
+        self._write(lambda c: self._enter(c, self._entered(c) - {relay}))
 
-    def _connected_to(self, connection: Connection, relay: str | None) -> int:
+    def _entered(self, connection: Connection) -> set[str]:
+        query = sa.select(worker_table.c.connected_to).where(worker_table.c.name == self.worker)
+        return set((connection.execute(query).scalar() or "").split())
+
+    def _enter(self, connection: Connection, relays: Collection[str]) -> int:
+        """The names of relays have no spaces."""
         mine = worker_table.c.name == self.worker
-        return connection.execute(sa.update(worker_table).where(mine).values(connected_to=relay)).rowcount
+        names = " ".join(sorted(relays)) or None
+        return connection.execute(sa.update(worker_table).where(mine).values(connected_to=names)).rowcount
 
     def _write(self, work: Callable[[Connection], T]) -> T:
         return transaction(self.engine, work)

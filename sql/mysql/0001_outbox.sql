@@ -181,7 +181,7 @@ CREATE TABLE IF NOT EXISTS outbox_worker (
     stopped_at   DATETIME(6)  NULL,
     trouble      TEXT         NULL COMMENT 'What keeps mail from going out, as of the heartbeat; NULL: nothing.',
     journal_applied BIGINT    NOT NULL DEFAULT 0 COMMENT 'What the worker''s own journal says up to this position is written down here; what it says beyond is applied again.',
-    connected_to VARCHAR(64)  NULL COMMENT 'The relay that it holds a connection to, where the relay limits how many there may be.'
+    connected_to VARCHAR(4000) NULL COMMENT 'The relays that it holds a connection to, of those that limit how many there may be; with spaces between.'
 ) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE /*M! utf8mb4_nopad_bin */ /*!80017 utf8mb4_0900_bin */
   COMMENT 'Who works here.';
 

@@ -223,7 +223,7 @@ COMMENT ON TABLE outbox_worker IS 'Who works here. After lease_until another wor
 COMMENT ON COLUMN outbox_worker.identity IS 'Of its state directory: the same name from another directory is another worker.';
 COMMENT ON COLUMN outbox_worker.incarnation IS 'Grows at each start.';
 COMMENT ON COLUMN outbox_worker.trouble IS 'What keeps mail from going out, as of the heartbeat; NULL: nothing.';
-COMMENT ON COLUMN outbox_worker.connected_to IS 'The relay that it holds a connection to, where the relay limits how many there may be.';
+COMMENT ON COLUMN outbox_worker.connected_to IS 'The relays that it holds a connection to, of those that limit how many there may be; with spaces between.';
 COMMENT ON COLUMN outbox_worker.journal_applied IS 'What the worker''s own journal says up to this position is written down here; what it says beyond is applied again.';
 
 CREATE TABLE outbox_throttle (

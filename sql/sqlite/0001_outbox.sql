@@ -244,7 +244,7 @@ CREATE TABLE outbox_worker (
     trouble      TEXT,
     -- What the worker's own journal says up to this position is written down here; what it says beyond is applied again.
     journal_applied INTEGER NOT NULL DEFAULT 0,
-    -- The relay that it holds a connection to, where the relay limits how many there may be.
+    -- The relays that it holds a connection to, of those that limit how many there may be; with spaces between.
     connected_to TEXT
 ) STRICT;
 

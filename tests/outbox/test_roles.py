@@ -163,7 +163,7 @@ def test_the_poller_does_its_work_and_no_ddl(login: Callable[[str], Engine]) -> 
     throttles.announce({scope: "10/m"})
     throttles.change(scope, lambda *_: Scope(reason="slow down"))
     assert (throttles.learn(scope, 5), throttles.connect("smtp", 1)) == (5, True)
-    throttles.disconnect()
+    throttles.disconnect("smtp")
     throttles.announce({})
     assert list(throttles.read()) == [scope]
     assert store.own_orphans() == []

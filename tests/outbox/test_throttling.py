@@ -361,10 +361,13 @@ def test_no_more_workers_hold_a_connection_than_a_relay_allows(engine: Engine) -
     one, two, three = (alive(engine, name) for name in ("w1", "w2", "w3"))
     assert [each.connect("smtp", 2) for each in (one, two, three, one)] == [True, True, False, True]
     assert three.connect("other", 1)
-    two.disconnect()
+    two.disconnect("smtp")
     assert three.connect("smtp", 2)
     assert not two.connect("smtp", 2)
+    assert not two.connect("other", 1)  # held beside the other one
+    three.disconnect("other")
     assert two.connect("other", 1)
+    assert not two.connect("smtp", 2)
 
 
 def test_a_worker_whose_lease_has_ended_holds_no_connection(engine: Engine) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -169,3 +170,186 @@ def test_a_limit_that_the_wire_does_not_reach_costs_next_to_nothing(bench: Bench
     assert (
         sum(row.claim_seq for row in bench.rows()) < 4 * 150
     )  # of a hundred slots that came at first, most were missed
+
+
+# --- what may not go now ---
+
+
+def test_a_row_for_two_domains_waits_for_none_and_takes_its_turn_at_the_slow_one(bench: Bench) -> None:
+    bench.insert(8, recipients="user{n}@slow.example")
+    (both,) = bench.insert(1, recipients="you@slow.example, me@free.example")
+    bench.insert(100, recipients="later{n}@slow.example")
+    table = {'throttle.domains."slow.example"': {"rates": ["4/s"]}}
+    with FaultServer() as server, bench.running(configure(bench, server, **table)) as process:
+        bench.wait_for(lambda: domains(server)["free.example"] == 1)
+        assert domains(server)["slow.example"] < 8
+        bench.wait_for(lambda: bench.row(both).status == "sent")
+        assert domains(server)["slow.example"] < 30
+        terminate(process)
+    assert bench.row(both).claim_seq < 2 * A_FEW_CLAIMS
+
+
+def test_a_row_for_two_domains_goes_to_the_one_that_does_not_pause(bench: Bench) -> None:
+    (both,) = bench.insert(1, recipients="you@paused.example, me@free.example")
+    pause = "INSERT INTO outbox_throttle (kind, name, paused_until) VALUES ('domain', 'paused.example', '{}')"
+    sql(bench, pause.format("2099-01-01 00:00:00.000000"))
+    with FaultServer() as server, bench.running(configure(bench, server)) as process:
+        bench.wait_for(lambda: domains(server)["free.example"] == 1, seconds=6)
+        time.sleep(1)
+        assert bench.row(both).status == "queued"
+        sql(bench, "UPDATE outbox_throttle SET paused_until = NULL")
+        bench.wait_for(lambda: bench.row(both).status == "sent")
+        terminate(process)
+    assert domains(server) == Counter({"free.example": 1, "paused.example": 1})
+    assert {one.attempts for one in bench.recipients(both).values()} == {1}
+
+
+def test_a_relay_that_pauses_is_not_even_connected_to(bench: Bench) -> None:
+    bench.insert(5)
+    sql(
+        bench,
+        "INSERT INTO outbox_throttle (kind, name, paused_until) VALUES ('relay', 'smtp', '2099-01-01 00:00:00.000000')",
+    )
+    with FaultServer() as server, bench.running(configure(bench, server)) as process:
+        time.sleep(2)
+        assert server.sessions == 0
+        sql(bench, "DELETE FROM outbox_throttle")
+        bench.wait_for(lambda: len(server.messages) == 5, seconds=4)
+        terminate(process)
+
+
+def test_a_relay_that_asks_for_a_pause_is_left_alone_and_another_takes_over(bench: Bench) -> None:
+    bench.insert(60)
+    with (
+        FaultServer(at_mail(b"450 4.7.0 too many messages, try again in 300 seconds\r\n")) as first,
+        FaultServer() as other,
+    ):
+        config = configure(bench, first, **{"relays.other": relay(other, order=2)})
+        with bench.running(config) as process:
+            bench.wait_for(lambda: bench.statuses()["sent"] == 60)
+            terminate(process)
+        asked = [line for line in first.commands if line.startswith(b"MAIL")]
+    assert len(asked) <= 2
+    assert {row.attempts for row in bench.rows()} == {1}
+
+
+def test_a_worker_that_can_not_connect_leaves_its_place_to_others(bench: Bench) -> None:
+    bench.insert(1)
+    config = bench.configure(
+        "127.0.0.1", closed_port(), smtp={"max_connections": 1, "rest_first": "20s", "rest_longest": "20s"}
+    )
+    with bench.running(config):
+        bench.wait_for(lambda: any(line["event"] == "relay.unavailable" for line in bench.log()))
+        time.sleep(0.3)
+        query = sa.text("SELECT connected_to FROM outbox_worker")
+        assert transaction(bench.engine, lambda c: c.execute(query).scalar_one()) is None
+
+
+def test_a_place_at_one_relay_is_kept_while_another_is_used(bench: Bench) -> None:
+    for _ in range(10):
+        bench.insert(1, recipients="user@one.example")
+        bench.insert(1, recipients="user@two.example")
+    with FaultServer() as one, FaultServer() as two:
+        tables = {
+            "relays.a": relay(one, domains=["one.example"], max_connections=1),
+            "relays.b": relay(two, domains=["two.example"], max_connections=1),
+        }
+        config = bench.configure("127.0.0.1", closed_port(), **tables)
+        with bench.running(config):
+            bench.wait_for(lambda: bench.statuses()["sent"] == 20)
+            held = {name for name, server in (("a", one), ("b", two)) if server.connections}
+            query = sa.text("SELECT connected_to FROM outbox_worker")
+            assert set((transaction(bench.engine, lambda c: c.execute(query).scalar_one()) or "").split()) == held
+
+
+def test_what_a_relay_asks_for_at_the_door_is_written_down_for_all_workers(bench: Bench) -> None:
+    bench.insert(1)
+    busy = Faults(banner=b"421 4.7.0 too many connections, try again in 300 seconds\r\n")
+    with FaultServer(busy) as server, bench.running(configure(bench, server)) as process:
+        bench.wait_for(lambda: any(line["event"] == "throttle.paused" for line in bench.log()))
+        time.sleep(1.5)
+        assert server.sessions == 1
+        terminate(process)
+    assert [line["scope"] for line in bench.log() if line["event"] == "throttle.paused"] == ["relay smtp"]
+
+
+def test_a_row_of_the_table_that_is_deleted_or_nonsense_stops_nothing(bench: Bench) -> None:
+    bench.insert(60)
+    table = {"throttle": {"rates": ["20/s"]}, 'throttle.domains."example.com"': {"rates": ["20/s"]}}
+    with FaultServer() as server, bench.running(configure(bench, server, **table)) as process:
+        bench.wait_for(lambda: len(server.messages) > 5)
+        sql(bench, "DELETE FROM outbox_throttle")
+        bench.wait_for(lambda: len(server.messages) > 25)
+        sql(bench, 'UPDATE outbox_throttle SET slots = \'{"next": "never", "h": 7\'')
+        bench.wait_for(lambda: len(server.messages) == 60)
+        terminate(process)
+    assert most_within([message.at for message in server.messages], 1.0) <= 3 * 20  # twice what went was forgotten
+
+
+# --- two relays ---
+
+
+def test_the_first_in_order_takes_all_until_it_breaks_and_then_the_next_at_no_cost(bench: Bench) -> None:
+    bench.insert(40)
+    with FaultServer(Faults(close_after=10)) as first, FaultServer() as second:
+        tables = {"relays.second": relay(second, order=2)}
+        assert (
+            bench.run(configure(bench, first, smtp={"rest_first": "20s", "rest_longest": "20s"}, **tables), "--once")
+            == 0
+        )
+        accepted = len(first.messages), len(second.messages)
+    assert accepted[0] >= 10
+    assert sum(accepted) == 40
+    assert {(row.status, row.attempts, row.setbacks) for row in bench.rows()} <= {("sent", 1, 0), ("sent", 1, 1)}
+
+
+def test_two_of_one_order_share_by_weight(bench: Bench) -> None:
+    bench.insert(200)
+    with FaultServer() as first, FaultServer() as second:
+        tables = {"relays.second": relay(second, weight=3)}
+        assert bench.run(configure(bench, first, **tables), "--once") == 0
+        accepted = len(first.messages), len(second.messages)
+    assert sum(accepted) == 200
+    assert 20 < accepted[0] < 85  # of 200 by chance a quarter: 50 with a deviation of 6
+    assert claims(bench) == 1
+
+
+def test_a_row_goes_by_the_relay_that_it_names(bench: Bench) -> None:
+    bench.insert(5)
+    bench.insert(5, relay="second", recipients="user{n}@named.example")
+    with FaultServer() as first, FaultServer() as second:
+        config = configure(bench, first, **{"relays.second": relay(second, order=2)})
+        assert bench.run(config, "--once") == 0
+        assert (domains(first), domains(second)) == (Counter({"example.com": 5}), Counter({"named.example": 5}))
+
+
+# --- when mail may go ---
+
+
+def closed_now() -> str:
+    """Quiet hours that hold for the next hours."""
+    now = datetime.now(UTC)
+    begin, end = now - timedelta(hours=1), now + timedelta(hours=2)
+    return f"{begin:%H:%M}-{end:%H:%M}"
+
+
+def test_in_quiet_hours_nothing_is_claimed_nor_connected_to_and_the_end_is_told(bench: Bench) -> None:
+    bench.insert(3)
+    with FaultServer() as server:
+        config = configure(bench, server, throttle={"quiet": [closed_now()]})
+        assert bench.run(config, "--once") == 1
+        assert server.sessions == 0
+    assert claims(bench) == 0
+    assert [line["event"] for line in bench.log() if line["event"].startswith("outbox.")] == ["outbox.closed"]
+
+
+def test_a_run_to_the_end_of_what_may_go_leaves_the_rest_and_says_so_by_its_exit_code(bench: Bench) -> None:
+    bench.insert(5)
+    table = {"throttle": {"rates": ["100/s", "3/d"]}}
+    with FaultServer() as server:
+        config = configure(bench, server, **table)
+        assert bench.run(config, "--once") == 1
+        assert bench.run(config, "--drain", "--for", "2s") == 1
+        assert len(server.messages) == 3
+    assert bench.statuses() == Counter(sent=3, queued=2)
+    assert claims(bench) == 1
