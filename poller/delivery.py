@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -542,13 +543,19 @@ class Delivery:
 
     def _break_off(self) -> None:
         """Rule 7. After a batch that went to its end there is nothing left to do."""
-        for line in self.lines.values():
-            if self._committed:  # what could not come out of the courier because something was raised
-                for exchange in line.courier.carry(iter(())):
-                    self._settle(exchange, line)
-        rows = [*(left.row for left in self._begun.values()), *self.pending.clear(), *self.ahead.rest()]
-        self._begun.clear()
-        self._give_back(rows)
+        try:
+            for line in self.lines.values():
+                if self._committed:  # what could not come out of the courier because something was raised
+                    self._settle_the_rest(line)
+        finally:
+            rows = [*(left.row for left in self._begun.values()), *self.pending.clear(), *self.ahead.rest()]
+            self._begun.clear()
+            self._give_back(rows)
+
+    def _settle_the_rest(self, line: Line) -> None:
+        with suppress(RelayTrouble):  # of a relay that has nothing to tell, and whose session is over
+            for exchange in line.courier.carry(iter(())):
+                self._settle(exchange, line)
 
     def _give_back(self, rows: Sequence[ClaimedRow]) -> None:
         if not rows:

@@ -12,6 +12,7 @@ follows.
 
 from __future__ import annotations
 
+import sys
 import time
 from typing import TYPE_CHECKING, Final, Literal
 
@@ -48,6 +49,7 @@ TRANSACTION_SPARE_S: Final = 60.0  # beyond the final reply's timeout: what a tr
 REST_STEP_S: Final = 0.5  # of a wait for the relay
 ORPHAN_CHECK_S: Final = 30.0
 LONGEST_WAIT_S: Final = 60.0  # that `--once` waits for a slot
+RESTS_WAITED_FOR: Final = 3  # in a row, by `--once`, of one relay while another is there
 
 
 class Tick:
@@ -213,11 +215,10 @@ class Tick:
         return was_called
 
     def _waited_a_moment(self) -> bool:
-        """Rule 7: have somebody look when the time of what waits has come; `--once` waits for it, if not for long."""
-        when = self.manners.next_at()
-        if when is None or self.flags.stop.is_set():
+        """Rule 4: have somebody look when the time of what waits has come; `--once` waits for it, if not for long."""
+        seconds = self._until_something_may_go()
+        if seconds is None or self.flags.stop.is_set():
             return False
-        seconds = max(0.0, (when - self.manners.now()).total_seconds())
         if self.mode == "once" and seconds <= LONGEST_WAIT_S and self.store.anything_due(Gate(limit=1)):
             self.ledger.flush()
             self._progressed()
@@ -225,6 +226,15 @@ class Tick:
         if seconds < self.config.poll.interval:
             self._look_at(seconds)
         return False
+
+    def _until_something_may_go(self) -> float | None:
+        """Seconds until a slot, a window, or the end of a rest; `--once` gives up a relay that only has troubles."""
+        most = RESTS_WAITED_FOR if self.mode == "once" else sys.maxsize
+        waits = [line.resting for line in self.lines if line.resting and line.rest.troubles <= most]
+        when = self.manners.next_at()
+        if when is not None:
+            waits.append(max(0.0, (when - self.manners.now()).total_seconds()))
+        return min(waits, default=None)
 
     def _breathe(self) -> None:
         """Wait between two batches, with nothing unwritten meanwhile."""

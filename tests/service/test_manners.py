@@ -303,6 +303,15 @@ def test_the_first_in_order_takes_all_until_it_breaks_and_then_the_next_at_no_co
     assert {(row.status, row.attempts, row.setbacks) for row in bench.rows()} <= {("sent", 1, 0), ("sent", 1, 1)}
 
 
+def test_a_run_to_the_end_waits_for_the_only_relay_that_may_take_what_is_left(bench: Bench) -> None:
+    bench.insert(30)
+    with FaultServer(Faults(close_after=10)) as general, FaultServer() as corporate:
+        config = configure(bench, general, **{"relays.corp": relay(corporate, domains=["corp.example"])})
+        assert bench.run(config, "--once") == 0
+        assert len(general.messages) == 30
+    assert {row.attempts for row in bench.rows()} == {1}
+
+
 def test_two_of_one_order_share_by_weight(bench: Bench) -> None:
     bench.insert(200)
     with FaultServer() as first, FaultServer() as second:
