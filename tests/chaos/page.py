@@ -46,15 +46,15 @@ def section(does: str, lines: Sequence[Line], *, command: str, seconds: float, s
     return "\n\n".join(filter(None, [words, table(lines), *missing, how]))
 
 
-def write(name: str, text: str) -> None:
+def write(name: str, text: str, to: Path = PAGE) -> None:
     """Put `text` between the markers of scenario `name`. Raises ValueError when there are none."""
-    page = PAGE.read_text()
+    page = to.read_text()
     begin, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
     before, found, rest = page.partition(begin)
     _, closed, after = rest.partition(end)
     if not found or not closed:
-        raise ValueError(f"{PAGE} has no place for {name}: {begin.strip()} … {end}")
-    PAGE.write_text(f"{before}{begin}{text}\n{end}{after}")
+        raise ValueError(f"{to} has no place for {name}: {begin.strip()} … {end}")
+    to.write_text(f"{before}{begin}{text}\n{end}{after}")
 
 
 def machine() -> str:

@@ -71,7 +71,7 @@ def peers(ground: Ground, *, crashes: int) -> Iterator[Line]:
     """Each of them, and we, on PostgreSQL."""
     if "postgresql" not in ground.kinds:
         raise Skipped("the peers are tried on PostgreSQL")
-    python = _python()
+    python = interpreter()
     for peer in PEERS:
         found, survived = _killed(ground, peer, python, crashes)
         name = {"mailer": peer.name, "how": peer.how}
@@ -119,7 +119,7 @@ def _killed(ground: Ground, peer: Peer, python: Path, crashes: int) -> tuple[Fin
         raise Skipped(str(why)) from None
     try:
         with Recorder() as relay:
-            run = _Run(peer, python, directory, _environment(peer, settings.url, relay.port))
+            run = _Run(peer, python, directory, environment_of(peer, settings.url, relay.port))
             count = (crashes + 1) * (BATCH + MOST_MESSAGES)
             run.to_its_end("setup")
             run.to_its_end("insert", str(count))
@@ -187,7 +187,7 @@ class _Run:
         return done.stdout.strip().splitlines()[-1] if order[0] == "say" else done.stdout
 
 
-def _environment(peer: Peer, url: str, port: int) -> dict[str, str]:
+def environment_of(peer: Peer, url: str, port: int) -> dict[str, str]:
     at = sa.make_url(url)
     here = {
         "host": at.host,
@@ -201,7 +201,7 @@ def _environment(peer: Peer, url: str, port: int) -> dict[str, str]:
     return {**os.environ, **password, "PEER": json.dumps(here), "PYTHONDONTWRITEBYTECODE": "1"}
 
 
-def _python() -> Path:
+def interpreter() -> Path:
     """Of the peers' environment, made if need be. Raises Skipped."""
     mark = hashlib.sha256(repr((REQUIREMENTS, sys.version_info[:2])).encode()).hexdigest()[:8]
     home = CACHE / f"peers-{mark}"

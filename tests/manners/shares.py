@@ -1,0 +1,110 @@
+"""One limit for several workers: the server's own count in every window, while one of them is killed and comes back.
+
+The limit is that of one destination, or of the whole outbox. More is due than may go, all the time.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from chaos.ground import Line
+from manners.blocks import BIG, OTHER, elapsed, needs
+from manners.crew import Crew, merged, mixed, until
+from servers.provider import ProviderServer, most_within
+
+from poller.units import parse_rate
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from chaos.ground import Ground
+
+SPARE = 200  # rows beyond what may go in the time
+SHORT_S = 30.0
+QUICK: Mapping[str, Mapping[str, Any]] = {"poll": {"interval": "200ms"}}
+
+
+def shared(
+    ground: Ground,
+    *,
+    crews: Sequence[int] = (2, 4),
+    runs: Sequence[tuple[tuple[str, ...], float]] = ((("60/s", "500/15s"), 40.0), (("60/m", "1000/h"), 150.0)),
+    scopes: Sequence[str] = ("one destination", "the whole outbox"),
+    kind: str = "postgresql",
+) -> Iterator[Line]:
+    """A line for each number of workers, limit and scope. Raises Skipped."""
+    needs(ground, kind)
+    for (rates, seconds), scope, workers in itertools.product(runs, scopes, crews):
+        ground.say(f"{', '.join(rates)} for {scope}, {workers} workers")
+        yield _run(ground, kind, Share(rates=rates, scope=scope, seconds=seconds, workers=workers))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Share:
+    """One limit, of "one destination" or of "the whole outbox", and who shares it for how long."""
+
+    rates: tuple[str, ...]
+    scope: str
+    seconds: float
+    workers: int
+
+
+def _run(ground: Ground, kind: str, share: Share) -> Line:
+    rates, scope, seconds, workers = share.rates, share.scope, share.seconds, share.workers
+    section = f'throttle.domains."{BIG}"' if scope == "one destination" else "throttle"
+    most = most_that_may_go(rates, seconds)
+    names = [f"w{number + 1}" for number in range(workers)]
+    with ground.bench(kind) as bench, ProviderServer() as server:
+        mixed(bench, most + SPARE, (BIG,) if scope != "one destination" else (BIG, OTHER))
+        crew = Crew(bench=bench, server=server, settings=merged(QUICK, {section: {"rates": list(rates)}}))
+        with crew:
+            crew.start(*names)
+            until(lambda: elapsed(crew.began) >= seconds / 2, seconds)
+            before = len(server.accepted)
+            crew.kill("w1")
+            time.sleep(seconds / 20)
+            meanwhile = len(server.accepted) - before
+            crew.start("w1")
+            until(lambda: elapsed(crew.began) >= seconds, seconds)
+            gone = crew.ended()
+        times = [entry.at for entry in server.accepted if entry.recipients[0].endswith(BIG)]
+        windows = {rate: most_within(times, parse_rate(rate).period) for rate in rates}
+        twice = server.duplicates()
+    went = len(times) / most
+    cells: dict[str, object] = {
+        "limit": ", ".join(rates),
+        "of": scope,
+        "workers": workers,
+        "for": f"{seconds:.0f} s",
+        "accepted": len(times),
+        "of what might": f"{went:.0%}",
+        **{f"most in a window of the {which}": f"{windows[rate]} in {parse_rate(rate).span}"
+           for which, rate in zip(("first", "second"), rates, strict=False)},
+        "while one was dead": meanwhile,
+        "sent twice": twice,
+    }  # fmt: skip
+    return Line(cells=cells, broken=_broken(windows, went, twice, gone))
+
+
+def most_that_may_go(rates: Sequence[str], seconds: float) -> int:
+    """As many as the limit lets through in so many seconds, the burst of one among them."""
+    return min(int(parse_rate(rate).count * max(1.0, seconds / parse_rate(rate).period)) for rate in rates) + 1
+
+
+def _broken(windows: Mapping[str, int], went: float, twice: int, gone: Sequence[str]) -> tuple[str, ...]:
+    over = [
+        f"{most} in a window of {rate}"
+        for rate, most in windows.items()
+        if most > parse_rate(rate).count + 1  # burst
+    ]
+    slow = [f"only {went:.0%} of what might go went"] if went < LEAST_SHARE else []
+    # Killed once: at most the message that was on the wire may go twice.
+    again = [f"{twice} were sent twice at one crash"] if twice > 1 else []
+    return (*over, *slow, *again, *(f"{name} ended by itself" for name in gone))
+
+
+LEAST_SHARE = 0.75
+"""Of what the limit lets through: a limit that is held by sending next to nothing is none."""
