@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import subprocess
+import threading
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -36,6 +37,7 @@ DEFAULTS: Mapping[str, Mapping[str, str]] = {
 IN_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 STOP_S = 30.0
 ASK_EVERY_S = 0.05
+_STARTING = threading.Lock()  # several crews may work at once, and there is one zygote
 
 
 def scaled(factor: float) -> Settings:
@@ -85,7 +87,8 @@ class Crew:
             self.bench.name = name
             config = self.bench.configure(self.server.host, self.server.port, **self.settings)
             log = self.bench.directory / f"{name}.log"
-            self._processes[name] = zygote.start(["--config", str(config), "run"], log)
+            with _STARTING:
+                self._processes[name] = zygote.start(["--config", str(config), "run"], log)
 
     def kill(self, name: str) -> None:
         """`kill -9`."""

@@ -49,7 +49,7 @@ def front(ground: Ground, *, rows: int = 100_000, times: int = 20, interval: flo
 
 
 def _run(ground: Ground, kind: str, rows: int, times: int, interval: float, *, listen: bool) -> Line:
-    needs(ground, kind) if kind != "sqlite" else None
+    needs(ground, kind)
     settings = {
         "poll": {"interval": f"{interval * 1000:.0f}ms", "listen": listen},
         f'throttle.domains."{BIG}"': {"rates": [LIMIT]},

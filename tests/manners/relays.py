@@ -59,7 +59,7 @@ def _failing(ground: Ground, kind: str, phase: float, rows: int, every: float) -
         with crew:
             crew.start("w1")
             for mood in moods:
-                first.mood = mood
+                first.turn(mood)
                 before = len(first.accepted), len(second.accepted)
                 until_then = time.monotonic() + phase
                 while time.monotonic() < until_then:
@@ -137,7 +137,7 @@ def learnt(
     ground: Ground, *, count: int = 500, each: int = 50, crews: Sequence[int] = (1, 2), kind: str = "postgresql"
 ) -> Iterator[Line]:
     """A relay takes so many messages on a connection and then says 421."""
-    needs(ground, kind) if kind != "sqlite" else None
+    needs(ground, kind)
     for workers in crews:
         ground.say(f"a relay takes {each} on a connection, {workers} workers")
         with ground.bench(kind) as bench, ProviderServer(per_connection=each) as server:

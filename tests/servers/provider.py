@@ -216,10 +216,18 @@ class ProviderServer:
             self._loop.run_forever()
         finally:
             server.close()
-            for transport in list(self.live):
-                transport.abort()
+            self._hang_up()
             self._loop.run_until_complete(asyncio.sleep(0))
             self._loop.close()
+
+    def turn(self, mood: Mood) -> None:
+        """Change the mood and end every line, as a relay that is restarted does."""
+        self.mood = mood
+        self._loop.call_soon_threadsafe(self._hang_up)
+
+    def _hang_up(self) -> None:
+        for transport in list(self.live):
+            transport.abort()
 
     def provider_of(self, recipient: str) -> str:
         """The name of the provider that takes this address's mail."""
