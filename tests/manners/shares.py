@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from chaos.ground import Ground
 
 SPARE = 200  # rows beyond what may go in the time
-SHORT_S = 30.0
+START_S = 60.0
 QUICK: Mapping[str, Mapping[str, Any]] = {"poll": {"interval": "200ms"}}
 
 
@@ -62,13 +62,15 @@ def _run(ground: Ground, kind: str, share: Share) -> Line:
         crew = Crew(bench=bench, server=server, settings=merged(QUICK, {section: {"rates": list(rates)}}))
         with crew:
             crew.start(*names)
-            until(lambda: elapsed(crew.began) >= seconds / 2, seconds)
+            assert until(lambda: server.accepted, START_S), "nothing left at all"
+            began = server.accepted[0].at
+            until(lambda: elapsed(began) >= seconds / 2, seconds)
             before = len(server.accepted)
             crew.kill("w1")
             time.sleep(seconds / 20)
             meanwhile = len(server.accepted) - before
             crew.start("w1")
-            until(lambda: elapsed(crew.began) >= seconds, seconds)
+            until(lambda: elapsed(began) >= seconds, seconds)
             gone = crew.ended()
         times = [entry.at for entry in server.accepted if entry.recipients[0].endswith(BIG)]
         windows = {rate: most_within(times, parse_rate(rate).period) for rate in rates}
