@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 SPARE = 200  # rows beyond what may go in the time
 START_S = 60.0
+LEAST_SHARE = 0.75
+"""Of what the limit lets through: a limit that is held by sending next to nothing is none."""
 QUICK: Mapping[str, Mapping[str, Any]] = {"poll": {"interval": "200ms"}}
 
 
@@ -31,15 +33,16 @@ def shared(
     ground: Ground,
     *,
     crews: Sequence[int] = (2, 4),
-    runs: Sequence[tuple[tuple[str, ...], float]] = ((("60/s", "500/15s"), 40.0), (("60/m", "1000/h"), 150.0)),
+    runs: Sequence[tuple[tuple[str, ...], float]] = ((("60/5s", "200/30s"), 75.0), (("60/m", "1000/h"), 150.0)),
     scopes: Sequence[str] = ("one destination", "the whole outbox"),
     kind: str = "postgresql",
+    least: float = LEAST_SHARE,
 ) -> Iterator[Line]:
     """A line for each number of workers, limit and scope. Raises Skipped."""
     needs(ground, kind)
     for (rates, seconds), scope, workers in itertools.product(runs, scopes, crews):
         ground.say(f"{', '.join(rates)} for {scope}, {workers} workers")
-        yield _run(ground, kind, Share(rates=rates, scope=scope, seconds=seconds, workers=workers))
+        yield _run(ground, kind, Share(rates=rates, scope=scope, seconds=seconds, workers=workers, least=least))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +53,7 @@ class Share:
     scope: str
     seconds: float
     workers: int
+    least: float
 
 
 def _run(ground: Ground, kind: str, share: Share) -> Line:
@@ -88,7 +92,7 @@ def _run(ground: Ground, kind: str, share: Share) -> Line:
         "while one was dead": meanwhile,
         "sent twice": twice,
     }  # fmt: skip
-    return Line(cells=cells, broken=_broken(windows, went, twice, gone))
+    return Line(cells=cells, broken=_broken(windows, twice, gone, slow=went < share.least))
 
 
 def most_that_may_go(rates: Sequence[str], seconds: float) -> int:
@@ -96,17 +100,13 @@ def most_that_may_go(rates: Sequence[str], seconds: float) -> int:
     return min(int(parse_rate(rate).count * max(1.0, seconds / parse_rate(rate).period)) for rate in rates) + 1
 
 
-def _broken(windows: Mapping[str, int], went: float, twice: int, gone: Sequence[str]) -> tuple[str, ...]:
+def _broken(windows: Mapping[str, int], twice: int, gone: Sequence[str], *, slow: bool) -> tuple[str, ...]:
     over = [
         f"{most} in a window of {rate}"
         for rate, most in windows.items()
         if most > parse_rate(rate).count + 1  # burst
     ]
-    slow = [f"only {went:.0%} of what might go went"] if went < LEAST_SHARE else []
     # Killed once: at most the message that was on the wire may go twice.
     again = [f"{twice} were sent twice at one crash"] if twice > 1 else []
-    return (*over, *slow, *again, *(f"{name} ended by itself" for name in gone))
-
-
-LEAST_SHARE = 0.75
-"""Of what the limit lets through: a limit that is held by sending next to nothing is none."""
+    late = ["much less went than might"] if slow else []
+    return (*over, *late, *again, *(f"{name} ended by itself" for name in gone))
