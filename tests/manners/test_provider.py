@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import smtplib
+import socket
 import time
 from itertools import pairwise
 
@@ -119,3 +120,21 @@ def test_acceptances_stand_in_the_book_in_the_order_of_time() -> None:
             send(client, number, "a@other.example")
         times = server.times()
     assert all(one <= other for one, other in pairwise([before, *times, time.monotonic()]))
+
+
+def test_a_message_that_was_taken_is_answered_also_when_the_next_one_ends_the_line() -> None:
+    lines = [b"EHLO me", b"MAIL FROM:<a@example.com>", b"RCPT TO:<a@big.example>", b"DATA"]
+    group = b"Message-ID: <1@x>\r\n\r\nhello\r\n.\r\nMAIL FROM:<a@example.com>\r\nRCPT TO:<b@big.example>\r\n"
+    with (
+        ProviderServer(provider(count=1, manner="drop")) as server,
+        socket.create_connection((server.host, server.port)) as line,
+        line.makefile("rb") as replies,
+    ):
+        for command in lines:
+            line.sendall(command + b"\r\n")
+        while not replies.readline().startswith(b"354"):
+            pass
+        line.sendall(group)
+        said = replies.readlines()
+        assert len(server.accepted) == 1
+    assert [reply[:4] for reply in said] == [b"250 "]

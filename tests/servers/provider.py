@@ -337,7 +337,7 @@ class _Session(asyncio.Protocol):
         self._ended = True
 
     def _drop(self) -> None:
-        """The line ends without a word, also of what was said in this group."""
+        """The line ends without a word, also to the commands that came together with this one."""
         self._output = b""
         self._ended = True
 
@@ -511,6 +511,7 @@ class _Session(asyncio.Protocol):
         self.book.taken += 1
         server.accepted.append(entry)
         self._output += b"250 2.0.0 Ok: queued as P%06d\r\n" % len(server.accepted)
+        self._flush()  # whoever has taken a message says so before anything else (RFC 2920 section 3.2)
         if server.on_accepted:
             server.on_accepted(entry)
 
