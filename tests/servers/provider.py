@@ -337,8 +337,7 @@ class _Session(asyncio.Protocol):
         self._ended = True
 
     def _drop(self) -> None:
-        """The line ends without a word, also to the commands that came together with this one."""
-        self._output = b""
+        """The line ends without a word to this command; those before it have had their replies."""
         self._ended = True
 
     def _read_command(self) -> bool:
