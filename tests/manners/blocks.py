@@ -2,9 +2,8 @@
 
 Half of the mail goes to it, half to others, in turn.
 
-Without a limit in the configuration time can't be scaled: how fast a destination took our mail is counted by the
-minute. So that form takes as long as it takes (all manners at once, each with a database, a worker and a server of its
-own), or is small. With a limit it is 60 times as fast: see `crew.scaled`.
+Time is scaled: see `crew.scaled`. Where nothing is configured it need not be (`factor=1`): then it takes as long as it
+takes. All manners at once, each with a database, a worker and a server of its own.
 """
 
 from __future__ import annotations
@@ -86,8 +85,8 @@ def unasked(
     *,
     count: int = 500,
     allowed: int = ALLOWED,
-    factor: float = 1,
-    bound: float = 5400.0,
+    factor: float = FACTOR,
+    bound: float = 300.0,
     manners: Sequence[Manner] = MANNERS,
     kinds: Sequence[str] = ("postgresql",),
 ) -> Iterator[Line]:

@@ -1,12 +1,14 @@
 """One limit for several workers: the server's own count in every window, while one of them is killed and comes back.
 
-The limit is that of one destination, or of the whole outbox. More is due than may go, all the time.
+The limit is that of one destination, or of the whole outbox. More is due than may go, all the time. The crews work at the
+same time, each with an outbox of its own: they mostly wait.
 """
 
 from __future__ import annotations
 
 import itertools
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -40,9 +42,14 @@ def shared(
 ) -> Iterator[Line]:
     """A line for each number of workers, limit and scope. Raises Skipped."""
     needs(ground, kind)
-    for (rates, seconds), scope, workers in itertools.product(runs, scopes, crews):
-        ground.say(f"{', '.join(rates)} for {scope}, {workers} workers")
-        yield _run(ground, kind, Share(rates=rates, scope=scope, seconds=seconds, workers=workers, least=least))
+    for rates, seconds in runs:
+        ground.say(f"{', '.join(rates)}: {', '.join(scopes)}; {', '.join(map(str, crews))} workers")
+        several = [
+            Share(rates=rates, scope=scope, seconds=seconds, workers=workers, least=least)
+            for scope, workers in itertools.product(scopes, crews)
+        ]
+        with ThreadPoolExecutor(len(several)) as together:
+            yield from together.map(lambda share: _run(ground, kind, share), several)
 
 
 @dataclass(frozen=True, kw_only=True)

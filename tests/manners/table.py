@@ -10,11 +10,20 @@ SCENARIOS = (
         name="blocks",
         does="""A provider lets 30 messages through in any minute; one more, and it refuses everything for ten minutes.
         500 messages to it and 500 to others wait, in turn. Nothing is configured: default settings and the replies that
-        are known. Nothing is scaled either: it takes as long as it takes, all manners at once. The ideal is the time in
-        which the provider would take all of it.""",
+        are known. Time runs 60 times as fast: 30 in a second, blocks of ten seconds, and a 60th of `[throttle]
+        first_pause`, `longest_pause` and `raise_every`, of `[retry] first`, `longest` and `cohort_patience`, of `[poll]
+        interval` and of `[smtp] rest_first` and `rest_longest`. Seconds are scaled seconds, counted from the start of
+        the worker; the ideal is the time in which the provider would take all of it.""",
         run=blocks.unasked,
-        short={"count": 310, "allowed": 300, "factor": 60, "bound": 90.0},
+        short={"count": 60, "bound": 60.0},
         long={},
+    ),
+    Scenario(
+        name="blocks-unscaled",
+        does="""The same in real time: no default is changed. It takes an hour, all manners at once.""",
+        run=blocks.unasked,
+        short={"count": 5, "factor": 1, "bound": 60.0, "manners": ("421",)},
+        long={"factor": 1, "bound": 7200.0},
     ),
     Scenario(
         name="blocks-peers",
@@ -29,9 +38,7 @@ SCENARIOS = (
     Scenario(
         name="configured",
         does="""The same provider, 60 times as fast, and its limit in the configuration: `rates = ["30/s"]` for its
-        domain, which is exactly what it allows, and nine tenths of that. Scaled with it: `[throttle] first_pause`,
-        `longest_pause` and `raise_every`, `[retry] first`, `longest` and `cohort_patience`, `[poll] interval`, `[smtp]
-        rest_first` and `rest_longest`. Seconds are counted from the start of the worker.""",
+        domain, which is exactly what it allows, and nine tenths of that. The same is scaled.""",
         run=blocks.configured,
         short={"count": 60, "bound": 30.0, "manners": ("421",)},
         long={},
@@ -40,7 +47,7 @@ SCENARIOS = (
         name="shared",
         does="""Several workers on PostgreSQL share one limit, of one destination or of the whole outbox; half way one
         of them is killed (`kill -9`), and comes back a twentieth of the time later. The server counts in every window,
-        wherever it begins. The limit plus its burst (1) is allowed.""",
+        wherever it begins. The limit plus its burst (1) is allowed. Four crews at once, for each limit.""",
         run=shares.shared,
         short={"crews": (2,), "runs": ((("60/s",), 6.0),), "scopes": ("one destination",)},
         long={},
