@@ -37,6 +37,8 @@ DEFAULTS: Mapping[str, Mapping[str, str]] = {
 IN_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 STOP_S = 30.0
 ASK_EVERY_S = 0.05
+ENDING = threading.Event()
+"""Set, it ends every wait: whoever ends the measuring sets it, since threads can't be interrupted."""
 _STARTING = threading.Lock()  # several crews may work at once, and there is one zygote
 
 
@@ -133,9 +135,8 @@ def until(condition: Callable[[], object], seconds: float, every: float = ASK_EV
     """Ask until it holds, or the time is over; whether it held."""
     deadline = time.monotonic() + seconds
     while not condition():
-        if time.monotonic() >= deadline:
+        if time.monotonic() >= deadline or ENDING.wait(every):
             return False
-        time.sleep(every)
     return True
 
 

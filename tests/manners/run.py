@@ -27,6 +27,7 @@ sys.path[0] = str(Path(__file__).parents[1])
 import databases
 from chaos import page
 from chaos.ground import Ground, Line, Skipped
+from manners.crew import ENDING
 from manners.table import SCENARIOS
 from service import zygote
 
@@ -45,7 +46,8 @@ def main(arguments: Sequence[str]) -> int:
         for one in SCENARIOS:
             print(f"{one.name}: {' '.join(one.does.split())}\n    short {dict(one.short)}, long {dict(one.long)}\n")
         return 0
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that what was started is ended
+    for sign in (signal.SIGTERM, signal.SIGINT):  # so that what was started is ended
+        signal.signal(sign, _end)
     directory = Path(tempfile.mkdtemp(prefix="poller-manners-"))
     directory.chmod(0o755)
     ground = Ground(
@@ -65,6 +67,11 @@ def main(arguments: Sequence[str]) -> int:
     with contextlib.suppress(OSError):
         directory.rmdir()  # what is left of a run that raised stays, with its log
     return int(bool(broken))
+
+
+def _end(*_: object) -> None:
+    ENDING.set()
+    sys.exit(1)
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:

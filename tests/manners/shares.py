@@ -1,7 +1,7 @@
 """One limit for several workers: the server's own count in every window, while one of them is killed and comes back.
 
-The limit is that of one destination, or of the whole outbox. More is due than may go, all the time. The crews work at the
-same time, each with an outbox of its own: they mostly wait.
+The limit is that of one destination, or of the whole outbox. More is due than may go, all the time. The crews work at
+the same time, each with an outbox of its own: they mostly wait.
 """
 
 from __future__ import annotations
