@@ -41,7 +41,7 @@ SCENARIOS = (
         domain, which is exactly what it allows, and nine tenths of that. The same is scaled.""",
         run=blocks.configured,
         short={"count": 60, "bound": 30.0, "manners": ("421",)},
-        long={},
+        long={"manners": ("421",)},
     ),
     Scenario(
         name="shared",
