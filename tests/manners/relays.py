@@ -134,7 +134,13 @@ def told(bench: Bench) -> list[str]:
 
 
 def learnt(
-    ground: Ground, *, count: int = 500, each: int = 50, crews: Sequence[int] = (1, 2), kind: str = "postgresql"
+    ground: Ground,
+    *,
+    count: int = 500,
+    each: int = 50,
+    crews: Sequence[int] = (1, 2),
+    kind: str = "postgresql",
+    bound: float = DONE_S,
 ) -> Iterator[Line]:
     """A relay takes so many messages on a connection and then says 421."""
     needs(ground, kind)
@@ -145,7 +151,7 @@ def learnt(
             crew = Crew(bench=bench, server=server, settings=QUICK)
             with crew:
                 crew.start(*(f"w{number + 1}" for number in range(workers)))
-                complete = until(lambda: is_done(bench), DONE_S)
+                complete = until(lambda: is_done(bench), bound)
                 config = bench.directory / "w1.toml"
                 status = bench.poller(config, "status", "--json")
             cut = sum(line.cut_off for line in server.connections)

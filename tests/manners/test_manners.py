@@ -65,7 +65,7 @@ def test_with_the_providers_limit_configured_it_never_refuses(ground: Ground, ki
 
 @pytest.mark.parametrize("kind", ["postgresql", "mariadb"])
 def test_two_workers_hold_one_limit_also_when_one_is_killed(ground: Ground, kind: str) -> None:
-    runs = ((("10/s", "100/m"), 4.0),)
+    runs = ((("5/s", "100/m"), 4.0),)
     lines = shares.shared(
         replace(ground, kinds=(kind,)), crews=(2,), runs=runs, scopes=("one destination",), kind=kind, least=0.0
     )
@@ -85,7 +85,7 @@ def test_the_next_relay_takes_over_and_gives_back_at_no_rows_cost(ground: Ground
 
 @pytest.mark.parametrize("kind", ["sqlite"])
 def test_how_many_a_relay_takes_on_a_connection_is_learnt_once_and_shown(ground: Ground, kind: str) -> None:
-    lines = relays.learnt(replace(ground, kinds=(kind,)), count=100, each=20, crews=(1,), kind=kind)
+    lines = relays.learnt(replace(ground, kinds=(kind,)), count=100, each=20, crews=(1,), kind=kind, bound=15)
     assert broken(lines, kind) == []
 
 
