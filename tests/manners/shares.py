@@ -7,6 +7,7 @@ the same time, each with an outbox of its own: they mostly wait.
 from __future__ import annotations
 
 import itertools
+import math
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -103,8 +104,10 @@ def _run(ground: Ground, kind: str, share: Share) -> Line:
 
 
 def most_that_may_go(rates: Sequence[str], seconds: float) -> int:
-    """As many as the limit lets through in so many seconds, the burst of one among them."""
-    return min(int(parse_rate(rate).count * max(1.0, seconds / parse_rate(rate).period)) for rate in rates) + 1
+    """As many as the limit lets through in so many seconds: the pace evenly, and the quotas at once."""
+    pace, *quotas = sorted(map(parse_rate, rates))
+    evenly = int(pace.count * seconds / pace.period) + 1
+    return min([evenly, *(quota.count * math.ceil(seconds / quota.period) for quota in quotas)])
 
 
 def _broken(windows: Mapping[str, int], twice: int, gone: Sequence[str], *, slow: bool) -> tuple[str, ...]:
