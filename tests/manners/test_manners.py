@@ -78,7 +78,6 @@ def test_a_crowd_in_front_of_a_limit_delays_nobody_else(ground: Ground, kind: st
     assert broken(lines, kind) == []
 
 
-@pytest.mark.xfail(reason="rows in hand stay with a relay that rests, unless a claim comes just then", strict=False)
 @pytest.mark.parametrize("kind", ["postgresql"])
 def test_the_next_relay_takes_over_and_gives_back_at_no_rows_cost(ground: Ground, kind: str) -> None:
     assert broken(relays.taken_over(replace(ground, kinds=(kind,)), phase=1.5, rows=5), kind) == []
