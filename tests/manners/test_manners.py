@@ -83,7 +83,6 @@ def test_the_next_relay_takes_over_and_gives_back_at_no_rows_cost(ground: Ground
     assert broken(relays.taken_over(replace(ground, kinds=(kind,)), phase=1.5, rows=5), kind) == []
 
 
-@pytest.mark.xfail(reason="a limit of the session is also taken for one of the relay, which pauses", strict=True)
 @pytest.mark.parametrize("kind", ["sqlite"])
 def test_how_many_a_relay_takes_on_a_connection_is_learnt_once_and_shown(ground: Ground, kind: str) -> None:
     lines = relays.learnt(replace(ground, kinds=(kind,)), count=100, each=20, crews=(1,), kind=kind, bound=15)
