@@ -67,6 +67,7 @@ if TYPE_CHECKING:
 
 SHORT_REST_S = 5.0
 LOOK_EVERY_S = 0.25  # between two looks at what an operator did: to rows not begun yet, to the suppression list
+LOOK_SHARE = 10  # times as long as a look takes, nobody looks again
 TURN_S = 5.0  # for one relay while others have rows
 STEP_S = 0.05  # of a wait for a slot: new rows may come meanwhile
 
@@ -117,6 +118,10 @@ class Delivery:
     _slots: Counter[ScopeKey] = field(default_factory=Counter)
     """That came with the last claim."""
     _slots_missed: Counter[ScopeKey] = field(default_factory=Counter)
+    """When the wire came to them."""
+    _slots_late: Counter[ScopeKey] = field(default_factory=Counter)
+    """Missed before the wire had any."""
+    _has_used_slots: bool = False
 
     def __post_init__(self) -> None:
         self.pending = Pending(relay_of=self._relay_of)
@@ -224,6 +229,7 @@ class Delivery:
             if wait > SHORT_REST_S or self.stop.wait(min(wait, STEP_S)):
                 return None
             self._has_more(afresh=self.called())
+            self._take_back()  # now rather than at the slot
         return None
 
     def _wait_for(self, line: Line) -> float:
@@ -244,7 +250,8 @@ class Delivery:
         )
         others = {row.id: other for row in gone if (other := self._by_another(row, away, now)) is not None}
         self.pending.add(others.values())
-        self._slots_missed += _slots_of(row for row in gone if _missed(row, now))
+        missed = self._slots_missed if self._has_used_slots else self._slots_late
+        missed.update(_slots_of(row for row in gone if _missed(row, now)))
         self._give_back([row for row in gone if row.id not in others])
 
     def _by_another(self, row: ClaimedRow, away: Collection[str], now: datetime) -> ClaimedRow | None:
@@ -377,6 +384,7 @@ class Delivery:
                 self._release_what_cannot_go()
                 continue
             message = self._message(row, line)
+            self._has_used_slots = self._has_used_slots or row.grant.until is not None
             self.pending.take(line.name, row)  # only now: if the database goes away meanwhile, it is handed back
             if message is not None:
                 yield message
@@ -411,6 +419,8 @@ class Delivery:
         self._give_back(self.pending.remove(lambda row, _: row.id not in held))
         self.manners.look()
         self._release_what_cannot_go()
+        # Where the database answers late, slots would pass while we look.
+        self._looked_at += LOOK_SHARE * (self.clock() - self._looked_at)
         if len(self.lines) > 1:
             for line in self.lines.values():
                 line.close_if_idle()
@@ -538,8 +548,9 @@ class Delivery:
     def _count_slots(self, rows: Iterable[ClaimedRow]) -> None:
         """How many came, once it is told how it went with those before."""
         if self._slots:
-            self.manners.pacing.served(self._slots, self._slots_missed)
-        self._slots, self._slots_missed = _slots_of(rows), Counter()
+            self.manners.pacing.served(self._slots, missed=self._slots_missed, late=self._slots_late)
+        self._slots, self._slots_missed, self._slots_late = _slots_of(rows), Counter(), Counter()
+        self._has_used_slots = False
 
     def _break_off(self) -> None:
         """Rule 7. After a batch that went to its end there is nothing left to do."""

@@ -55,6 +55,8 @@ DRY_S: Final = 1.0
 MOST_LEAD_S: Final = 5.0
 SOON_S: Final = 0.025
 """A claim that takes no longer is no matter."""
+A_FEW_MISSED: Final = 4
+"""Less than one slot of so many is missed by chance, and tells nothing of the wire."""
 KEPT_SO_OFTEN: Final = 5
 """Claims in a row of which no slot was missed, and then a quarter more slots are taken."""
 HOSTED_S: Final = 60.0
@@ -97,6 +99,8 @@ class Pacing:
     """Slots of a scope in one claim: on a wire that is slower than the limit more would be missed."""
     limits: dict[ScopeKey, Limit] = field(init=False)
     _kept: Counter[ScopeKey] = field(default_factory=Counter)
+    _margin: float = 0.0
+    """Seconds beyond what a claim needs, while rows come too late for their slots."""
     _seen: dict[ScopeKey, _Seen] = field(default_factory=dict)
     _providers: Providers = field(init=False)
     _members: dict[ScopeKey, set[str]] = field(default_factory=dict)
@@ -239,14 +243,18 @@ class Pacing:
     def claimed_in(self, seconds: float) -> None:
         """A claim took so long, and half of that may be asked before its first row goes."""
         needed = 1.5 * seconds
-        self.lead = min(needed, MOST_LEAD_S) if needed > SOON_S else 0.0
+        self.lead = min(self._margin + (needed if needed > SOON_S else 0.0), MOST_LEAD_S)
 
-    def served(self, slots: Counter[ScopeKey], missed: Counter[ScopeKey]) -> None:
-        """So many slots were taken in one claim, and so many of them had passed before their row could go."""
+    def served(self, slots: Counter[ScopeKey], *, missed: Counter[ScopeKey], late: Counter[ScopeKey]) -> None:
+        """So many slots were taken in one claim; so many had passed when the wire came to them, or even before."""
+        if late.total() * A_FEW_MISSED > slots.total():
+            self._margin = min(max(2 * self._margin, 2 * SOON_S), MOST_LEAD_S)
+        else:
+            self._margin *= 0.8 if self._margin > SOON_S else 0.0
         for key, count in slots.items():
             most = self.at_most.get(key, MOST_AT_ONCE)
-            if missed[key]:
-                self.at_most[key], self._kept[key] = max(1, count - missed[key]), 0
+            if missed[key] * A_FEW_MISSED > count:
+                self.at_most[key], self._kept[key] = max(1, count - late[key] - missed[key]), 0
             elif count >= most:
                 self._kept[key] += 1
             if self._kept[key] >= KEPT_SO_OFTEN:
