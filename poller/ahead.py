@@ -30,14 +30,16 @@ class Ahead:
     claim: Callable[[int], Callable[[], list[ClaimedRow]]]
     """What is to be done to claim so many; asked here, done there."""
     batch: int
+    asked: Callable[[], int]
+    """How many the last claim could have had at most: where a limit is in force, fewer than a batch."""
     may_claim: Callable[[], bool]
     unavailable: Callable[[DatabaseUnavailable], None]
     _claiming: Future[list[ClaimedRow]] | None = field(default=None)
     _dry: bool = False
 
     def begin(self, claimed: int) -> None:
-        """So many rows were claimed: after a whole batch more may be due."""
-        self._dry = claimed < self.batch
+        """So many rows were claimed: after as many as could be had more may be due."""
+        self._dry = claimed < self._whole
 
     def rows(self, left: int, *, afresh: bool = False) -> list[ClaimedRow]:
         """Rows to go on with behind the `left` in hand: none yet, or none at all. Waits only when none are left.
@@ -47,7 +49,7 @@ class Ahead:
         self._dry = self._dry and not afresh
         if self._claiming is not None and (not left or self._claiming.done()):
             return self.rest()
-        if self._claiming is None and not self._dry and left * HALF <= self.batch and self.may_claim():
+        if self._claiming is None and not self._dry and left * HALF <= self._whole and self.may_claim():
             self._claiming = self.bookkeeper.submit(self.claim(self.batch - left))
             return self.rest() if not left else []
         return []
@@ -62,5 +64,9 @@ class Ahead:
         except DatabaseUnavailable as why:
             self.unavailable(why)
             found = []
-        self._dry = len(found) * HALF < self.batch
+        self._dry = not found or len(found) * HALF < self._whole
         return found
+
+    @property
+    def _whole(self) -> int:
+        return min(self.batch, self.asked())

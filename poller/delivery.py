@@ -49,6 +49,7 @@ from poller.throttle.gate import ScopeKey
 if TYPE_CHECKING:
     import threading
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+    from concurrent.futures import Future
     from datetime import datetime
 
     from poller.ahead import Ahead
@@ -114,6 +115,8 @@ class Delivery:
     _now: datetime = field(init=False)
     _now_at: float = field(init=False)
     _looked_at: float = 0.0
+    _returning: list[tuple[Sequence[ClaimedRow], Future[None]]] = field(default_factory=list)
+    """Rows on their way back."""
     _turn_ended_at: dict[str, float] = field(default_factory=dict)
     _slots: Counter[ScopeKey] = field(default_factory=Counter)
     """That came with the last claim."""
@@ -224,9 +227,9 @@ class Delivery:
             wait = self._wait_for(line)
             if wait <= 0:
                 return line
-            self.ledger.flush()
             self.progressed()
-            if wait > SHORT_REST_S or self.stop.wait(min(wait, STEP_S)):
+            # Not flushed: where the database answers late, slots would pass meanwhile.
+            if wait > SHORT_REST_S or not self.ledger.flush_if_due() or self.stop.wait(min(wait, STEP_S)):
                 return None
             self._has_more(afresh=self.called())
             self._take_back()  # now rather than at the slot
@@ -252,7 +255,7 @@ class Delivery:
         self.pending.add(others.values())
         missed = self._slots_missed if self._has_used_slots else self._slots_late
         missed.update(_slots_of(row for row in gone if _missed(row, now)))
-        self._give_back([row for row in gone if row.id not in others])
+        self._let_go([row for row in gone if row.id not in others])
 
     def _by_another(self, row: ClaimedRow, away: Collection[str], now: datetime) -> ClaimedRow | None:
         """The same row for the next relay that may take it, and that counts nothing: no slot is lost by that."""
@@ -341,7 +344,7 @@ class Delivery:
     def _obey(self, scopes: Collection[ScopeKey]) -> None:
         """What pauses holds for the rows in hand as well."""
         if scopes:
-            self._give_back(self.pending.remove(lambda row, relay: self.manners.falls_under(row, scopes, relay)))
+            self._let_go(self.pending.remove(lambda row, relay: self.manners.falls_under(row, scopes, relay)))
 
     def _follow(self, belief: Belief[tuple[Prepared, Verdict]], line: Line | None, seconds: float = 0.0) -> None:
         for begun, verdict in belief.settle:
@@ -416,7 +419,7 @@ class Delivery:
             return
         self._looked_at = self.clock()
         held = self.store.still_sending([row.id for row in self.pending])
-        self._give_back(self.pending.remove(lambda row, _: row.id not in held))
+        self._let_go(self.pending.remove(lambda row, _: row.id not in held))
         self.manners.look()
         self._release_what_cannot_go()
         # Where the database answers late, slots would pass while we look.
@@ -473,7 +476,7 @@ class Delivery:
         One of several recipients may be elsewhere, or what a domain belongs to was not known.
         """
         like = self.pending.remove(lambda other, _: other.id != row.id and self.manners.falls_under(other, scopes, ""))
-        self._give_back([row, *like])
+        self._let_go([row, *like])
 
     # --- from outcome to row ---
 
@@ -555,6 +558,7 @@ class Delivery:
     def _break_off(self) -> None:
         """Rule 7. After a batch that went to its end there is nothing left to do."""
         try:
+            self._see_them_returned([*self._returning])
             for line in self.lines.values():
                 if self._committed:  # what could not come out of the courier because something was raised
                     self._settle_the_rest(line)
@@ -568,12 +572,26 @@ class Delivery:
             for exchange in line.courier.carry(iter(())):
                 self._settle(exchange, line)
 
+    def _let_go(self, rows: Sequence[ClaimedRow]) -> None:
+        """Hand back, in the bookkeeper's thread: others' slots would pass meanwhile."""
+        if rows:
+            self.journal.settled((row.id, row.claim_seq) for row in rows)
+            self._returning.append((rows, self.ahead.bookkeeper.submit(self.store.hand_back, rows)))
+            self._see_them_returned([pair for pair in self._returning if pair[1].done()])
+
+    def _see_them_returned(self, some: Sequence[tuple[Sequence[ClaimedRow], Future[None]]]) -> None:
+        for pair in some:
+            self._returning.remove(pair)
+            self._say_handed_back(pair[0], pair[1].result)
+
     def _give_back(self, rows: Sequence[ClaimedRow]) -> None:
-        if not rows:
-            return
-        self.journal.settled((row.id, row.claim_seq) for row in rows)
+        if rows:
+            self.journal.settled((row.id, row.claim_seq) for row in rows)
+            self._say_handed_back(rows, lambda: self.store.hand_back(rows))
+
+    def _say_handed_back(self, rows: Sequence[ClaimedRow], done: Callable[[], object]) -> None:
         try:
-            self.store.hand_back(rows)
+            done()
         except DatabaseUnavailable as why:
             self.log.warning("database.unavailable", reason=str(why), waiting=len(rows))
             return

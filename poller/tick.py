@@ -88,6 +88,7 @@ class Tick:
         self._orphans_at = 0.0
         self._was_paused = False
         self._claims_afresh = True
+        self._asked = 0
         self._database_away = False
         self._at_home = False
         self._wire_up(name, state, bookkeeper)
@@ -112,6 +113,7 @@ class Tick:
             bookkeeper=bookkeeper,
             claim=self._claiming,
             batch=config.poll.batch_size,
+            asked=lambda: self._asked,
             may_claim=self._may_claim_ahead,
             unavailable=self.database_lost,
         )
@@ -333,6 +335,7 @@ class Tick:
         """How to claim up to so many rows, decided now, to be done in any thread."""
         gate, choose = self._gate(limit), self.manners.choose(self.delivery.usable())
         self._claims_afresh = False
+        self._asked = gate.limit
 
         def claim() -> list[ClaimedRow]:
             began = self._clock()

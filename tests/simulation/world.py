@@ -513,6 +513,7 @@ class World:
                 bookkeeper=at_once,
                 claim=lambda limit: functools.partial(store.claim, limit),
                 batch=GROUP_AT_ONCE,
+                asked=lambda: GROUP_AT_ONCE,
                 may_claim=lambda: True,
                 unavailable=lambda _: None,
             ),
