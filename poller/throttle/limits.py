@@ -11,8 +11,8 @@ Rule 1. The shortest rate is the pace: its slots are spaced evenly, `burst` of t
 Rule 2. Longer rates are quotas, and one of a day or more always is: they may be used as fast as the pace allows. What
         was sent is counted by twentieths of the period and leaves the count a whole period after the slot could be
         used last.
-Rule 3. So no window of a period, wherever it begins, holds more than count plus burst; with a burst of 1 no more than
-        count.
+Rule 3. So no window of a period, wherever it begins, holds more than count plus burst; and with a burst of 1 no more
+        than count, as long as nothing is later than the slack.
 Rule 4. A period is a plain duration: a day is 86,400 seconds that end now. No midnight, no end of a month and no
         change of the clocks gives anything anew.
 Rule 5. A clock that steps back grants nothing.
