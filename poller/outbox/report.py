@@ -216,8 +216,8 @@ FARTHEST_HOUR = 168
 """What is due later than in a week goes into one group."""
 LATELY = 500
 """Messages by which the speed is measured."""
-RUN = 20
-"""Messages in a row, the fastest of which count: so that a pause between batches is no slowness of the relay."""
+RUN = 10
+"""Messages in a row, the fastest of which count: few, so that they lie between two pauses of a batch."""
 
 
 def throttles(engine: Engine) -> dict[ScopeKey, Record]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from chaos.table import Scenario
-from manners import blocks, front, lists, peers, relays, shares
+from manners import blocks, costs, front, lists, peers, relays, shares
 
 SCENARIOS = (
     Scenario(
@@ -59,6 +59,14 @@ SCENARIOS = (
         acceptance.""",
         run=front.front,
         short={"rows": 2000, "times": 5, "interval": 0.5},
+        long={},
+    ),
+    Scenario(
+        name="cost",
+        does="""6,000 rows for one destination that nobody limits, while 0, 10 or 1,000 others are limited to 6 a minute
+        each and have ten rows that wait. How many of the 6,000 go in a second, from the first to the last.""",
+        run=costs.cost,
+        short={"rows": 300, "limited": (0, 10)},
         long={},
     ),
     Scenario(
