@@ -269,10 +269,6 @@ class Delivery:
 
     def _take_turn(self, line: Line) -> None:
         """One session's worth of messages for one relay."""
-        if line.max_connections is not None:
-            for other in self.lines.values():
-                if other is not line:
-                    other.give_way()
         try:
             if line.open():
                 self._one_session(line)

@@ -194,12 +194,6 @@ class Line:
         self.log.info("relay.learnt", relay=self.courier.relay, messages=taken, reason=_words_of(last))
         return True
 
-    def give_way(self) -> None:
-        """Leave: this worker holds one connection at a time where they are counted."""
-        if self._is_entered:
-            self.courier.close()
-            self.let_go()
-
     def _session_ended(self, last: Verdict | None) -> None:
         """Rule 1."""
         self._fruitless = 0 if self._delivered else self._fruitless + 1

@@ -243,7 +243,8 @@ class Manners:
             if isinstance(outcome, Sent):
                 key = self.pacing.destination(wire.rpartition("@")[2])
                 self.tally.accepted(str(key), self.clock())
-                if self.pacing.state_of(key) != _WELL:
+                state = self.pacing.state_of(key)
+                if state.pace < 1 or state.complaints:
                     self._accepted[key] += 1
 
     def _write_what_is_left(self) -> None:
@@ -277,9 +278,6 @@ class Manners:
             state = how(self.pacing.record_of(key), self.now())
         self.pacing.note(key, state, self.now())
         return state
-
-
-_WELL = Scope()
 
 
 def _key_of(destination: str) -> ScopeKey:

@@ -26,6 +26,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
+from poller.providers import in_ascii
 from poller.throttle.gate import Choice, Gate, Grant, Record, ScopeKey, Share
 from poller.throttle.limits import (
     MOST_AT_ONCE,
@@ -183,7 +184,7 @@ class Pacing:
             return ()
         if (known := self._scopes.get(domain)) is not None:
             return known
-        name = _in_ascii(domain)
+        name = in_ascii(domain)
         provider, is_sure = self._provider_of(domain, name)
         scopes = (*((provider,) if provider else ()), ScopeKey("domain", name))
         for key in scopes:
@@ -459,7 +460,9 @@ class Pacing:
             return None  # somebody else has it locked, or it was closed when we came
         paces = [(key, self.limit_of(key)) for key in keys]
         weighed = [
-            (key, limit, limit.weight_of(recipients)) for key, limit in paces if not _goes(limit, states[key], now)
+            (key, limit, limit.weight_of(recipients))
+            for key, limit in paces
+            if not is_unlimited(limit, states[key], now)
         ]
         lead = timedelta(seconds=self.lead if weighed else 0.0)
         slots = [next_at(limit, states[key], now + lead, weight).at for key, limit, weight in weighed]
@@ -498,26 +501,11 @@ def _as_seen(limit: Limit, state: Scope, now: datetime) -> _Seen:
     return _Seen(limit=limit, state=state, ready=ready if ready > now else None)
 
 
-def _goes(limit: Limit, state: Scope, now: datetime) -> bool:
-    return is_unlimited(limit, state, now)
-
-
 def _names(relay: RelaySettings, domain: str | None, sender: str) -> bool:
     by_sender = sender in relay.senders or "@" + sender.rpartition("@")[2] in relay.senders
-    return by_sender or (domain is not None and _in_ascii(domain) in relay.domains)
+    return by_sender or (domain is not None and in_ascii(domain) in relay.domains)
 
 
 def _recipients_in(row: Candidate) -> int:
     """How many they are, roughly: at least one, rather too many than too few."""
     return max(1, sum(text.count("@") for text in (row.recipients, row.cc, row.bcc) if text))
-
-
-def _in_ascii(domain: str) -> str:
-    """As configured: lower case, ASCII. What can't be is left as it is, and matches nothing."""
-    lower = domain.lower().rstrip(".")
-    if lower.isascii():
-        return lower
-    try:
-        return lower.encode("idna").decode("ascii")
-    except UnicodeError:
-        return lower

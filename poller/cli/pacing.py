@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from poller.cli.session import moment
 from poller.exchangers import Within, resolver_of_this_machine
-from poller.forecast import Standing, Waiting, in_force, limit_in_words, paced_in_words, used_of
+from poller.forecast import Standing, Waiting, in_force, paced_in_words, used_of
 from poller.hours import closes_at, opens_at
 from poller.message.addresses import parse_list, parse_one
 from poller.outbox.report import WaitingRows, throttles, waiting_by_destination
 from poller.relays import relays_of
+from poller.throttle.words import words_of_limit
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -111,7 +112,7 @@ def _rank(standing: Standing, key: ScopeKey, paced: Paced) -> int:
         return 0
     if paced.state.pace < 1:
         return 1
-    return 2 if limit_in_words(paced.limit) or paced.session_limit else _SILENT
+    return 2 if words_of_limit(paced.limit) or paced.session_limit else _SILENT
 
 
 def screen_lines(standing: Standing) -> Iterator[tuple[str, str]]:
@@ -160,7 +161,7 @@ def as_values(standing: Standing) -> dict[str, Any]:
             {
                 "kind": key.kind,
                 "name": key.name,
-                "limits": limit_in_words(paced.limit) or None,
+                "limits": words_of_limit(paced.limit) or None,
                 "pace": paced.state.pace,
                 "paused_until": paced.state.paused_until if standing.pause_of(key) else None,
                 "reason": paced.state.reason or None,

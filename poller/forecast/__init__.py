@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from poller.forecast.cautions import warnings
 from poller.forecast.plan import Breath, Destination, Forecast, Waiting, forecast
-from poller.forecast.scopes import Paced, Standing, Wait, in_force, limit_in_words, paced_in_words, senders_of, used_of
+from poller.forecast.scopes import Paced, Standing, Wait, in_force, paced_in_words, senders_of, used_of
 
 __all__ = [
     "Breath",
@@ -23,7 +23,6 @@ __all__ = [
     "Waiting",
     "forecast",
     "in_force",
-    "limit_in_words",
     "paced_in_words",
     "senders_of",
     "used_of",

@@ -19,10 +19,11 @@ from typing import TYPE_CHECKING
 
 from poller.forecast.curves import arriving, end_of
 from poller.forecast.passage import Doors, later, passage_of, through
+from poller.providers import in_ascii
 from poller.throttle.gate import ScopeKey
 from poller.throttle.limits import Limit, Scope, Slot, is_resting, is_unlimited, next_at, part_of
 from poller.throttle.row import repaired
-from poller.units import format_duration
+from poller.throttle.words import words_of_limit
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -81,7 +82,7 @@ class Standing:
         """The domain and its provider."""
         if not domain:
             return ()
-        name = _in_ascii(domain)
+        name = in_ascii(domain)
         provider = self.providers.provider_of(name) or self.providers.provider_of(name, self.mail_exchangers(name))
         return (ScopeKey("domain", name), *([ScopeKey("provider", provider)] if provider else []))
 
@@ -188,37 +189,14 @@ def _counted(state: Scope, span: str, part: timedelta, now: datetime) -> int:
     return sum(count for number, count in enumerate(used.counts, first) if number >= oldest)
 
 
-def limit_in_words(limit: Limit) -> str:
-    """What is configured: "30/m and 2000/d, burst 5"; "" for nothing."""
-    rates = " and ".join(str(rate) for rate in sorted(limit.rates))
-    words = [
-        rates,
-        "recipients counted" if rates and limit.counts == "recipients" else "",
-        f"burst {limit.burst}" if limit.burst > 1 else "",
-        f"gap {format_duration(limit.gap)}" if limit.gap else "",
-    ]
-    return ", ".join(word for word in words if word)
-
-
 def paced_in_words(paced: Paced, now: datetime) -> str:
     """What a scope lets through as it stands: "30/m, slowed to 50%"; "" if everything."""
     state = paced.state
     slow = f"slowed to {state.pace:.0%}" + (f" of {state.pace_of}" if state.pace_of else "")
-    words = (limit_in_words(paced.limit), slow if state.pace < 1 else "", "paused" if is_resting(state, now) else "")
+    words = (words_of_limit(paced.limit), slow if state.pace < 1 else "", "paused" if is_resting(state, now) else "")
     return ", ".join(word for word in words if word)
 
 
 def _names(settings: RelaySettings, domain: str | None, sender: str | None) -> bool:
     by_sender = any(key.name in settings.senders for key in senders_of(sender))
-    return by_sender or (domain is not None and _in_ascii(domain) in settings.domains)
-
-
-def _in_ascii(domain: str) -> str:
-    """As configured: lower case, ASCII. What can't be is left as it is, and matches nothing."""
-    lower = domain.lower().rstrip(".")
-    if lower.isascii():
-        return lower
-    try:
-        return lower.encode("idna").decode("ascii")
-    except UnicodeError:
-        return lower
+    return by_sender or (domain is not None and in_ascii(domain) in settings.domains)
