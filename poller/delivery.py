@@ -12,7 +12,9 @@ Rule 4. A row leaves at its slot, by the relay it was claimed for. One that miss
 Rule 5. A short wait (for a slot, or for the only relay) is waited for with the rows in hand.
 Rule 6. The journal hears of each step first: before composing, before the end of data leaves, when the answer is read.
         Where the lease has ended or the journal can't be written, the end of data does not leave.
-Rule 7. Whatever breaks a batch off, a row of it that was begun is handed back, or is in doubt if its end had left.
+Rule 7. While the relay deals with one message the acceptance of the one before is judged, and the next one composed:
+        what costs us time costs the wire none. Any other answer is judged before another row is begun.
+Rule 8. Whatever breaks a batch off, a row of it that was begun is handed back, or is in doubt if its end had left.
 """
 
 from __future__ import annotations
@@ -22,13 +24,13 @@ from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from poller.chorus import is_voice
 from poller.exchange import RelayTrouble
 from poller.log import shortened
 from poller.manners import NOBODY
-from poller.message import Attachment, Unsendable
+from poller.message import Unsendable
 from poller.outbox.database import DatabaseUnavailable
 from poller.outcome import (
     Blame,
@@ -42,7 +44,7 @@ from poller.outcome import (
     judge,
 )
 from poller.pending import Pending
-from poller.prepare import Prepared, prepare, prepared_again, recipients_of, standing_of
+from poller.prepare import Prepared, prepared_again, recipients_of, standing_of
 from poller.retry import died, next_step, refused
 from poller.throttle.gate import ScopeKey
 
@@ -54,13 +56,13 @@ if TYPE_CHECKING:
 
     from poller.ahead import Ahead
     from poller.cohort import Belief, Cohort
+    from poller.composing import Composing
     from poller.exchange import Exchange, Message, Reply
     from poller.journal import Journal
     from poller.ledger import Ledger
     from poller.lines import Line
     from poller.log import Logger
     from poller.manners import Manners
-    from poller.message import Composer
     from poller.outbox.rows import ClaimedRow
     from poller.outbox.store import Store
     from poller.outcome import Outcome, Rulebook, Verdict
@@ -86,7 +88,7 @@ class Delivery:
     """The relays, by name."""
     manners: Manners
     rulebook: Rulebook
-    composer: Composer
+    composing: Composing
     ledger: Ledger
     ahead: Ahead
     retry: RetrySettings
@@ -108,10 +110,11 @@ class Delivery:
     """What keeps mail from going out, in words, beside the relays."""
     pending: Pending = field(init=False)
     _begun: dict[int, Prepared] = field(default_factory=dict)
+    _unweighed: tuple[Exchange, Line, datetime] | None = None
+    """The last answer: in the journal, and not judged yet."""
+    _last: Verdict | None = None
+    """Of the turn."""
     _committed: set[int] = field(default_factory=set)
-    _suppresses: dict[str, str] = field(default_factory=dict)
-    _suppresses_anyone: bool = True
-    _suppresses_at: float = float("-inf")
     _now: datetime = field(init=False)
     _now_at: float = field(init=False)
     _looked_at: float = 0.0
@@ -139,7 +142,7 @@ class Delivery:
         try:
             self._set_clock(rows)
             self._count_slots(rows)
-            self._suppresses = self._suppressed(self.pending)
+            self.composing.look_up(self.pending)
             while (line := self._next_line()) is not None:
                 self._take_turn(line)
         except LeaseEnded:
@@ -183,12 +186,12 @@ class Delivery:
         for row in orphans:
             self._now, self._now_at = self.store.now(), self.clock()
             try:
-                standing = standing_of(row, [r.address for r in recipients_of(row, self.composer)])
+                standing = standing_of(row, [r.address for r in recipients_of(row, self.composing.composer)])
             except Unsendable:  # it was readable when it was sent; what is written down still stands
                 standing = standing_of(row, ())
             doubt = in_doubt_after_crash(why)
             outcomes = {state.address: doubt for state in standing.recipients if state.status == "queued"}
-            step = self._next_step(standing, outcomes, None)
+            step = self._next_step(standing, outcomes, None, self._now)
             if self.ledger.record_orphan(step, holder=row.holder):
                 self._say(row, step, 0.0)
                 judged += 1
@@ -197,8 +200,8 @@ class Delivery:
     def settle_again(self, row: ClaimedRow, exchange: Exchange, at: datetime) -> None:
         """What the journal knows of a row that is not written down yet takes the same road as news from the wire."""
         self._now, self._now_at = at, self.clock()
-        self._begun[row.id] = prepared_again(row, exchange.message, self.composer)
-        self._weigh(exchange, None)
+        self._begun[row.id] = prepared_again(row, exchange.message, self.composing.composer)
+        self._weigh(exchange, None, at)
 
     def died(self, row: ClaimedRow, deaths: int) -> None:
         """Composing this row has killed the process, for the `deaths`-th time."""
@@ -286,34 +289,55 @@ class Delivery:
             self._obey([self.manners.obey(ScopeKey("relay", line.name), heard)])
 
     def _one_session(self, line: Line) -> None:
-        last: Verdict | None = None
+        self._last = None
         in_vain = 0
-        for exchange in line.courier.carry(self._messages(line)):
-            if exchange.unanswered:
-                # First in the next session, where there is nobody before it to end it.
-                self.pending.put_back(line.name, in_vain, self._begun.pop(exchange.message.row_id).row)
-                in_vain += 1
-                continue
-            last = self._settle(exchange, line)
-            line.answered(last)
-        line.turn_ended(last)
+        try:
+            for exchange in line.courier.carry(self._messages(line)):
+                if exchange.unanswered:
+                    # First in the next session, where there is nobody before it to end it.
+                    self.pending.put_back(line.name, in_vain, self._begun.pop(exchange.message.row_id).row)
+                    in_vain += 1
+                    continue
+                self._settle(exchange, line)
+                if not exchange.is_accepted:
+                    self._catch_up()  # it may ask for less: nothing more is taken before that is heard
+        finally:
+            self._catch_up()
+        line.turn_ended(self._last)
 
-    def _settle(self, exchange: Exchange, line: Line | None) -> Verdict:
+    def meanwhile(self, line: Line) -> None:
+        """The relay has been told all that it can be told now: what needs no wire is done while it answers."""
+        self._catch_up()
+        row = self.pending.first(line.name, self._time())
+        if row is not None and not self.stop.is_set():
+            self.composing.ahead(row, line.recipients_at_once, self._time())
+
+    def _settle(self, exchange: Exchange, line: Line) -> None:
+        """The answer is kept at once; what it means is found out as soon as the line can do without us."""
         self.progressed()
-        self.journal.answer(exchange, self._time())
+        self._catch_up()
+        at = self._time()
+        self.journal.answer(exchange, at)
         self._committed.discard(exchange.message.row_id)
-        return self._weigh(exchange, line)
+        self._unweighed = exchange, line, at
 
-    def _weigh(self, exchange: Exchange, line: Line | None) -> Verdict:
+    def _catch_up(self) -> None:
+        """Weigh the last answer, if it has not been yet."""
+        if self._unweighed is not None:
+            (exchange, line, at), self._unweighed = self._unweighed, None
+            self._last = self._weigh(exchange, line, at)
+            line.answered(self._last)
+
+    def _weigh(self, exchange: Exchange, line: Line | None, at: datetime) -> Verdict:
         begun = self._begun.pop(exchange.message.row_id)
         verdict = judge(exchange, self.rulebook)
         destination = self.rulebook.destination(exchange.message.recipients)
         if line is not None:
             verdict = self._suspected(verdict, destination, line)
-        age = (self._time() - begun.standing.first_attempt_at).total_seconds()
+        age = (at - begun.standing.first_attempt_at).total_seconds()
         cohort = line.cohort if line is not None else self.cohort
         belief = cohort.weigh((begun, verdict), verdict, age=age, destination=destination, now=self.clock())
-        self._follow(belief, line, exchange.seconds)
+        self._follow(belief, line, at, exchange.seconds)
         if line is not None:
             known = replace(verdict, heard=()) if line.tells_its_limit(verdict) else verdict
             self._obey(self.manners.weigh(known, line.name))
@@ -342,14 +366,20 @@ class Delivery:
         if scopes:
             self._let_go(self.pending.remove(lambda row, relay: self.manners.falls_under(row, scopes, relay)))
 
-    def _follow(self, belief: Belief[tuple[Prepared, Verdict]], line: Line | None, seconds: float = 0.0) -> None:
+    def _follow(
+        self,
+        belief: Belief[tuple[Prepared, Verdict]],
+        line: Line | None,
+        at: datetime | None = None,
+        seconds: float = 0.0,
+    ) -> None:
         for begun, verdict in belief.settle:
-            self._record(begun, verdict, line, seconds=seconds)
+            self._record(begun, verdict, line, at, seconds=seconds)
         for begun, verdict in belief.excuse:
-            self._record(begun, _excused(verdict, Blame.SESSION), line)
+            self._record(begun, _excused(verdict, Blame.SESSION), line, at)
         whose = Blame.DESTINATION if belief.destination else Blame.SESSION
         for begun, verdict in belief.give_back:
-            self._record(begun, _excused(verdict, whose), line)
+            self._record(begun, _excused(verdict, whose), line, at)
         if belief.give_back and line is not None:
             self._incident(belief, line)
 
@@ -373,7 +403,7 @@ class Delivery:
         """The messages for one relay whose time has come, composed one by one as the wire asks for them."""
         began = self.clock()
         # The record first: it may wait for the database, and the lease may have ended meanwhile.
-        while self.ledger.flush_if_due() and self._may_go_on() and not line.resting and self._has_more():
+        while self._is_quiet() and self._may_go_on() and not line.resting and self._has_more():
             self.progressed()
             self._take_back()
             row = self.pending.first(line.name, self._time())
@@ -388,6 +418,12 @@ class Delivery:
             if message is not None:
                 yield message
                 del message  # or it would be held on to while the next one is composed
+
+    def _is_quiet(self) -> bool:
+        """Nothing is overdue, so that another row may be begun. False as `Ledger.flush` says it."""
+        if not self.pending:
+            self._catch_up()  # now we may have to wait for rows
+        return self.ledger.flush_if_due()
 
     def _is_others_turn(self, line: Line, began: float) -> bool:
         """Relays take turns; a row whose slot would pass has its turn at once."""
@@ -406,7 +442,7 @@ class Delivery:
             self._set_clock(rows)
             self._count_slots(rows)
             self._release_what_cannot_go()  # what was heard since they were claimed holds for them too
-            self._suppresses = self._suppressed(self.pending)
+            self.composing.look_up(self.pending)
         return bool(self.pending)
 
     def _take_back(self) -> None:
@@ -426,45 +462,23 @@ class Delivery:
 
     def _message(self, row: ClaimedRow, line: Line) -> Message | None:
         """The row as a message for the recipients that are open; None when it was settled without one."""
-        self.journal.begin(row.id, row.claim_seq)
+        at_once = line.recipients_at_once
         try:
-            files = tuple(map(_attachment, self.store.attachments(row.id))) if row.has_attachments else ()
-            prepared = self._prepared(row, files, line, ())
+            prepared = self.composing.prepared(row, at_once, self._time())
             waiting = self.manners.take_also(row, prepared.message.recipients) if prepared.message else NOBODY
             if waiting and prepared.message and len(waiting) < len(prepared.message.recipients):
-                prepared, waiting = self._prepared(row, files, line, waiting), NOBODY
+                prepared, waiting = self.composing.prepared(row, at_once, self._time(), not_now=waiting), NOBODY
         except Unsendable as reason:
-            self.journal.end(row.id, row.claim_seq)
             self._refuse(row, str(reason))
             return None
-        except DatabaseUnavailable:
-            self.journal.end(row.id, row.claim_seq)
-            raise
         if prepared.message is None:
-            self.journal.end(row.id, row.claim_seq)
-            self._add(row, self._next_step(prepared.standing, prepared.settled, line))
+            self._add(row, self._next_step(prepared.standing, prepared.settled, line, self._time()))
         elif waiting:
-            self.journal.end(row.id, row.claim_seq)
             self._let_wait(row, waiting.values())
             return None
         else:
-            self.journal.compose(prepared.message)
             self._begun[row.id] = prepared
         return prepared.message
-
-    def _prepared(
-        self, row: ClaimedRow, files: tuple[Attachment, ...], line: Line, not_now: Collection[str]
-    ) -> Prepared:
-        return prepare(
-            row,
-            files,
-            composer=self.composer,
-            suppressed=self._suppresses,
-            now=self._time(),
-            at_once=line.recipients_at_once,
-            relays=self.lines.keys(),
-            not_now=not_now,
-        )
 
     def _let_wait(self, row: ClaimedRow, scopes: Collection[ScopeKey]) -> None:
         """It falls under scopes that it was not claimed for, and has no slot there: it goes back, with its like.
@@ -476,11 +490,14 @@ class Delivery:
 
     # --- from outcome to row ---
 
-    def _record(self, begun: Prepared, verdict: Verdict, line: Line | None, *, seconds: float = 0.0) -> None:
+    def _record(
+        self, begun: Prepared, verdict: Verdict, line: Line | None, at: datetime | None, *, seconds: float = 0.0
+    ) -> None:
         pairs = zip(verdict.message.recipients, verdict.outcomes, strict=True)
         outcomes = dict(begun.settled)
         outcomes |= {address: outcome for wire, outcome in pairs for address in begun.wire[wire]}
-        step = self._next_step(begun.standing, outcomes, line, phase=verdict.phase.value, relay=verdict.relay)
+        now = at or self._time()
+        step = self._next_step(begun.standing, outcomes, line, now, phase=verdict.phase.value, relay=verdict.relay)
         self._add(begun.row, step, seconds=seconds)
 
     def _refuse(self, row: ClaimedRow, reason: str) -> None:
@@ -488,10 +505,15 @@ class Delivery:
         self._add(row, refused(standing, reason, now=self._time(), settings=self.retry))
 
     def _next_step(
-        self, standing: Standing, outcomes: Mapping[str, Outcome], line: Line | None, **where: str | None
+        self,
+        standing: Standing,
+        outcomes: Mapping[str, Outcome],
+        line: Line | None,
+        at: datetime,
+        **where: str | None,
     ) -> Step:
         settings = line.retry if line is not None else self.retry
-        return next_step(standing, outcomes, now=self._time(), chance=self.chance(), settings=settings, **where)
+        return next_step(standing, outcomes, now=at, chance=self.chance(), settings=settings, **where)
 
     def _add(self, row: ClaimedRow, step: Step, *, seconds: float = 0.0) -> None:
         self._say(row, step, seconds)
@@ -529,21 +551,6 @@ class Delivery:
         able = self.manners.pacing.relays_for(relay=row.relay, domain=row.domain, sender=sender) or tuple(self.lines)
         return next((name for name in able if not self.lines[name].resting), able[0])
 
-    def _suppressed(self, rows: Iterable[ClaimedRow]) -> dict[str, str]:
-        """Of all addresses in `rows`, those on the suppression list: one question for the batch."""
-        if self.clock() - self._suppresses_at >= LOOK_EVERY_S:
-            self._suppresses_anyone = self.store.suppresses_anyone()
-            self._suppresses_at = self.clock()
-        if not self._suppresses_anyone:
-            return {}
-        addresses: set[str] = set()
-        for row in rows:
-            try:
-                addresses.update(recipient.address for recipient in recipients_of(row, self.composer))
-            except Unsendable:
-                continue  # said when it is its turn
-        return self.store.suppressed(addresses)
-
     def _count_slots(self, rows: Iterable[ClaimedRow]) -> None:
         """How many came, once it is told how it went with those before."""
         if self._slots:
@@ -552,7 +559,7 @@ class Delivery:
         self._has_used_slots = False
 
     def _break_off(self) -> None:
-        """Rule 7. After a batch that went to its end there is nothing left to do."""
+        """Rule 8. After a batch that went to its end there is nothing left to do."""
         try:
             self._see_them_returned([*self._returning])
             for line in self.lines.values():
@@ -567,6 +574,7 @@ class Delivery:
         with suppress(RelayTrouble):  # of a relay that has nothing to tell, and whose session is over
             for exchange in line.courier.carry(iter(())):
                 self._settle(exchange, line)
+        self._catch_up()
 
     def _let_go(self, rows: Sequence[ClaimedRow]) -> None:
         """Hand back, in the bookkeeper's thread: others' slots would pass meanwhile."""
@@ -618,10 +626,6 @@ def _slots_of(rows: Iterable[ClaimedRow]) -> Counter[ScopeKey]:
 def _is_pressing(row: ClaimedRow | None, now: datetime) -> bool:
     """Its slot is there, and will not be for ever."""
     return row is not None and row.grant.until is not None and (row.grant.at is None or row.grant.at <= now)
-
-
-def _attachment(found: Mapping[str, Any]) -> Attachment:
-    return Attachment(**found)
 
 
 def _first_failure(verdict: Verdict) -> Failed | None:

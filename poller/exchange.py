@@ -13,6 +13,8 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass, field
 
+_DONE = 2
+
 
 class Phase(enum.StrEnum):
     """How far a session or a transaction has come (RFC 5321 section 3), in order."""
@@ -109,6 +111,13 @@ class Exchange:
     unanswered: bool = False
     seconds: float = 0.0
     relay: str = ""
+
+    @property
+    def is_accepted(self) -> bool:
+        """For all recipients, and nothing was odd: every reply says 2xx, but for the 354."""
+        if self.loss is not None or self.end is None or self.mail is None or self.lacking:
+            return False
+        return all(reply is not None and reply.kind == _DONE for reply in (self.mail, *self.rcpt, self.end))
 
 
 def answer_lost(message: Message, relay: str, reason: str, rcpt: tuple[Reply | None, ...] = ()) -> Exchange:

@@ -17,6 +17,7 @@ import time
 from typing import TYPE_CHECKING, Final, Literal
 
 from poller.ahead import Ahead
+from poller.composing import Composing
 from poller.delivery import Delivery
 from poller.exchange import RelayTrouble
 from poller.lease import Lease, Watch, boot_clock
@@ -27,6 +28,7 @@ from poller.outbox import report
 from poller.outbox.guard import home_of, stranger
 from poller.outcome import Rulebook
 from poller.recovery import Recovery
+from poller.relays import relays_of
 from poller.throttle.gate import Gate
 from poller.wiring import cohort_of, exchangers_of, journal_in, lines_of, manners_of, store_and_composer
 
@@ -119,10 +121,16 @@ class Tick:
         )
         self.delivery = Delivery(
             store=self.store,
-            lines=lines_of(config, self.manners, self._commit, clock=clock, log=log),
+            lines=lines_of(config, self.manners, self._commit, self._meanwhile, clock=clock, log=log),
             manners=self.manners,
             rulebook=Rulebook(table=config.throttle.table, provider_of=self.manners.pacing.provider_of, paced=True),
-            composer=composer,
+            composing=Composing(
+                store=self.store,
+                journal=self.journal,
+                composer=composer,
+                relays=relays_of(config.smtp, config.relays),
+                clock=clock,
+            ),
             ledger=self.ledger,
             ahead=ahead,
             retry=config.retry,
@@ -159,6 +167,9 @@ class Tick:
 
     def _commit(self, relay: str, message: Message, rcpt: tuple[Reply | None, ...]) -> None:
         self.delivery.commit(relay, message, rcpt)
+
+    def _meanwhile(self, line: Line) -> None:
+        self.delivery.meanwhile(line)
 
     @property
     def _is_same_claim(self) -> bool:

@@ -51,6 +51,8 @@ class Flags:
 
 Commit = Callable[[str, "Message", "tuple[Reply | None, ...]"], None]
 """To be told that the end of a message is about to leave, and to which relay (`host:port`)."""
+Meanwhile = Callable[["Line"], None]
+"""To be told that nothing is to be done on this line until the relay answers."""
 
 
 def store_and_composer(config: Config, engine: Engine, name: str) -> tuple[Store, Composer]:
@@ -108,7 +110,7 @@ def cohort_of(config: Config) -> Cohort[Any]:
     return Cohort(limit=config.retry.cohort, patience=config.retry.cohort_patience)
 
 
-def _couriers(table: str, settings: RelaySettings, commit: Commit) -> Callable[[Line], Courier]:
+def _couriers(table: str, settings: RelaySettings, commit: Commit, meanwhile: Meanwhile) -> Callable[[Line], Courier]:
     where = place(settings.host, settings.port)
 
     def courier_of(line: Line) -> Courier:
@@ -116,6 +118,7 @@ def _couriers(table: str, settings: RelaySettings, commit: Commit) -> Callable[[
             settings,
             table=table,
             committing=lambda message, rcpt: commit(where, message, rcpt),
+            meanwhile=lambda: meanwhile(line),
             session_events=line.session_event,
         )
 
@@ -123,14 +126,20 @@ def _couriers(table: str, settings: RelaySettings, commit: Commit) -> Callable[[
 
 
 def lines_of(
-    config: Config, manners: Manners, commit: Commit, *, clock: Callable[[], float], log: Logger
+    config: Config,
+    manners: Manners,
+    commit: Commit,
+    meanwhile: Meanwhile,
+    *,
+    clock: Callable[[], float],
+    log: Logger,
 ) -> dict[str, Line]:
     """One for each relay."""
     lines: dict[str, Line] = {}
     for name, settings in relays_of(config.smtp, config.relays).items():
         lines[name] = Line(
             name=name,
-            courier_of=_couriers("smtp" if settings is config.smtp else f"relays.{name}", settings, commit),
+            courier_of=_couriers("smtp" if settings is config.smtp else f"relays.{name}", settings, commit, meanwhile),
             idle_close=settings.idle_close,
             rest=Rest(first=settings.rest_first, longest=settings.rest_longest),
             retry=replace(config.retry, on_doubt=settings.on_doubt or config.retry.on_doubt),

@@ -40,7 +40,7 @@ LOG = {"poller.log"}
 EXCHANGERS = {"poller.exchangers"}
 BOOKS = {"poller." + name for name in ("ahead", "ledger")}
 RELAYS = {"poller.relays", "poller.pacing"}
-ARROW = {"poller." + name for name in ("prepare", "pending", "lines", "manners", "delivery")}
+ARROW = {"poller." + name for name in ("prepare", "composing", "pending", "lines", "manners", "delivery")}
 DELIVERY = JUDGES | ROOMS | LOG | BOOKS | RELAYS | ARROW | {"poller.lease"}
 RECOVERY = DELIVERY | {"poller.recovery"}
 LIFE = RECOVERY | {"poller.life", "poller.state"}
@@ -58,6 +58,7 @@ MAY_IMPORT = {
     "poller.journal": JUDGES | {"poller.journal"},
     "poller.prepare": JUDGES | {"poller.message", "poller.outbox", "poller.prepare"},
     "poller.ahead": {"poller.outbox"},
+    "poller.composing": {"poller.message", "poller.outbox", "poller.journal", "poller.prepare"},
     "poller.ledger": DELIVERY - {"poller.delivery"},
     "poller.pacing": PURE | {"poller.relays"},
     "poller.pending": {"poller.outbox"},

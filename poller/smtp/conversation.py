@@ -13,7 +13,9 @@ Rule 2. A message is begun ahead only where that saves a wait, and the caller's 
         in hand goes alone at once.
 Rule 3. `Committing` comes immediately before the bytes that hold the end of data, and only then. The end of data is
         deemed sent when the line has taken its last byte; a line that breaks before delivered nothing.
-Rule 4. When the session is over, each further step reports the next of the flight, without waiting: with the replies
+Rule 4. `meanwhile` is called when the end of data is out and the final reply is to be waited for: what is done there
+        costs no time on the wire. It begins nothing and must not raise.
+Rule 5. When the session is over, each further step reports the next of the flight, without waiting: with the replies
         that had come, if they can be believed, else with a loss.
 
 `next_exchange` raises only what a hook raises: whatever else happened is in the `Exchange`. Login and greeting are in
@@ -43,10 +45,15 @@ def none_ahead() -> Message | None:
     return None
 
 
+def nothing_meanwhile() -> None:
+    """The wait is waited out."""
+
+
 def next_exchange(
     session: Session,
     take: Callable[[], Message | None] = none_ahead,
     clock: Callable[[], float] = time.monotonic,
+    meanwhile: Callable[[], None] = nothing_meanwhile,
 ) -> Talk[Exchange | None]:
     """Bring the first of the flight, which must not be empty, to its end.
 
@@ -54,8 +61,8 @@ def next_exchange(
     """
     features = session.features
     if session.window > 1 and features.chunking and features.pipelining:
-        return next_by_bdat(session, take, clock)
-    return next_by_data(session, take, clock)
+        return next_by_bdat(session, take, clock, meanwhile)
+    return next_by_data(session, take, clock, meanwhile)
 
 
 def quit_session() -> Talk[None]:

@@ -19,6 +19,7 @@ Rule 4. `committing(message, rcpt)` is called immediately before the bytes that 
         what its recipients were told so far (None for those of whom nothing was read: in a window, all). What it raises
         comes out of `carry`, and the line is closed. Before that, each message committed earlier has been waited for
         and its exchange has come out. Messages taken and not come out then were not delivered, and are forgotten.
+        `meanwhile` is called when such bytes have left and the reply to the first in flight is to be waited for.
 Rule 5. What the iterator raises comes out of `carry` when all that was taken before has; the session stays.
 Rule 6. An exchange that could not come out, because something else was raised (KeyboardInterrupt, say) or because the
         caller said `close`, comes out first of the next `carry`, for which no session is needed.
@@ -42,7 +43,7 @@ from typing import TYPE_CHECKING, Any
 from poller.exchange import RelayTrouble
 from poller.smtp.actions import LineLost
 from poller.smtp.connection import Connection
-from poller.smtp.conversation import next_exchange, none_ahead, quit_session
+from poller.smtp.conversation import next_exchange, none_ahead, nothing_meanwhile, quit_session
 from poller.smtp.dial import place
 from poller.smtp.opening import Handshake, Line, open_session
 from poller.smtp.transaction import LARGE, Session
@@ -93,6 +94,7 @@ class Courier:
         *,
         clock: Callable[[], float] = time.monotonic,
         committing: Hook = _nothing,
+        meanwhile: Callable[[], None] = nothing_meanwhile,
         session_events: Callable[[str, dict[str, Any]], None] | None = None,
         table: str = _FIRST,
     ) -> None:
@@ -102,6 +104,7 @@ class Courier:
         self._settings = settings
         self._clock = clock
         self._committing = committing
+        self._meanwhile = meanwhile
         self._events = session_events or _unheard
         self._bell = Bell()
         self._line: _Line | None = None
@@ -177,7 +180,7 @@ class Courier:
             line = self._begun(messages)
         if line is None:
             return None
-        exchange = self._advance(line, functools.partial(self._take_ahead, messages))
+        exchange = self._advance(line, functools.partial(self._take_ahead, messages), self._meanwhile)
         session = line.session
         if session.over:
             self._left.extend(self._rest(line))
@@ -213,10 +216,16 @@ class Courier:
             self._trouble = trouble
             return None
 
-    def _advance(self, line: _Line, take: Callable[[], Message | None]) -> Exchange | None:
+    def _advance(
+        self,
+        line: _Line,
+        take: Callable[[], Message | None] = none_ahead,
+        meanwhile: Callable[[], None] = nothing_meanwhile,
+    ) -> Exchange | None:
         """The first of the flight, to its end; None if a hook raised and nothing is in flight."""
+        talk = next_exchange(line.session, take, self._clock, meanwhile)
         try:
-            exchange = line.connection.drive(next_exchange(line.session, take, self._clock), self._committing)
+            exchange = line.connection.drive(talk, self._committing)
         except BaseException as error:
             self._abandon(line, f"given up within a transaction: {type(error).__name__}")
             raise
@@ -228,7 +237,7 @@ class Courier:
     def _rest(self, line: _Line) -> Iterator[Exchange]:
         """The flight, to its end: without waiting if the session is over."""
         while line.session.flight:
-            exchange = self._advance(line, none_ahead)
+            exchange = self._advance(line)
             if exchange is not None:
                 yield exchange
 

@@ -44,7 +44,12 @@ if TYPE_CHECKING:
     from poller.smtp.transaction import Session, Transaction
 
 
-def next_by_data(session: Session, take: Callable[[], Message | None], clock: Callable[[], float]) -> Talk[Exchange]:
+def next_by_data(
+    session: Session,
+    take: Callable[[], Message | None],
+    clock: Callable[[], float],
+    meanwhile: Callable[[], None],
+) -> Talk[Exchange]:
     """The first of the flight, to its final reply. `take` gives the message to begin ahead, or None."""
     transaction = session.flight[0]
     if session.deaf:
@@ -53,7 +58,7 @@ def next_by_data(session: Session, take: Callable[[], Message | None], clock: Ca
         try:
             yield from _envelope(transaction, session)
             if transaction.phase is Phase.CONTENT:
-                yield from _content(transaction, session, take, clock)
+                yield from _content(transaction, session, take, clock, meanwhile)
         except LineLost as lost:
             yield from record_lost_line(transaction, session, lost)
         session.reset_due = not is_done(transaction.end)
@@ -151,7 +156,11 @@ def _decline_to_send(transaction: Transaction, session: Session) -> Talk[None]:
 
 
 def _content(
-    transaction: Transaction, session: Session, take: Callable[[], Message | None], clock: Callable[[], float]
+    transaction: Transaction,
+    session: Session,
+    take: Callable[[], Message | None],
+    clock: Callable[[], float],
+    meanwhile: Callable[[], None],
 ) -> Talk[None]:
     """The content, its end with what may follow, and the final reply."""
     if session.over:  # the line was lost behind the end of the message before; only what had come could be read
@@ -170,6 +179,7 @@ def _content(
             raise
         session.over = lost.loss.reason
     transaction.phase = Phase.END
+    meanwhile()
     raw: RawReply = yield AWAIT_END
     transaction.end = reply = raw.reply
     goes_on(transaction, session, reply, DONE)

@@ -41,7 +41,10 @@ MOST_REFUSALS = 8
 
 
 def next_by_bdat(
-    session: Session, take: Callable[[], Message | None], clock: Callable[[], float]
+    session: Session,
+    take: Callable[[], Message | None],
+    clock: Callable[[], float],
+    meanwhile: Callable[[], None],
 ) -> Talk[Exchange | None]:
     """Fill the window from `take`, then read the first of the flight to its final reply.
 
@@ -54,6 +57,7 @@ def next_by_bdat(
     if session.deaf:
         transaction.lose(session.over)
     elif not transaction.lacking:
+        meanwhile()
         try:
             yield from _read(transaction, session)
         except LineLost as lost:

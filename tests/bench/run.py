@@ -56,6 +56,7 @@ MEASURES = {
 def main() -> None:
     """As the command line says."""
     arguments = _arguments()
+    rivals.CACHE.mkdir(parents=True, exist_ok=True)
     book = Book.load(rivals.CACHE / "book.json")
     rounds = arguments.rounds or (QUICK_ROUNDS if arguments.quick else ROUNDS)
     with tempfile.TemporaryDirectory(prefix="poller-bench-") as directory:

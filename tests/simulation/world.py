@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from poller.ahead import Ahead
 from poller.cohort import Cohort
+from poller.composing import Composing
 from poller.delivery import Delivery
 from poller.exchange import Loss, Message, Phase, RelayTrouble
 from poller.journal import Journal
@@ -263,6 +264,7 @@ class Wire:
         self.world = world
         self.is_open = False
         self.committing: Callable[[Message, tuple[Reply | None, ...]], None]
+        self.meanwhile: Callable[[], None]
 
     def open(self) -> None:
         if self.is_open:
@@ -293,7 +295,7 @@ class Wire:
         return message is not None
 
     def _drive(self, take: Callable[[], Message | None]) -> Exchange:
-        talk: Any = next_exchange(self._session, take, self.world.time)
+        talk: Any = next_exchange(self._session, take, self.world.time, self.meanwhile)
         answer: Any = None
         lost: LineLost | None = None
         while True:
@@ -507,7 +509,7 @@ class World:
             lines={"smtp": line},
             manners=AtEase(store.now),
             rulebook=DEFAULT,
-            composer=composer,
+            composing=Composing(store=store, journal=journal, composer=composer, relays=("smtp",), clock=self.time),
             ledger=ledger,
             ahead=Ahead(
                 bookkeeper=at_once,
@@ -530,6 +532,7 @@ class World:
             chance=self.chance.random,
         )
         wire.committing = functools.partial(delivery.commit, wire.relay)
+        wire.meanwhile = functools.partial(delivery.meanwhile, line)
         recovery = Recovery(
             store=store,
             journal=journal,
