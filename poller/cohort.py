@@ -22,9 +22,10 @@ Time is passed in, in seconds of any clock that goes forward.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Generic, TypeVar
 
+from poller.facts import dataclass
 from poller.outcome import Blame, Deferred, Failed, InDoubt, signature
 
 if TYPE_CHECKING:
@@ -196,7 +197,8 @@ def _shows_nothing(verdict: Verdict) -> bool:
 
 def _signature(verdict: Verdict) -> str:
     """Of a message that was refused for all its recipients alike; "" for any other."""
+    if not all(isinstance(outcome, Failed) for outcome in verdict.outcomes):
+        return ""
     pairs = zip(verdict.outcomes, verdict.message.recipients, strict=True)
-    signs = {signature(outcome, recipient) for outcome, recipient in pairs if isinstance(outcome, Failed)}
-    refused_all = all(isinstance(outcome, Failed) for outcome in verdict.outcomes)
-    return signs.pop() if refused_all and len(signs) == 1 else ""
+    signs = {signature(outcome, recipient) for outcome, recipient in pairs}
+    return signs.pop() if len(signs) == 1 else ""

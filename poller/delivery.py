@@ -308,9 +308,10 @@ class Delivery:
     def meanwhile(self, line: Line) -> None:
         """The relay has been told all that it can be told now: what needs no wire is done while it answers."""
         self._catch_up()
-        row = self.pending.first(line.name, self._time())
+        now = self._time()
+        row = self.pending.first(line.name, now)
         if row is not None and not self.stop.is_set():
-            self.composing.ahead(row, line.recipients_at_once, self._time())
+            self.composing.ahead(row, line.recipients_at_once, now)
 
     def _settle(self, exchange: Exchange, line: Line) -> None:
         """The answer is kept at once; what it means is found out as soon as the line can do without us."""
@@ -349,9 +350,10 @@ class Delivery:
             line.delivered()
             for wire, outcome in zip(verdict.message.recipients, verdict.outcomes, strict=True):
                 if isinstance(outcome, Sent):
-                    line.suspicion.accepted(self.rulebook.destination_of(wire))
-                    line.chorus.accepted(self.rulebook.destination_of(wire))
-        if not destination:
+                    accepting = destination or self.rulebook.destination_of(wire)
+                    line.suspicion.accepted(accepting)
+                    line.chorus.accepted(accepting)
+        if not destination or verdict.delivered_to_all:
             return verdict
         complains = self.manners.complains(destination)
         if verdict.ended and (line.suspicion.ended(destination) or complains):
@@ -406,10 +408,11 @@ class Delivery:
         while self._is_quiet() and self._may_go_on() and not line.resting and self._has_more():
             self.progressed()
             self._take_back()
-            row = self.pending.first(line.name, self._time())
-            if row is None or self._until_slot(line) > 0 or self._is_others_turn(line, began):
+            now = self._time()
+            row = self.pending.first(line.name, now)
+            if row is None or _is_early(row, now) or self._is_others_turn(line, began):
                 return
-            if _missed(row, self._time()):
+            if _missed(row, now):
                 self._release_what_cannot_go()
                 continue
             message = self._message(row, line)
@@ -427,6 +430,8 @@ class Delivery:
 
     def _is_others_turn(self, line: Line, began: float) -> bool:
         """Relays take turns; a row whose slot would pass has its turn at once."""
+        if len(self.lines) == 1:
+            return False
         others = [name for name in self.pending.relays() if name != line.name and not self.lines[name].resting]
         if not others:
             return False
@@ -547,6 +552,8 @@ class Delivery:
         """By which relay it goes; one that names a relay that is not there fails by any."""
         if row.grant.relay:
             return row.grant.relay
+        if len(self.lines) == 1:
+            return next(iter(self.lines))
         sender = row.content.get("sender")
         able = self.manners.pacing.relays_for(relay=row.relay, domain=row.domain, sender=sender) or tuple(self.lines)
         return next((name for name in able if not self.lines[name].resting), able[0])
@@ -611,6 +618,11 @@ class Delivery:
 
     def _time(self) -> datetime:
         return self._now + timedelta(seconds=self.clock() - self._now_at)
+
+
+def _is_early(row: ClaimedRow, now: datetime) -> bool:
+    """Its slot is yet to come."""
+    return row.grant.at is not None and now < row.grant.at
 
 
 def _missed(row: ClaimedRow, now: datetime) -> bool:

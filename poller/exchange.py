@@ -11,7 +11,9 @@ Rule 2. `end_of_data_sent` is true from the moment the last byte of the content 
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass, field
+from dataclasses import field
+
+from poller.facts import dataclass
 
 _DONE = 2
 
@@ -55,6 +57,8 @@ class Reply:
 
     def __str__(self) -> str:
         """As a mail log writes it: `550 5.1.1 no such user`."""
+        if self.status and self.text:
+            return f"{self.code} {self.status} {self.text}"
         return " ".join(part for part in (str(self.code), self.status, self.text) if part)
 
 

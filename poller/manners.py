@@ -197,6 +197,8 @@ class Manners:
     def weigh(self, verdict: Verdict, relay: str) -> tuple[ScopeKey, ...]:
         """Obey what the replies ask for. Returns the scopes that pause now."""
         self._count(verdict)
+        if not verdict.heard:
+            return ()
         return tuple(self.obey(self._scope_of(heard, relay), heard) for heard in verdict.heard)
 
     def falls_under(self, row: ClaimedRow, scopes: Collection[ScopeKey], relay: str) -> bool:

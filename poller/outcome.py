@@ -23,11 +23,12 @@ from __future__ import annotations
 
 import enum
 import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal, assert_never
 
 from poller.advice import SHIPPED, advise, retry_after
 from poller.exchange import Phase
+from poller.facts import dataclass
 from poller.providers import Providers
 
 if TYPE_CHECKING:
@@ -189,6 +190,11 @@ class Verdict:
         """At least one recipient was accepted."""
         return any(isinstance(o, Sent) for o in self.outcomes)
 
+    @property
+    def delivered_to_all(self) -> bool:
+        """Every recipient was accepted."""
+        return all(isinstance(o, Sent) for o in self.outcomes)
+
 
 _ENVELOPE = frozenset({Phase.MAIL, Phase.RCPT, Phase.DATA})
 """Where words are about us or the envelope. At the end of data the same words may be a filter's, about content."""
@@ -296,6 +302,9 @@ def judge(exchange: Exchange, rulebook: Rulebook = DEFAULT) -> Verdict:
     """What became of each recipient of `exchange.message`. Never raises."""
     message = exchange.message
     outcomes: tuple[Outcome, ...]
+    if exchange.end is not None and exchange.is_accepted:  # nearly always, and nothing is to be weighed
+        outcomes = (_sent(exchange.end),) * len(message.recipients)
+        return Verdict(message=message, phase=exchange.phase, outcomes=outcomes, relay=exchange.relay)
     if exchange.lacking:
         refusal = Failed(blame=Blame.MESSAGE, reason=f"not sent: {exchange.lacking}")
         outcomes = (refusal,) * len(message.recipients)
@@ -384,7 +393,7 @@ def _whole(exchange: Exchange, rulebook: Rulebook) -> Outcome:
             said = _Refusal(phase=phase, reply=reply, recipients=exchange.message.recipients, rulebook=rulebook)
             return _refusal(said, Blame.MESSAGE)
     if exchange.end is not None:
-        return Sent(reply=exchange.end, queue_id=queue_id(exchange.end))
+        return _sent(exchange.end)
     if exchange.end_of_data_sent:
         reason = exchange.loss.reason if exchange.loss else "the session ended"
         return InDoubt(blame=Blame.MESSAGE, reason=f"may have been delivered: after the end of data {reason}")
@@ -392,6 +401,10 @@ def _whole(exchange: Exchange, rulebook: Rulebook) -> Outcome:
         where = exchange.loss.phase.value
         return Deferred(blame=Blame.SESSION, reason=f"the session broke at {where}: {exchange.loss.reason}")
     return Deferred(blame=Blame.SESSION, reason="the relay ended the session before the message was sent")
+
+
+def _sent(reply: Reply) -> Sent:
+    return Sent(reply=reply, queue_id=queue_id(reply))
 
 
 def _one(rcpt: Reply | None, whole: Outcome, recipient: str, rulebook: Rulebook) -> Outcome:

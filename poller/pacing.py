@@ -67,6 +67,7 @@ MOST_SKIPPED: Final = 1000
 
 OUTBOX: Final = ScopeKey("outbox")
 NO_LIMIT: Final = Limit()
+_UNKNOWN: Final = Scope()
 _DOMAIN = re.compile(r"@([^\s@,;:<>()\"]+)")
 """In a list of addresses, roughly: what it misses is asked for when the list is read."""
 _ADDRESS = re.compile(r"([^\s<>]+@[^\s<>]+?)>?\s*$")
@@ -168,7 +169,7 @@ class Pacing:
     def state_of(self, key: ScopeKey) -> Scope:
         """As last seen."""
         seen = self._seen.get(key)
-        return seen.state if seen else Scope()
+        return seen.state if seen else _UNKNOWN
 
     def limit_of(self, key: ScopeKey) -> Limit:
         """What is configured for it; the empty limit if nothing is."""

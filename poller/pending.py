@@ -58,9 +58,10 @@ class Pending:
 
     relay_of: Callable[[ClaimedRow], str]
     _rows: dict[str, _Waiting] = field(default_factory=dict)
+    _count: int = 0
 
     def __len__(self) -> int:
-        return sum(len(w.again) + len(w.slotted) + len(w.free) for w in self._rows.values())
+        return self._count
 
     def __iter__(self) -> Iterator[ClaimedRow]:
         for waiting in self._rows.values():
@@ -70,6 +71,7 @@ class Pending:
         """More of them, behind those that have the same slot."""
         touched: dict[str, _Waiting] = {}
         for row in rows:
+            self._count += 1
             relay = self.relay_of(row)
             waiting = self._rows.setdefault(relay, _Waiting())
             if slot_of(row) == AT_ONCE:
@@ -83,6 +85,7 @@ class Pending:
     def put_back(self, relay: str, place: int, row: ClaimedRow) -> None:
         """In front of all others but the `place` that came back before it: it was begun in vain."""
         self._rows.setdefault(relay, _Waiting()).again.insert(place, row)
+        self._count += 1
 
     def first(self, relay: str, now: datetime) -> ClaimedRow | None:
         """The one that is next there."""
@@ -94,6 +97,7 @@ class Pending:
         """Take away one that was the first there."""
         waiting = self._rows[relay]
         next(rows for rows in (waiting.again, waiting.slotted, waiting.free) if rows and rows[0] is row).popleft()
+        self._count -= 1
 
     def relays(self) -> list[str]:
         """Those that have rows, the earliest slot first."""
@@ -109,6 +113,7 @@ class Pending:
         taken = [row for relay, waiting in self._rows.items() for row in waiting if which(row, relay)]
         if taken:
             gone = {row.id for row in taken}
+            self._count -= len(taken)
             self._rows = {relay: waiting.without(gone) for relay, waiting in self._rows.items()}
         return taken
 

@@ -17,10 +17,11 @@ Rule 6. A destination that takes less than we have costs no attempt either; only
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, ClassVar, Literal, assert_never
 
+from poller.facts import dataclass
 from poller.outcome import SERVICE_CLOSING, Blame, Deferred, Expired, Failed, InDoubt, Sent, Suppressed, domain_of
 from poller.units import SETTINGS, Count, CountOrZero, Factor, Seconds, Share, format_duration
 

@@ -30,11 +30,11 @@ ONLY_IN = {
 }
 """Which rooms may import a library."""
 
-UNITS = {"poller.units"}
+UNITS = {"poller.units", "poller.facts"}
 PACING = {"poller." + name for name in ("throttle", "advice", "hours", "providers")}
 WEIGHING = {"poller." + name for name in ("outcome", "retry", "cohort", "suspicion", "chorus", "tally", "rest")}
-PURE = PACING | WEIGHING | {"poller." + name for name in ("exchange", "units", "settings")}
-JUDGES = PACING | WEIGHING | {"poller." + name for name in ("exchange", "units")}
+PURE = PACING | WEIGHING | {"poller." + name for name in ("exchange", "facts", "units", "settings")}
+JUDGES = PACING | WEIGHING | {"poller." + name for name in ("exchange", "facts", "units")}
 ROOMS = {"poller.outbox", "poller.message", "poller.smtp", "poller.journal"}
 LOG = {"poller.log"}
 EXCHANGERS = {"poller.exchangers"}

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import TYPE_CHECKING, Any
 
+from poller.facts import dataclass
 from poller.throttle.gate import Grant
 
 if TYPE_CHECKING:

@@ -7,8 +7,10 @@ of the scopes; `Choose` answers with a `Choice`: which rows go, each by which re
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Literal
+
+from poller.facts import dataclass
 
 if TYPE_CHECKING:
     from datetime import datetime
