@@ -23,6 +23,7 @@ NAMES = {
     **{kind: f"poller, {name}" for kind, name in KINDS.items()},
     "poller": "poller",
     "post_office": "django-post_office",
+    "post_office_default": "django-post_office, as it comes",
     "mailer": "django-mailer",
     "naive": "naive loop",
     "smtp-source": "smtp-source -d -s 1",
@@ -99,11 +100,12 @@ def _target(book: Book, target: Target) -> tuple[str, ...]:
 
 
 def _drain(book: Book) -> str:
-    names = (*KINDS, "post_office", "mailer", "naive", "smtp-source")
+    names = (*KINDS, "post_office", "post_office_default", "mailer", "naive", "smtp-source")
     rows = [
         (
             NAMES[name],
             _cell(book, f"drain.{name}.to-peer", TIMES),
+            _cell(book, f"drain.{name}.to-default", TIMES),
             _cell(book, f"drain.{name}.to-source", TIMES),
             _cell(book, f"drain.{name}.cpu-to-peer", TIMES),
             _cell(book, f"drain.{name}.rate", "/s"),
@@ -116,6 +118,7 @@ def _drain(book: Book) -> str:
     head = (
         "",
         "to the best peer",
+        "to its defaults",
         "to smtp-source",
         "CPU to the best peer",
         "drain",

@@ -82,6 +82,7 @@ TARGETS = (
     _simple("drain, PostgreSQL, over the best peer's rate", "at least", 6, TIMES, "drain.postgresql.to-peer"),
     _simple("drain, PostgreSQL, over smtp-source's rate", "at least", 0.4, TIMES, "drain.postgresql.to-source"),
     _simple("drain, PostgreSQL", "at least", 3000, "/s", "drain.postgresql.rate"),
+    _simple("CPU for 1,000 messages, PostgreSQL", "at most", 0.3, " s", "drain.postgresql.cpu"),
     _simple("drain, MariaDB", "at least", 1500, "/s", "drain.mariadb.rate"),
     _simple("drain, SQLite", "at least", 1500, "/s", "drain.sqlite.rate"),
     Target(
@@ -94,6 +95,9 @@ TARGETS = (
     _simple("20 ms round trip, PIPELINING only", "at least", 43, "/s", "rtt.poller.20"),
     _simple("50 ms round trip, PIPELINING only", "at least", 18, "/s", "rtt.poller.50"),
     _simple("20 ms, Postfix, window of 16", "at least", 300, "/s", "relay.poller.window-20ms", NO_WINDOW),
+    _simple("Postfix, no delay, over smtp-source's rate", "at least", 1, TIMES, "relay.poller.to-source"),
+    _simple("INSERT to acceptance with listen, p50", "at most", 20, " ms", "latency.listen.p50", NO_LISTEN),
+    _simple("INSERT to acceptance with listen, p99", "at most", 100, " ms", "latency.listen.p99", NO_LISTEN),
     *(
         Target(
             what=f"claim in a full table over an empty one (p95), {name}",

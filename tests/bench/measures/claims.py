@@ -6,9 +6,10 @@ entry in `outbox_worker` (written right after it has connected) to the first acc
 
 from __future__ import annotations
 
+import multiprocessing
 import statistics
-import threading
 import time
+from concurrent.futures import ProcessPoolExecutor
 from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
@@ -16,7 +17,9 @@ from bench.book import percentile
 from bench.processes import worker
 from servers.sink import Sink
 
+from poller.outbox.database import connect
 from poller.outbox.dialects import DIALECTS, ClaimRequest
+from poller.outbox.settings import DatabaseSettings
 from poller.outbox.store import Store
 from poller.outbox.tables import outbox as table
 from poller.outbox.tables import worker as worker_table
@@ -29,6 +32,7 @@ if TYPE_CHECKING:
     from bench.scene import Scene
 
 BATCH = 100
+START_S = 4.0  # until both of two workers are sure to have started
 LAST = 9  # the priority of what is due, behind everything else
 WARM_UP = 3  # claims
 MILLION = 1_000_000
@@ -108,6 +112,17 @@ def _claims(store: Store, tries: int) -> list[float]:
     return taken
 
 
+def _claims_at(at: float, url: str, name: str, tries: int) -> list[float]:
+    """In a process of its own, from that time on."""
+    engine = connect(DatabaseSettings(url=url))
+    try:
+        store = Store(engine, worker=name, message_id_domain="example.com")
+        time.sleep(max(0.0, at - time.time()))
+        return _claims(store, tries)
+    finally:
+        engine.dispose()
+
+
 def _bare_claims(outbox: Outbox, tries: int) -> list[float]:
     """Seconds of the claim's statements alone, each rolled back: what the disk does at a commit hides the rest."""
     taken = []
@@ -129,25 +144,13 @@ def _first_message(outbox: Outbox) -> float:
 
 
 def _two_workers(scene: Scene, outbox: Outbox) -> None:
-    """Both at once, in one process: the interpreter's own part is shared, the database's is not."""
-    tries = scene.scale(50, 10)
+    """Both at once, each a process of its own."""
+    tries = scene.scale(100, 20)
     _due(outbox, 2 * (tries + WARM_UP) * BATCH)
-    taken: list[float] = []
-    troubles: list[BaseException] = []
-
-    def work(name: str) -> None:
-        try:
-            taken.extend(_claims(_probe(outbox, name), tries))
-        except BaseException as trouble:  # noqa: BLE001 - handed to the thread that waits
-            troubles.append(trouble)
-
-    threads = [threading.Thread(target=work, args=(name,)) for name in ("one", "two")]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if troubles:
-        raise troubles[0]
+    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as processes:
+        at = time.time() + START_S
+        found = [processes.submit(_claims_at, at, outbox.url, name, tries) for name in ("one", "two")]
+        taken = [seconds for future in found for seconds in future.result()]
     _clear(outbox)
     _write_down(scene, outbox.kind, "two workers", taken)
     scene.tell(f"{outbox.kind}, two workers: claim {statistics.median(taken) * 1000:.2f} ms")

@@ -53,6 +53,7 @@ def drain(scene: Scene) -> None:
             source = rows / rivals.smtp_source(sink.port, rows, wire_size())
             scene.book.add("drain.smtp-source.rate", source)
             peers = [_drain_peer(scene, name, peers_rows, sink.port) for name in rivals.PEERS]
+            as_it_comes, _ = _drain_peer(scene, rivals.AS_IT_COMES, peers_rows, sink.port)
             best, thriftiest = max(rate for rate, _ in peers), min(cpu for _, cpu in peers)
             for kind in scene.kinds():
                 rate, cpu = _drain_poller(scene, kind, rows, sink.port)
@@ -60,6 +61,7 @@ def drain(scene: Scene) -> None:
                     f"round {number + 1}: {kind} {rate:,.0f}/s, best peer {best:,.0f}, smtp-source {source:,.0f}"
                 )
                 scene.book.add(f"drain.{kind}.to-peer", rate / best)
+                scene.book.add(f"drain.{kind}.to-default", rate / as_it_comes)
                 scene.book.add(f"drain.{kind}.to-source", rate / source)
                 scene.book.add(f"drain.{kind}.cpu-to-peer", cpu / thriftiest)
 
