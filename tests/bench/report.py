@@ -75,6 +75,8 @@ def figures(book: Book) -> str:
         _claims(book),
         "### Waiting, attachments, a foreign snapshot, the proxy",
         _others(book),
+        "### Where the time goes",
+        _profile(book),
         "### Machine and programs",
         _machine(book),
     ]
@@ -266,6 +268,21 @@ def _others(book: Book) -> str:
         if f"about.{name}.when" in book.words
     )
     return f"{whens or 'Not measured'}.\n\n{_table(('', ''), rows)}"
+
+
+def _profile(book: Book) -> str:
+    """Largest first."""
+    parts = []
+    for kind, head in (("part", "of the delivering thread's time"), ("holds", "of the time the interpreter is held")):
+        names = [name for name in book.figures if name.startswith(f"profile.{kind}.")]
+        names.sort(key=lambda name: -(book.median(name) or 0.0))
+        rows = [(name.removeprefix(f"profile.{kind}."), _cell(book, name, " %")) for name in names]
+        parts.append(_table((head, "share"), rows))
+    drained = book.words.get("profile.rows", "")
+    words = (
+        f"A drain of {drained} rows on PostgreSQL, as py-spy sees it from outside; that slows it, system calls most."
+    )
+    return _section(book, "profile", words, *parts)
 
 
 def _machine(book: Book) -> str:
