@@ -63,8 +63,10 @@ def prepare(
     draft = _draft(row, attachments)
     recipients = _purely(composer.recipients, draft)
     standing = standing_of(row, [recipient.address for recipient in recipients])
-    settled = _without_sending(row, recipients, standing, suppressed, now)
-    wire = _wire([r for r in recipients if r.wire not in not_now], standing, settled, at_once)
+    open_ones = {state.address: state for state in standing.recipients if state.status == "queued"}
+    settled = _without_sending(row, recipients, open_ones, suppressed, now)
+    may_go = [r for r in recipients if r.address in open_ones and r.address not in settled and r.wire not in not_now]
+    wire = _wire(may_go, open_ones, at_once)
     message = _message(row, draft, composer, tuple(wire)) if wire else None
     return Prepared(row=row, standing=standing, settled=settled, wire=wire, message=message)
 
@@ -91,10 +93,11 @@ def standing_of(row: ClaimedRow, addresses: Iterable[str]) -> Standing:
     """Where the row stands. Without `addresses` (its lists can't be read) what is written down of it."""
     addresses = [*addresses] or [*row.known]
     if len(addresses) > 1:
-        fresh = [RecipientState(address=address) for address in addresses]
+        states = [row.known.get(address) or RecipientState(address=address) for address in addresses]
     else:
         alone = addresses[0] if addresses else row.content.get("recipients") or "?"
-        fresh = [RecipientState(address=alone, attempts=row.attempts, doubts=row.doubts)]
+        fresh = RecipientState(address=alone, attempts=row.attempts, doubts=row.doubts)
+        states = [row.known.get(alone, fresh)]
     return Standing(
         row_id=row.id,
         claim_seq=row.claim_seq,
@@ -106,7 +109,7 @@ def standing_of(row: ClaimedRow, addresses: Iterable[str]) -> Standing:
         expires_at=row.expires_at,
         max_attempts=row.max_attempts,
         on_doubt=row.on_doubt,
-        recipients=tuple(row.known.get(state.address, state) for state in fresh),
+        recipients=tuple(states),
     )
 
 
@@ -120,7 +123,7 @@ def _purely(compose: Callable[[Draft], T], draft: Draft) -> T:
 
 
 def _draft(row: ClaimedRow, attachments: tuple[Attachment, ...]) -> Draft:
-    date = row.first_attempt_at.replace(microsecond=0)
+    date = row.first_attempt_at  # the field leaves out what is less than a second
     return Draft(id=row.id, message_id=row.message_id, date=date, attachments=attachments, **row.content)
 
 
@@ -137,19 +140,14 @@ def _message(row: ClaimedRow, draft: Draft, composer: Composer, wire: tuple[str,
     )
 
 
-def _open(standing: Standing) -> dict[str, RecipientState]:
-    return {state.address: state for state in standing.recipients if state.status == "queued"}
-
-
 def _without_sending(
     row: ClaimedRow,
     recipients: Iterable[Recipient],
-    standing: Standing,
+    open_ones: Collection[str],
     suppressed: Mapping[str, str],
     now: datetime,
 ) -> dict[str, Outcome]:
     """Outcomes of the open recipients to whom nothing may be sent."""
-    open_ones = _open(standing)
     if row.expires_at is not None and row.expires_at <= now:
         return dict.fromkeys(open_ones, Expired(reason=f"expired at {row.expires_at:%Y-%m-%d %H:%M:%S} UTC"))
     settled: dict[str, Outcome] = {}
@@ -167,18 +165,17 @@ def _suppression(recipient: Recipient, suppressed: Mapping[str, str]) -> str:
     return f"on the suppression list: {reason}" if reason else "on the suppression list"
 
 
-def _wire(
-    recipients: Iterable[Recipient], standing: Standing, settled: Mapping[str, Outcome], at_once: int
-) -> dict[str, tuple[str, ...]]:
+def _wire(may_go: list[Recipient], open_ones: Mapping[str, RecipientState], at_once: int) -> dict[str, tuple[str, ...]]:
     """The wire addresses of this transaction, each with the recipients behind it (Rule 2)."""
-    tried = {
-        a: (state.attempts + state.doubts, state.reply is not None)
-        for a, state in _open(standing).items()
-        if a not in settled
-    }
+    if len(may_go) > 1:
+        may_go = sorted(may_go, key=lambda r: _tried(open_ones[r.address]))
     wire: dict[str, tuple[str, ...]] = {}
-    for recipient in sorted((r for r in recipients if r.address in tried), key=lambda r: tried[r.address]):
+    for recipient in may_go:
         if recipient.wire not in wire and len(wire) >= at_once:
             break  # the others stay open, and are due at once
         wire[recipient.wire] = (*wire.get(recipient.wire, ()), recipient.address)
     return wire
+
+
+def _tried(state: RecipientState) -> tuple[int, bool]:
+    return state.attempts + state.doubts, state.reply is not None

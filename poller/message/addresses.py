@@ -45,11 +45,8 @@ class Mailbox:
     domain: str
     address: str
     """As people read it: the domain in its own script."""
-
-    @property
-    def wire(self) -> str:
-        """What RCPT TO and the headers carry; ASCII unless the local part is not."""
-        return f"{self.local}@{self.domain}"
+    wire: str
+    """What RCPT TO and the headers carry, `local@domain`; ASCII unless the local part is not."""
 
 
 def parse_one(text: str) -> Mailbox:
@@ -66,9 +63,9 @@ def parse_list(text: str) -> list[Mailbox]:
     for element in text.split(",", _SIMPLE):
         element_text = element.strip(" ")
         if match := _PLAIN.fullmatch(element_text):
-            found.append(_mailbox("", match[1], match[2]))
+            found.append(_measured("", match[1], match[2]))
         elif match := _NAMED.fullmatch(element_text):
-            found.append(_mailbox(match[1], match[2], match[3]))
+            found.append(_measured(match[1], match[2], match[3]))
         else:
             return _Reader(text).mailboxes()
     return found
@@ -250,11 +247,17 @@ def _mailbox(name: str, local: str, domain: str) -> Mailbox:
         raise ValueError("a dot too many, or quotes amid the part before the @; put all of it into double quotes")
     if not local.isprintable() or ("=?" in local and words.WORD.search(local)):
         raise ValueError("the part before the @ holds characters that cannot be part of an address")
+    return _measured(name, local, domain)
+
+
+def _measured(name: str, local: str, domain: str) -> Mailbox:
+    """The mailbox of a local part that is well formed."""
     octets = len(local.encode())
     if octets > _LOCAL:
         raise ValueError(f"the part before the @ is longer than {_LOCAL} octets")
     in_ascii = domains.in_ascii(domain)
     if octets + 1 + len(in_ascii) > _PATH:
         raise ValueError(f"the address is longer than {_PATH} octets")
-    as_read = in_ascii if domain.isascii() else domain.lower()
-    return Mailbox(name=name, local=local, domain=in_ascii, address=f"{local}@{as_read}")
+    wire = f"{local}@{in_ascii}"
+    address = wire if domain.isascii() else f"{local}@{domain.lower()}"
+    return Mailbox(name=name, local=local, domain=in_ascii, address=address, wire=wire)

@@ -38,24 +38,21 @@ def header_text(column: str, text: str) -> str:
     return text
 
 
-def body_text(column: str, text: str) -> str:
-    """The text with every line end made CRLF, the last line ended too; or Unsendable."""
+def body_bytes(column: str, text: str) -> bytes:
+    """The text in UTF-8 with every line end made CRLF, the last line ended too; or Unsendable."""
     if "\x00" in text:
         raise Unsendable(column, f"a NUL character at position {text.index(chr(0))}; remove it")
     if "\r" in text:
         text = text.replace("\r\n", "\n").replace("\r", "\n")
     if text and not text.endswith("\n"):
         text += "\n"
-    return text.replace("\n", "\r\n")
-
-
-def body_bytes(column: str, text: str) -> bytes:
-    """The body in UTF-8, or Unsendable for half a character."""
     try:
-        return text.encode()
+        data = text.encode()
     except UnicodeEncodeError as error:
-        reason = f"half a character (a lone surrogate) at position {error.start}; the text was cut or decoded wrongly"
+        position = error.start + text.count("\n", 0, error.start)  # line ends count as two
+        reason = f"half a character (a lone surrogate) at position {position}; the text was cut or decoded wrongly"
         raise Unsendable(column, reason) from None
+    return data.replace(b"\n", b"\r\n")  # in bytes it takes a third of the time that it takes in str
 
 
 def _refuse_hidden(column: str, word: re.Match[str]) -> None:

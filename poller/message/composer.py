@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 _ATEXT = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+"
 _MESSAGE_ID = re.compile(rf"<{_ATEXT}(?:\.{_ATEXT})*@(?:{_ATEXT}(?:\.{_ATEXT})*|\[[!-Z^-~]+\])>")
 _MESSAGE_ID_MOST = 250  # characters: with its name it stays well within a line, and within an index of any database
-_LISTS: tuple[tuple[Literal["to", "cc", "bcc"], str], ...] = (("to", "recipients"), ("cc", "cc"), ("bcc", "bcc"))
 
 
 def valid_message_id(text: str) -> bool:
@@ -88,17 +87,12 @@ class Composer:
         Raises Unsendable for a list that cannot be read, and when there is no recipient at all.
         """
         self._staging.must_be_readable()
-        return tuple(
-            Recipient(
-                kind=kind,
-                name=mailbox.name,
-                address=mailbox.address,
-                wire=self._staging.wire(mailbox.wire),
-                withheld=self._staging.withheld(self._staging.wire(mailbox.wire)),
-            )
-            for kind, mailboxes in _mailboxes(draft).items()
-            for mailbox in mailboxes
-        )
+        return tuple([self._recipient(kind, mailbox) for kind, found in _mailboxes(draft).items() for mailbox in found])
+
+    def _recipient(self, kind: Literal["to", "cc", "bcc"], mailbox: Mailbox) -> Recipient:
+        wire = self._staging.wire(mailbox.wire)
+        withheld = self._staging.withheld(wire)
+        return Recipient(kind=kind, name=mailbox.name, address=mailbox.address, wire=wire, withheld=withheld)
 
     def compose(self, draft: Draft) -> Composed:
         """The complete message, or Unsendable."""
@@ -124,8 +118,9 @@ class Composer:
         whole = parts.written(("\r\n".join(lines) + "\r\n\r\n").encode(), body.body)
         if len(whole) > self._settings.max_size:
             raise _too_large(draft, len(whole), self._settings.max_size)
-        wires = (self._staging.wire(mailbox.wire) for found in lists.values() for mailbox in found)
-        smtputf8 = not (whole.isascii() and mail_from.isascii() and all(map(str.isascii, wires)))
+        # To and Cc are part of the whole.
+        unwritten = self._staging.redirect_to or "".join([mailbox.wire for mailbox in lists["bcc"]])
+        smtputf8 = not (whole.isascii() and mail_from.isascii() and unwritten.isascii())
         return Composed(mail_from=mail_from, content=whole, smtputf8=smtputf8)
 
     def _content(self, draft: Draft) -> Rendered:
@@ -198,31 +193,39 @@ def _mailboxes(draft: Draft) -> Lists:
 
 
 @lru_cache(maxsize=256)
-def _read_lists(*texts: str | None) -> Lists:
-    """`texts` as in _LISTS. Kept for a while: a row's lists are asked for when it is looked at, and when composed."""
+def _read_lists(recipients: str | None, cc: str | None, bcc: str | None) -> Lists:
+    """Kept for a while: a row's lists are asked for when it is looked at, and when composed."""
     seen: set[str] = set()
-    lists: dict[Literal["to", "cc", "bcc"], tuple[Mailbox, ...]] = {}
-    for (kind, column), text in zip(_LISTS, texts, strict=True):
-        found: list[Mailbox] = []
-        for mailbox in _address_list(column, text):
-            if mailbox.wire not in seen:
-                seen.add(mailbox.wire)
-                found.append(mailbox)
-        lists[kind] = tuple(found)
+    to = _unseen("recipients", recipients, seen)
+    lists: Lists = {"to": to, "cc": _unseen("cc", cc, seen), "bcc": _unseen("bcc", bcc, seen)}
     if not seen:
         raise Unsendable("recipients", "no address in recipients, cc or bcc; write at least one")
     return lists
 
 
-def _address_fields(lists: Lists, reply_to: list[Mailbox]) -> Iterable[str]:
+def _unseen(column: str, text: str | None, seen: set[str]) -> tuple[Mailbox, ...]:
+    """The mailboxes of one list that are not `seen` yet; then they are."""
+    if not text:
+        return ()
+    found: list[Mailbox] = []
+    for mailbox in _address_list(column, text):
+        if mailbox.wire not in seen:
+            seen.add(mailbox.wire)
+            found.append(mailbox)
+    return tuple(found)
+
+
+def _address_fields(lists: Lists, reply_to: list[Mailbox]) -> list[str]:
+    found: list[str] = []
     if lists["to"]:
-        yield fields.address_field("To", lists["to"])
+        found.append(fields.address_field("To", lists["to"]))
     elif not lists["cc"]:
-        yield "To: undisclosed-recipients:;"
+        found.append("To: undisclosed-recipients:;")
     if lists["cc"]:
-        yield fields.address_field("Cc", lists["cc"])
+        found.append(fields.address_field("Cc", lists["cc"]))
     if reply_to:
-        yield fields.address_field("Reply-To", reply_to)
+        found.append(fields.address_field("Reply-To", reply_to))
+    return found
 
 
 def _reverse_path(draft: Draft, sender: Mailbox) -> str:
@@ -242,15 +245,18 @@ def _message_id(draft: Draft) -> str:
 
 def _body(draft: Draft, content: Rendered, most: int) -> Part:
     """The text alone, or as much of mixed(alternative(text, related(html, images)), files) as there is."""
-    if (size := sum(len(attachment.content) for attachment in draft.attachments)) > most:
+    files = draft.attachments
+    if files and (size := sum(len(attachment.content) for attachment in files)) > most:
         raise _too_large(draft, size, most)
     leaves = _text_parts(draft, content)
+    if not files and len(leaves) == 1:
+        return leaves[0]
     images: list[Part] = []
     others: list[Part] = []
-    for attachment in draft.attachments:
+    for attachment in files:
         inline = content.html is not None and attachment.content_id is not None
         (images if inline else others).append(parts.attachment_part(attachment))
-    parts.refuse_repeated_ids(draft.attachments)
+    parts.refuse_repeated_ids(files)
     seed = parts.boundary_seed(draft.message_id, [*leaves, *images, *others])
     if images:
         leaves[-1] = parts.multipart("related", f"=_r{seed}", [leaves[-1], *images])
@@ -262,11 +268,10 @@ def _text_parts(draft: Draft, content: Rendered) -> list[Part]:
     """Text, then HTML; without a text one is made from the HTML."""
     columns = ("body_text", "body_html") if draft.template is None else ("context", "context")
     if content.html is None:
-        return [parts.text_part("plain", columns[0], characters.body_text(columns[0], content.text or ""))]
-    html = characters.body_text(columns[1], content.html)
-    rich = parts.text_part("html", columns[1], html)
-    made = text_from_html(html) if content.text is None else content.text
-    return [parts.text_part("plain", columns[0], characters.body_text(columns[0], made)), rich]
+        return [parts.text_part("plain", characters.body_bytes(columns[0], content.text or ""))]
+    html = characters.body_bytes(columns[1], content.html)
+    made = text_from_html(html.decode()) if content.text is None else content.text
+    return [parts.text_part("plain", characters.body_bytes(columns[0], made)), parts.text_part("html", html)]
 
 
 def _too_large(draft: Draft, size: int, most: int) -> Unsendable:

@@ -20,7 +20,7 @@ from poller.message import words
 from poller.message.addresses import quoted
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
     from datetime import datetime
 
     from poller.message.addresses import Mailbox
@@ -49,8 +49,10 @@ def text_field(name: str, text: str) -> str:
     return folded(name, _spaced(words.encode(text, len(name) + 2)))
 
 
-def address_field(name: str, mailboxes: Iterable[Mailbox]) -> str:
+def address_field(name: str, mailboxes: Sequence[Mailbox]) -> str:
     """A field of addresses; a name in words, quotes or encoded words, an address always whole."""
+    if len(mailboxes) == 1 and not mailboxes[0].name:
+        return f"{name}: {mailboxes[0].wire}"
     found: list[str] = []
     for mailbox in mailboxes:
         if found:
