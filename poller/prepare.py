@@ -8,10 +8,10 @@ Rule 2. Recipients that are settled are never asked again; those asked least oft
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 from poller.exchange import Message
+from poller.facts import dataclass
 from poller.message import Draft, Unsendable
 from poller.outcome import Expired, Suppressed
 from poller.retry import RecipientState, Standing

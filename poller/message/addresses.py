@@ -10,9 +10,9 @@ Raises ValueError in words that quote the offending address and say the remedy.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import NoReturn
 
+from poller.facts import dataclass
 from poller.message import domains, words
 from poller.message.characters import shown
 

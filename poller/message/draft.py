@@ -6,8 +6,10 @@ A `Draft` is a row as its application wrote it; a `Composed` is finished bytes. 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Literal
+
+from poller.facts import dataclass
 
 if TYPE_CHECKING:
     from datetime import datetime

@@ -17,9 +17,10 @@ import binascii
 import hashlib
 import io
 import re
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING
 
+from poller.facts import dataclass
 from poller.message import characters, fields, words
 from poller.message.draft import Unsendable
 

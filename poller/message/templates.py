@@ -23,7 +23,6 @@ Raises `Unsendable` with column `template`, `context` or `locale`, naming file a
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -31,6 +30,7 @@ import jinja2
 from jinja2.exceptions import SecurityError
 from jinja2.sandbox import SandboxedEnvironment
 
+from poller.facts import dataclass
 from poller.message.characters import shown
 from poller.message.draft import Unsendable
 

@@ -13,11 +13,11 @@ Raises `NotSmtp` for anything that is no SMTP reply; the reader is of no further
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
 from poller.exchange import Reply
+from poller.facts import dataclass
 
 DONE = 2
 """The class of a reply that says done (RFC 5321 section 4.2.1)."""
