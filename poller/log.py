@@ -14,7 +14,6 @@ Rule 4. One line is one event: control characters are escaped, so that a relay's
 
 from __future__ import annotations
 
-import contextlib
 import datetime as dt
 import functools
 import json
@@ -92,19 +91,19 @@ class Logger(structlog.BoundLoggerBase):
 
     def debug(self, event: str, **fields: object) -> None:
         """For whoever looks for a fault."""
-        self.log(logging.DEBUG, event, **fields)
+        self._say(logging.DEBUG, event, fields)
 
     def info(self, event: str, **fields: object) -> None:
         """What is as it should be."""
-        self.log(logging.INFO, event, **fields)
+        self._say(logging.INFO, event, fields)
 
     def warning(self, event: str, **fields: object) -> None:
         """What somebody may want to look at."""
-        self.log(logging.WARNING, event, **fields)
+        self._say(logging.WARNING, event, fields)
 
     def error(self, event: str, **fields: object) -> None:
         """What somebody should look at."""
-        self.log(logging.ERROR, event, **fields)
+        self._say(logging.ERROR, event, fields)
 
     def exception(self, event: str, **fields: object) -> None:
         """An error, with the exception that is being handled."""
@@ -112,6 +111,9 @@ class Logger(structlog.BoundLoggerBase):
 
     def log(self, level: int, event: str, **fields: object) -> None:
         """An event of one of the four levels, as `logging` counts them."""
+        self._say(level, event, fields)
+
+    def _say(self, level: int, event: str, fields: dict[str, object]) -> None:
         if event not in EVENTS:
             raise ValueError(f"{event!r} is not on the list of events; see poller.log.EVENTS")
         if level < _threshold[0]:
@@ -131,9 +133,11 @@ class _Outlet:
         self._stream = stream
 
     def msg(self, line: str) -> None:
-        with contextlib.suppress(OSError, ValueError):
+        try:
             self._stream.write(line + "\n")
             self._stream.flush()
+        except (OSError, ValueError):
+            pass
 
 
 _ADDRESS = re.compile(r"[^\s<>\"'(),;:@/\\=\[\]…]+@(?=[\w\[])")
@@ -142,6 +146,7 @@ _PRIVATE = re.compile(r"passw|secret|token|credential|subject|body|context|^url$
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _FIRST = ("timestamp", "level", "event")
 _QUIET = ("apscheduler.executors", "apscheduler.scheduler", "sqlalchemy")  # INFO lines for every tick and statement
+_NUMBERS = (int, float)
 _OUTLET = "poller"  # the name by which a second `configure` finds the first one's outlet
 
 
@@ -161,10 +166,11 @@ def configure(settings: LogSettings, stream: TextIO | None = None) -> None:
     stream = stream or sys.stderr
     is_console = settings.format == "console" or (settings.format == "auto" and stream.isatty())
     rendering = _for_people(is_terminal=stream.isatty()) if is_console else _for_machines()
+    steps: list[Processor] = [_stamped, *rendering]
     # Our own events go straight to the stream: there is one for each message, and logging's records cost more than all
     # that is done for it otherwise.
     structlog.configure(
-        processors=[_stamped, *rendering],
+        processors=steps if is_console else [_at_once(steps)],
         logger_factory=lambda *_: _Outlet(stream),
         wrapper_class=Logger,
         cache_logger_on_first_use=True,
@@ -182,9 +188,13 @@ _threshold = [logging.INFO]
 
 def _stamped(_logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
     event["level"] = method
-    seconds, nanoseconds = divmod(time.time_ns(), 1_000_000_000)
-    event["timestamp"] = f"{_second(seconds)}.{nanoseconds // 1000:06}Z"
+    event["timestamp"] = _now()
     return event
+
+
+def _now() -> str:
+    seconds, nanoseconds = divmod(time.time_ns(), 1_000_000_000)
+    return f"{_second(seconds)}.{nanoseconds // 1000:06}Z"
 
 
 @functools.lru_cache(maxsize=2)
@@ -203,6 +213,39 @@ def _for_machines() -> list[Processor]:
         return "{" + ", ".join([f"{_quoted(key)}: {_json(value)}" for key, value in event.items()]) + "}"
 
     return [exceptions, _discreet, as_json]
+
+
+def _at_once(steps: list[Processor]) -> Processor:
+    """What `steps` make of an event of ours for a machine, in one go: there is one for each message."""
+
+    def line(logger: WrappedLogger, method: str, event: EventDict) -> str:
+        if "exc_info" in event or "exception" in event:
+            made: Any = event
+            for step in steps:
+                made = step(logger, method, made)
+            return cast("str", made)
+        # The names of events and levels hold nothing that would have to be hidden or escaped.
+        parts = [f'{{"timestamp": "{_now()}", "level": "{method}", "event": "{event["event"]}"']
+        for key, start, is_private in _layout(tuple(event)):
+            value = event[key]
+            kind = type(value)
+            if kind is str:
+                text = _quoted("…" if is_private else _public_text(key, value))
+            else:
+                text = repr(value) if kind is int else _json(_public(key, value))
+            parts.append(start + text)
+        return "".join(parts) + "}"
+
+    return line
+
+
+@functools.lru_cache(maxsize=256)
+def _layout(keys: tuple[str, ...]) -> tuple[tuple[str, str, bool], ...]:
+    """Of an event with these keys those behind the first ones, in order: what stands in front, and if it is private.
+
+    The same few sets of keys come again and again.
+    """
+    return tuple((key, f", {_quoted(key)}: ", _is_private(key)) for key in sorted(set(keys).difference(_FIRST)))
 
 
 _encode = json.JSONEncoder(ensure_ascii=False, default=str).encode
@@ -244,7 +287,7 @@ def _traceback(value: object) -> object:
 def _public(key: str, value: object) -> object:
     if isinstance(value, str):
         return "…" if _is_private(key) else _public_text(key, value)
-    if value is None or isinstance(value, int | float):
+    if value is None or isinstance(value, _NUMBERS):
         return value
     if _is_private(key):
         return "…"
@@ -276,7 +319,8 @@ def _public_text(key: str, text: str) -> str:
     if "@" in text:
         if "://" in text:
             text = _CREDENTIALS.sub("…@", text)
-        if key != "message_id":
+        # The search is slow, and what is shortened already is no address.
+        if key != "message_id" and text.count("@") != text.count("…@"):
             text = _ADDRESS.sub(_shortened, text)
     if text.isprintable():
         return text

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import datetime as dt
+import http
 import io
 import json
 import logging
 import re
+import time
 from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 import pytest
 import structlog
 from hypothesis import given
 from hypothesis import strategies as st
 
+from poller import log
 from poller.log import EVENTS, LogSettings, OnChange, configure, get_logger, shortened
 
 if TYPE_CHECKING:
@@ -168,6 +172,69 @@ def test_a_message_id_stays_whole_and_times_are_iso() -> None:
     get_logger().info("attempt.sent", message_id="<k@example.com>", due=dt.datetime(2026, 11, 22, tzinfo=dt.UTC))
     event = events_of(stream)[0]
     assert (event["message_id"], event["due"]) == ("<k@example.com>", "2026-11-22T00:00:00+00:00")
+
+
+class Word(str):
+    __slots__ = ()
+
+
+NAMES = st.sampled_from(
+    [
+        "to",
+        "reply",
+        "message_id",
+        "password",
+        "subject",
+        "Body_text",
+        "url",
+        "level",
+        "timestamp",
+        "exception",
+        "a b",
+        "é",
+    ]
+) | st.text(max_size=5).filter(lambda name: name not in {"exc_info", "event"})
+PIECES = st.sampled_from(
+    ["jane@example.com", "j…@example.com", "…@", "@", "…", "<k@h>", "mysql://u:p@h/n", "://", ":", '"', "\\", "\x1b[2J"]
+) | st.text(max_size=5)
+TEXTS = st.lists(PIECES, max_size=5).map("".join)
+SIMPLE = (
+    TEXTS
+    | TEXTS.map(Word)
+    | TEXTS.map(ValueError)
+    | st.binary(max_size=9)
+    | st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.datetimes()
+    | st.dates()
+    | st.decimals()
+    | st.sampled_from(http.HTTPStatus)
+)
+VALUES = SIMPLE | st.lists(SIMPLE, max_size=3) | st.dictionaries(NAMES, SIMPLE, max_size=3) | st.tuples(SIMPLE, TEXTS)
+
+
+@given(
+    fields=st.dictionaries(NAMES, VALUES, max_size=8),
+    event=st.sampled_from(sorted(EVENTS)),
+    level=st.sampled_from(["debug", "info", "warning", "error"]),
+)
+def test_our_events_are_written_at_once_as_the_steps_would_write_them(
+    fields: dict[str, Any], event: str, level: Any
+) -> None:
+    stream = to_json("debug")
+    with mock.patch.object(time, "time_ns", return_value=1_795_305_600_012_345_678):
+        get_logger(**fields).bind()._say(log._LEVELS[level], event, {})
+        line: Any = {**fields, "event": event}
+        for step in [log._stamped, *log._for_machines()]:
+            line = step(None, level, line)
+    assert stream.getvalue() == line + "\n"
+
+
+@given(text=TEXTS.filter(lambda text: "://" not in text and text.isprintable()))
+def test_no_address_is_missed_for_others_that_are_shortened_already(text: str) -> None:
+    assert log._public_text("to", text) == log._ADDRESS.sub(log._shortened, text)
 
 
 @pytest.mark.parametrize("chosen", ["json", "console"])
