@@ -293,8 +293,10 @@ class Journal:
     def answer(self, exchange: Exchange, at: datetime) -> None:
         """What came of it, at this time. Never raises: the outcome is on its way into the database all the same."""
         key = (exchange.message.row_id, exchange.message.claim_seq)
-        with contextlib.suppress(JournalTrouble):
+        try:  # noqa: SIM105 - once for each message, and a context manager costs more
             self._say(records.answered(exchange, at))
+        except JournalTrouble:
+            pass
         self._reserved -= self._room.pop(key, 0)
 
     def position(self) -> Position:
@@ -355,14 +357,16 @@ class Journal:
     # --- inside ---
 
     def _say(self, payload: bytes) -> None:
-        if self._segment is None or self._broken:
+        segment = self._segment
+        if segment is None or self._broken:
             raise JournalTrouble(f"{self.directory} can't be written: {self._broken or 'not open'}")
+        position = self._last + 1
         try:
-            self._segment.append(self._last + 1, self._synced, payload)
+            segment.append(position, self._synced, payload)
         except OSError as error:
             self._broken = str(error)
             raise self._trouble(error) from error
-        self._last += 1
+        self._last = position
 
     def _make_room(self, need: int) -> None:
         if self._segment is None or self._broken or self._segment.room < self._reserved + need + BEGUN_MOST:

@@ -31,6 +31,7 @@ SIZE = 8 * 1024 * 1024
 _NAME = re.compile(rf"[0-9a-f]{{16}}{re.escape(SUFFIX)}")
 _HEADER_MOST = 4096
 _FRAME = struct.Struct("<IIQQ")  # length of the payload, checksum of all that follows, position, synced up to
+_UNCHECKED = struct.Struct("<II")
 _CHECKED = struct.Struct("<QQ")
 FRAME_BYTES = _FRAME.size
 
@@ -103,12 +104,12 @@ class Segment:
 
     def append(self, position: int, synced: int, payload: bytes) -> None:
         """Write one record."""
-        checksum = zlib.crc32(payload, zlib.crc32(_CHECKED.pack(position, synced)))
-        self._write(_FRAME.pack(len(payload), checksum, position, synced) + payload)
+        checked = _CHECKED.pack(position, synced) + payload
+        self._write(_UNCHECKED.pack(len(payload), zlib.crc32(checked)) + checked)
 
     def _write(self, data: bytes) -> None:
         """All of it or, as far as `close` is concerned, nothing."""
-        done = 0
+        done = os.pwrite(self._fd, data, self._used)
         while done < len(data):
             done += os.pwrite(self._fd, data[done:], self._used + done)
         self._used += done
