@@ -23,8 +23,8 @@ in all the same, it must not become a command."""
 
 def lacking(message: Message, features: Features) -> str:
     """What the message needs and this relay does not offer, in words; "" when it can go."""
-    addresses = (message.mail_from, *message.recipients)
-    if any(_UNSPEAKABLE.search(address) for address in addresses):
+    addresses = "".join((message.mail_from, *message.recipients))
+    if not addresses.isprintable() and _UNSPEAKABLE.search(addresses):
         return "an address without control characters"
     if _needs_smtputf8(message) and not features.smtputf8:
         return "SMTPUTF8: an address or header is not ASCII, and the relay takes only ASCII"
@@ -37,7 +37,7 @@ def lacking(message: Message, features: Features) -> str:
 def _needs_smtputf8(message: Message) -> bool:
     if message.smtputf8:
         return True
-    return not (message.mail_from.isascii() and all(recipient.isascii() for recipient in message.recipients))
+    return not (message.mail_from.isascii() and "".join(message.recipients).isascii())
 
 
 def envelope_commands(message: Message, features: Features) -> list[bytes]:

@@ -33,6 +33,9 @@ MAX_TEXT = 1000
 """Characters of a reply that are kept."""
 
 _LINE = re.compile(rb"([2-5][0-9][0-9])(?:([ -])(.*))?", re.DOTALL)
+_LAST_LINE = {b"%d " % code: code for code in range(200, 600)}
+"""The code by the beginning of a reply's last line, faster than by a pattern: there is one for each message that comes
+only once, the final reply with the queue id."""
 _STATUS = re.compile(rb"([245])\.[0-9]{1,3}\.[0-9]{1,3}(?=[ \t:]|$)")
 _UNPRINTABLE = re.compile(rb"[^\x20-\x7e]")
 
@@ -62,9 +65,9 @@ _REMEMBERED_LINE = 64
 
 @lru_cache(maxsize=128)
 def _remembered_line(line: bytes) -> RawReply | None:
-    """The reply that this line is, if it is a whole one."""
-    match = _LINE.fullmatch(line)
-    return RawReply(int(match[1]), (match[3] or b"",)) if match and match[2] != b"-" else None
+    """The reply that this line is, if it is a whole one with words."""
+    code = _LAST_LINE.get(line[:4])
+    return RawReply(code, (line[4:],)) if code else None
 
 
 @lru_cache(maxsize=128)
@@ -73,10 +76,20 @@ def _remembered_reply(code: int, line: bytes) -> Reply:
 
 
 def _reply(code: int, lines: tuple[bytes, ...]) -> Reply:
+    if len(lines) == 1:
+        return _reply_in_one_line(code, lines[0])
     status = next((found[0] for line in lines if (found := _status(code, line))), b"")
     bare = (_without(status, line) for line in lines)
     text = " ".join(filter(None, (printable(line.strip()) for line in bare)))
     return Reply(code=code, status=status.decode("ascii"), text=text[:MAX_TEXT])
+
+
+def _reply_in_one_line(code: int, line: bytes) -> Reply:
+    match = _status(code, line)
+    if match is None:
+        return Reply(code=code, text=printable(line.strip())[:MAX_TEXT])
+    bare = line[match.end() :].lstrip(b" \t:").strip()
+    return Reply(code=code, status=match[0].decode("ascii"), text=printable(bare)[:MAX_TEXT])
 
 
 def _status(code: int, line: bytes) -> re.Match[bytes] | None:
@@ -93,6 +106,8 @@ def _without(status: bytes, line: bytes) -> bytes:
 
 def printable(data: bytes) -> str:
     r"""ASCII text; each other byte as `\xNN`."""
+    if data.isascii() and (text := data.decode("ascii")).isprintable():
+        return text
     return _UNPRINTABLE.sub(lambda match: b"\\x%02x" % match[0][0], data).decode("ascii")
 
 
