@@ -138,12 +138,21 @@ class Connection:
             if self._lost_line is not None:
                 raise LineLost(self._lost_line)
             deadline = deadline or time.monotonic() + self._timeouts[phase]
-            if not self._has_pending():
-                if self._heard:
-                    self._acknowledge()
-                self._wait(select.POLLIN, deadline, phase)
-            if not self._receive(phase):
+            if not self._await_bytes(deadline, phase):
                 raise self._lost(phase, "the relay closed the connection")
+
+    def _await_bytes(self, deadline: float, phase: Phase) -> bool:
+        """Read what comes next; False at the end of the line."""
+        if phase is Phase.END and not self._heard:
+            # Other work was done since we wrote, so mostly it is there, and a poll would be a system call too many.
+            data = self._read(phase)
+            if data is not None:
+                return bool(data)
+        if not self._has_pending():
+            if self._heard:
+                self._acknowledge()
+            self._wait(select.POLLIN, deadline, phase)
+        return self._receive(phase)
 
     def _write(self, data: bytes | memoryview, phase: Phase) -> None:
         if self._lost_line is not None:
@@ -179,15 +188,19 @@ class Connection:
 
     def _receive(self, phase: Phase) -> bool:
         """Read what is there; False at the end of the line."""
+        return self._read(phase) != b""
+
+    def _read(self, phase: Phase) -> bytes | None:
+        """What is there, which the reader has been fed: None for nothing, no bytes at the end of the line."""
         try:
             data = self._sock.recv(READ_SIZE)
         except (BlockingIOError, ssl.SSLWantReadError):
-            return True
+            return None
         except ssl.SSLWantWriteError:
             self._wait(select.POLLOUT, time.monotonic() + self._settings.block_timeout, phase)
-            return True
+            return None
         except ssl.SSLEOFError:
-            return False
+            return b""
         except OSError as error:
             raise self._lost(phase, _in_words(error)) from error
         self._heard = True
@@ -195,7 +208,7 @@ class Connection:
             self._reader.feed(data)
         except NotSmtp as error:
             raise self._lost(phase, str(error)) from error
-        return bool(data)
+        return data
 
     def _acknowledge(self) -> None:
         """We heard a part of the replies and have nothing to say to it, so no ACK goes out with our next bytes.

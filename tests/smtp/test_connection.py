@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -297,6 +298,23 @@ def test_another_thread_ends_a_wait_at_once(verb: str, *, doubt: bool) -> None:
         assert exchange.end_of_data_sent == doubt
         with pytest.raises(RelayTrouble, match="the service is stopping"):
             courier.open()
+
+
+def test_a_final_reply_that_has_come_is_read_though_the_bell_has_rung() -> None:
+    with FaultServer() as relay:
+
+        def meanwhile() -> None:
+            deadline = time.monotonic() + 10
+            while not relay.messages and time.monotonic() < deadline:
+                time.sleep(0.01)
+            time.sleep(0.1)  # for the reply to come
+            courier.interrupt()
+
+        courier = Courier(settings(relay.port), meanwhile=meanwhile)
+        courier.open()
+        exchange = next(courier.carry(letters(1)))
+        courier.close()
+    assert exchange.is_accepted
 
 
 def test_a_reset_of_the_line_is_a_loss() -> None:
