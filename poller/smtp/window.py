@@ -107,7 +107,7 @@ def _say(transaction: Transaction, session: Session) -> Talk[None]:
             transaction.end_of_data_sent = True
             yield Send(patience, last)
     except LineLost as lost:
-        transaction.end_of_data_sent = False
+        transaction.end_of_data_sent = transaction.end_of_data_sent and lost.taken >= len(last)
         session.over = lost.loss.reason
         transaction.lose(session.over)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from smtp.model import (
     ANSWERS,
@@ -138,6 +138,7 @@ def test_no_session_leaves_more_doubts_than_its_window(policies: dict[int, Polic
 
 
 @given(mode=st.sampled_from([LOCKSTEP, OVERLAP, window(3)]), at=st.integers(1, 12), taken=fractions, big=sizes)
+@example(mode=window(2), at=1, taken=1.0, big=0)
 def test_a_broken_write_leaves_exactly_those_in_doubt_whose_end_was_taken(
     mode: Mode, at: int, taken: float, big: int
 ) -> None:
