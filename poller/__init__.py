@@ -7,6 +7,7 @@ One arrow runs through the package, and the layout is the arrow:
     outbox/      the rows: tables, claim, record, recover, enqueue; the three dialects side by side
     message/     pure: a row becomes bytes
     smtp/        the wire: a conversation without I/O, and the connection that owns the socket
+    facts.py     pure: `dataclass` for what is made anew for each message
     exchange.py  pure: the facts that pass between us and a relay
     outcome.py   pure: what those facts mean, and who is to blame
     cohort.py    pure: an incident of the relay or of a destination, or a run of bad addresses
@@ -25,6 +26,7 @@ One arrow runs through the package, and the layout is the arrow:
     manners.py   everybody's limits, heard and obeyed
     forecast/    pure: when the queue will be done, and which settings contradict each other
     prepare.py   pure: a claimed row on its way to the wire
+    composing.py rows made into messages, and the next one while the last is being answered
     journal/     what this worker put on the wire and what came back, on local disk
     ahead.py     the next rows, claimed while the last are being sent
     pending.py   rows in hand that were not begun

@@ -118,6 +118,8 @@ class Delivery:
     _now: datetime = field(init=False)
     _now_at: float = field(init=False)
     _looked_at: float = 0.0
+    _asked: tuple[frozenset[int], Future[set[int]]] | None = None
+    """Which rows may still be sent, of those that were not begun then."""
     _returning: list[tuple[Sequence[ClaimedRow], Future[None]]] = field(default_factory=list)
     """Rows on their way back."""
     _turn_ended_at: dict[str, float] = field(default_factory=dict)
@@ -451,12 +453,19 @@ class Delivery:
         return bool(self.pending)
 
     def _take_back(self) -> None:
-        """Look now and then: has an operator paused or cancelled rows not begun, does a session lie idle?"""
-        if self.clock() - self._looked_at < LOOK_EVERY_S:
+        """Look now and then: has an operator paused or cancelled rows not begun, does a session lie idle?
+
+        It is asked in the bookkeeper's thread, and heard at the next occasion.
+        """
+        if self._asked is not None and self._asked[1].done():
+            (ids, answer), self._asked = self._asked, None
+            held = answer.result()
+            self._let_go(self.pending.remove(lambda row, _: row.id in ids and row.id not in held))
+        if self._asked is not None or self.clock() - self._looked_at < LOOK_EVERY_S:
             return
         self._looked_at = self.clock()
-        held = self.store.still_sending([row.id for row in self.pending])
-        self._let_go(self.pending.remove(lambda row, _: row.id not in held))
+        waiting = frozenset(row.id for row in self.pending)
+        self._asked = waiting, self.ahead.bookkeeper.submit(self.store.still_sending, waiting)
         self.manners.look()
         self._release_what_cannot_go()
         # Where the database answers late, slots would pass while we look.

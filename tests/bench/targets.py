@@ -65,6 +65,16 @@ def _claim_growth(kind: str) -> Callable[[Book], float | None]:
     return measured
 
 
+def _two_workers(kind: str) -> Callable[[Book], float | None]:
+    """Each one's claim while the other claims, over that of one alone."""
+
+    def measured(book: Book) -> float | None:
+        alone, both = (book.median(f"claim.{kind}.p95.{stage}") for stage in ("empty", "two workers"))
+        return both / alone if alone and both else None
+
+    return measured
+
+
 def _first_message(kind: str) -> Callable[[Book], float | None]:
     def measured(book: Book) -> float | None:
         return max(
@@ -105,6 +115,16 @@ TARGETS = (
             limit=1.5,
             unit=TIMES,
             measured=_claim_growth(kind),
+        )
+        for kind, name in KINDS.items()
+    ),
+    *(
+        Target(
+            what=f"claim by two workers at once over one's (p95), {name}",
+            way="at most",
+            limit=1.5,
+            unit=TIMES,
+            measured=_two_workers(kind),
         )
         for kind, name in KINDS.items()
     ),

@@ -153,7 +153,7 @@ def _in_process(config: Path, mode: Mode, limit: float | None = None) -> Asked:
     settings = load(config, os.environ)
     log.configure(log.LogSettings(level="error"))
     service = Service(settings, mode=mode, limit=limit)
-    seen = _count(service.store.engine)
+    seen = _count(service.tick.store.engine)
     service.run(signals=False)
     return seen
 

@@ -26,7 +26,7 @@ PARTS = (
     ("waiting for the relay", re.compile(r"Connection\._wait\b")),
     ("the socket: send and receive", re.compile(r"Connection\._(write_some|receive)\b")),
     ("the journal", re.compile(r"Journal\.")),
-    ("the log line", re.compile(r"Logger\.log\b")),
+    ("the log line", re.compile(r"\(poller/log\.py")),
     ("waiting for the database", re.compile(r"transaction \(poller/outbox|Ahead\.rest\b|Ledger\._harvest\b")),
     ("composing the next message", re.compile(r"Composing\._make\b")),
     ("judging an answer, and the step that follows", re.compile(r"Delivery\._weigh\b")),
