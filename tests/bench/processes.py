@@ -13,6 +13,7 @@ import select
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from typing import Self
 
 LOOK_EVERY_S = 0.02
 LIMIT_S = 600.0  # for one run of anything
@@ -89,6 +91,35 @@ def worker(config: Path, *arguments: str, until: Callable[[], bool] | None = Non
 def log_of(config: Path) -> Path:
     """Where `worker` keeps the log."""
     return config.with_suffix(".log")
+
+
+class Processors:
+    """How busy all of them are while the block lasts, by whomever."""
+
+    def __init__(self) -> None:
+        self._seen: list[tuple[float, float, float]] = []
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._look, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def busy(self, seconds: float) -> float:
+        """Their share of the block's last `seconds`, in percent."""
+        last_at, last_used, last_all = self._seen[-1]
+        _, used, whole = next(seen for seen in self._seen if seen[0] >= last_at - seconds or seen is self._seen[-2])
+        return (last_used - used) / (last_all - whole) * 100
+
+    def _look(self) -> None:
+        while not self._over.wait(LOOK_EVERY_S):
+            spent = [int(ticks) for ticks in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
+            idle = spent[3] + spent[4]
+            self._seen.append((time.monotonic(), float(sum(spent) - idle), float(sum(spent))))
 
 
 def lines_reach(log: Path, wanted: int) -> Callable[[], bool]:

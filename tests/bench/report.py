@@ -160,6 +160,8 @@ def _relay(book: Book) -> str:
         ("smtp-source -d -s 1, no delay", _cell(book, "relay.smtp-source.rate", "/s")),
         ("poller, no delay", _cell(book, "relay.poller.plain", "/s")),
         ("poller to smtp-source", _cell(book, "relay.poller.to-source", TIMES)),
+        ("processors busy while smtp-source sends", _cell(book, "relay.smtp-source.busy", " %")),
+        ("processors busy while poller sends", _cell(book, "relay.poller.busy", " %")),
         ("poller, 20 ms", _cell(book, "relay.poller.plain-20ms", "/s")),
         ("poller, window 16, no delay", _cell(book, "relay.poller.window", "/s", window)),
         ("poller, window 16, 20 ms", _cell(book, "relay.poller.window-20ms", "/s", window)),

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from bench import rivals
 from bench.delay import Delay
 from bench.outboxes import HTML, SENDER, TEXT
-from bench.processes import worker
+from bench.processes import Processors, worker
 from bench.scene import HAS_WINDOW, NOT_BUILT, WINDOW
 from servers import postfix
 from servers.postfix import Postfix
@@ -153,8 +153,13 @@ def relay(scene: Scene) -> None:
     rows = scene.scale(1_000, 300)
     for number in range(scene.rounds):
         with Postfix() as server:
-            source = rows / rivals.smtp_source(server.port, rows, wire_size())
-            rate = _into_postfix(scene, rows, server.port, "plain")
+            with Processors() as processors:
+                took = rivals.smtp_source(server.port, rows, wire_size())
+            source = rows / took
+            scene.book.add("relay.smtp-source.busy", processors.busy(took))
+            with Processors() as processors:
+                rate = _into_postfix(scene, rows, server.port, "plain")
+            scene.book.add("relay.poller.busy", processors.busy(rows / rate))
             scene.tell(f"round {number + 1}: Postfix {rate:.0f}/s, smtp-source {source:.0f}")
             scene.book.add("relay.smtp-source.rate", source)
             scene.book.add("relay.poller.to-source", rate / source)
