@@ -32,7 +32,7 @@ LOOK_EVERY_S: Final = 0.25
 """Between two looks whether the suppression list has any entry at all."""
 SMALL: Final = 64 * 1024
 """Characters of a row's texts: what is made ahead is in memory beside the message that is on its way."""
-_TEXTS: Final = ("recipients", "body_text", "body_html")
+_TEXTS: Final = ("recipients", "cc", "bcc", "subject", "body_text", "body_html")
 
 
 @dataclass(kw_only=True, slots=True)
@@ -124,7 +124,8 @@ def _is_plain(row: ClaimedRow) -> bool:
     content = row.content
     if row.has_attachments or content.get("template"):
         return False
-    return sum(len(content.get(name) or "") for name in _TEXTS) <= SMALL
+    size = sum([len(content.get(name) or "") for name in _TEXTS])
+    return size <= SMALL and (not (headers := content.get("headers")) or len(str(headers)) <= SMALL)
 
 
 def _attachment(found: Mapping[str, Any]) -> Attachment:

@@ -301,15 +301,19 @@ class Delivery:
                     in_vain += 1
                     continue
                 self._settle(exchange, line)
-                if not exchange.is_accepted:
-                    self._catch_up()  # it may ask for less: nothing more is taken before that is heard
+                if not exchange.is_accepted or not exchange.message.content:
+                    self._catch_up()  # it may ask for less; or a large message is to be let go, before another is made
         finally:
             self._catch_up()
         line.turn_ended(self._last)
 
     def meanwhile(self, line: Line) -> None:
-        """The relay has been told all that it can be told now: what needs no wire is done while it answers."""
-        self._catch_up()
+        """The relay has been told all that it can be told now: what needs no wire is done while it answers.
+
+        Nothing that may wait for the database: the answer would lie unread.
+        """
+        if self.ledger.is_prompt:
+            self._catch_up()
         now = self._time()
         row = self.pending.first(line.name, now)
         if row is not None and not self.stop.is_set():
@@ -318,16 +322,20 @@ class Delivery:
     def _settle(self, exchange: Exchange, line: Line) -> None:
         """The answer is kept at once; what it means is found out as soon as the line can do without us."""
         self.progressed()
-        self._catch_up()
         at = self._time()
         self.journal.answer(exchange, at)
         self._committed.discard(exchange.message.row_id)
-        self._unweighed = exchange, line, at
+        before, self._unweighed = self._unweighed, (exchange, line, at)
+        self._weigh_for(before)
 
     def _catch_up(self) -> None:
         """Weigh the last answer, if it has not been yet."""
-        if self._unweighed is not None:
-            (exchange, line, at), self._unweighed = self._unweighed, None
+        before, self._unweighed = self._unweighed, None
+        self._weigh_for(before)
+
+    def _weigh_for(self, answer: tuple[Exchange, Line, datetime] | None) -> None:
+        if answer is not None:
+            exchange, line, at = answer
             self._last = self._weigh(exchange, line, at)
             line.answered(self._last)
 
@@ -409,7 +417,7 @@ class Delivery:
         # The record first: it may wait for the database, and the lease may have ended meanwhile.
         while self._is_quiet() and self._may_go_on() and not line.resting and self._has_more():
             self.progressed()
-            self._take_back()
+            self._take_back(line)
             now = self._time()
             row = self.pending.first(line.name, now)
             if row is None or _is_early(row, now) or self._is_others_turn(line, began):
@@ -452,7 +460,7 @@ class Delivery:
             self.composing.look_up(self.pending)
         return bool(self.pending)
 
-    def _take_back(self) -> None:
+    def _take_back(self, using: Line | None = None) -> None:
         """Look now and then: has an operator paused or cancelled rows not begun, does a session lie idle?
 
         It is asked in the bookkeeper's thread, and heard at the next occasion.
@@ -472,7 +480,8 @@ class Delivery:
         self._looked_at += LOOK_SHARE * (self.clock() - self._looked_at)
         if len(self.lines) > 1:
             for line in self.lines.values():
-                line.close_if_idle()
+                if line is not using:
+                    line.close_if_idle()
 
     def _message(self, row: ClaimedRow, line: Line) -> Message | None:
         """The row as a message for the recipients that are open; None when it was settled without one."""
@@ -576,13 +585,16 @@ class Delivery:
 
     def _break_off(self) -> None:
         """Rule 8. After a batch that went to its end there is nothing left to do."""
+        self._asked = None
+        left = self.pending.clear()
         try:
             self._see_them_returned([*self._returning])
             for line in self.lines.values():
                 if self._committed:  # what could not come out of the courier because something was raised
                     self._settle_the_rest(line)
         finally:
-            rows = [*(left.row for left in self._begun.values()), *self.pending.clear(), *self.ahead.rest()]
+            begun = (prepared.row for prepared in self._begun.values())
+            rows = [*begun, *left, *self.pending.clear(), *self.ahead.rest()]
             self._begun.clear()
             self._give_back(rows)
 
@@ -590,7 +602,7 @@ class Delivery:
         with suppress(RelayTrouble):  # of a relay that has nothing to tell, and whose session is over
             for exchange in line.courier.carry(iter(())):
                 self._settle(exchange, line)
-        self._catch_up()
+                self._catch_up()
 
     def _let_go(self, rows: Sequence[ClaimedRow]) -> None:
         """Hand back, in the bookkeeper's thread: others' slots would pass meanwhile."""

@@ -99,13 +99,16 @@ class Ledger:
         self._pending.append(step)
         if len(self._pending) >= GROUP or self._clock() - self._since >= GROUP_AGE_S:
             self._harvest()
-            self._hand_over()
+            if not self._away:  # else it is waited for where another row would be begun
+                self._hand_over()
+
+    @property
+    def is_prompt(self) -> bool:
+        """Whether `add` would not have to wait for the group before."""
+        return self._writing is None or self._writing[1].done()
 
     def _hand_over(self) -> None:
         """Give the group to the bookkeeper and go on."""
-        if self._away:
-            self.flush()
-            return
         steps, self._pending = self._pending, []
         self._since = self._clock()
         self._journal.sync_group()
@@ -170,7 +173,7 @@ class Ledger:
         """Write an overdue group. False as `flush` says it: then nothing more may be begun."""
         if self._writing is not None and self._writing[1].done():
             self._harvest()
-        if self._pending and self._clock() - self._since >= GROUP_AGE_S:
+        if self._pending and (self._away or self._clock() - self._since >= GROUP_AGE_S):
             if self._writing is not None or self._away:
                 return self.flush()
             self._hand_over()

@@ -71,8 +71,8 @@ class Pending:
         """More of them, behind those that have the same slot."""
         touched: dict[str, _Waiting] = {}
         for row in rows:
-            self._count += 1
             relay = self.relay_of(row)
+            self._count += 1
             waiting = self._rows.setdefault(relay, _Waiting())
             if slot_of(row) == AT_ONCE:
                 waiting.free.append(row)

@@ -54,3 +54,7 @@ class LineLost(Exception):  # noqa: N818 - a fact thrown into a conversation, na
         super().__init__(loss.reason)
         self.loss = loss
         self.taken = taken
+
+
+def nothing_meanwhile() -> None:
+    """The wait is waited out."""

@@ -23,7 +23,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
 from poller.exchange import Loss, Message, Phase, RelayTrouble, Reply
-from poller.smtp.actions import Await, Committing, LineLost, Send, StartTls
+from poller.smtp.actions import Await, Committing, LineLost, Send, StartTls, nothing_meanwhile
 from poller.smtp.dial import STOPPING, dial, place
 from poller.smtp.replies import MAX_WAITING, NotSmtp, RawReply, ReplyReader
 from poller.smtp.tls import client_context, in_words
@@ -47,6 +47,7 @@ QUICK_ACK: int | None = getattr(socket, "TCP_QUICKACK", None)
 QUIT_TIMEOUT_S = 2.0
 """For the farewell's reply. RFC 5321 wants it awaited; nothing depends on it, so not for long."""
 
+_ENVELOPE = frozenset({Phase.MAIL, Phase.RCPT, Phase.DATA})
 _READABLE = select.POLLIN | select.POLLHUP | select.POLLERR
 
 
@@ -61,6 +62,8 @@ class Connection:
         self._poll = select.poll()
         self._poll.register(bell.fd, select.POLLIN)
         self._timeouts = _timeouts(settings)
+        self.before_waiting: Callable[[], None] = nothing_meanwhile
+        """Called when the replies to an envelope are to be waited for: a relay may take its time over them."""
         self._lost_line: Loss | None = None
         self._heard = False  # something, since we last wrote
         self.tls = ""
@@ -149,6 +152,8 @@ class Connection:
             if data is not None:
                 return bool(data)
         if not self._has_pending():
+            if phase in _ENVELOPE:
+                self.before_waiting()
             if self._heard:
                 self._acknowledge()
             self._wait(select.POLLIN, deadline, phase)

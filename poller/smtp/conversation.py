@@ -14,7 +14,7 @@ Rule 2. A message is begun ahead only where that saves a wait, and the caller's 
 Rule 3. `Committing` comes immediately before the bytes that hold the end of data, and only then. The end of data is
         deemed sent when the line has taken its last byte; a line that breaks before delivered nothing.
 Rule 4. `meanwhile` is called when the end of data is out and the final reply is to be waited for: what is done there
-        costs no time on the wire. It begins nothing and must not raise.
+        costs no time on the wire. It begins nothing, and must not raise: all that is in flight would be in doubt.
 Rule 5. When the session is over, each further step reports the next of the flight, without waiting: with the replies
         that had come, if they can be believed, else with a loss.
 
@@ -28,7 +28,7 @@ import time
 from typing import TYPE_CHECKING
 
 from poller.exchange import Phase
-from poller.smtp.actions import Await, Send
+from poller.smtp.actions import Await, Send, nothing_meanwhile
 from poller.smtp.overlap import next_by_data
 from poller.smtp.window import next_by_bdat
 
@@ -43,10 +43,6 @@ if TYPE_CHECKING:
 def none_ahead() -> Message | None:
     """Nothing is begun ahead."""
     return None
-
-
-def nothing_meanwhile() -> None:
-    """The wait is waited out."""
 
 
 def next_exchange(

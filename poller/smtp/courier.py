@@ -19,8 +19,10 @@ Rule 4. `committing(message, rcpt)` is called immediately before the bytes that 
         what its recipients were told so far (None for those of whom nothing was read: in a window, all). What it raises
         comes out of `carry`, and the line is closed. Before that, each message committed earlier has been waited for
         and its exchange has come out. Messages taken and not come out then were not delivered, and are forgotten.
-        `meanwhile` is called when such bytes have left and the reply to the first in flight is to be waited for.
-Rule 5. What the iterator raises comes out of `carry` when all that was taken before has; the session stays.
+        `meanwhile` is called when such bytes have left and the reply to the first in flight is to be waited for, and
+        before each wait for the replies to an envelope.
+Rule 5. What the iterator or `meanwhile` raises comes out of `carry` when all that was taken before has. The session
+        stays.
 Rule 6. An exchange that could not come out, because something else was raised (KeyboardInterrupt, say) or because the
         caller said `close`, comes out first of the next `carry`, for which no session is needed.
 Rule 7. Sent content is not held on to. A large message comes out without it, and none is taken ahead behind one.
@@ -41,9 +43,9 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from poller.exchange import RelayTrouble
-from poller.smtp.actions import LineLost
+from poller.smtp.actions import LineLost, nothing_meanwhile
 from poller.smtp.connection import Connection
-from poller.smtp.conversation import next_exchange, none_ahead, nothing_meanwhile, quit_session
+from poller.smtp.conversation import next_exchange, none_ahead, quit_session
 from poller.smtp.dial import place
 from poller.smtp.opening import Handshake, Line, open_session
 from poller.smtp.transaction import LARGE, Session
@@ -180,7 +182,7 @@ class Courier:
             line = self._begun(messages)
         if line is None:
             return None
-        exchange = self._advance(line, functools.partial(self._take_ahead, messages), self._meanwhile)
+        exchange = self._advance(line, functools.partial(self._take_ahead, messages), self._use_the_wait)
         session = line.session
         if session.over:
             self._left.extend(self._rest(line))
@@ -215,6 +217,12 @@ class Courier:
         except Exception as trouble:  # noqa: BLE001 - the caller's own; it gets it back (Rule 5)
             self._trouble = trouble
             return None
+
+    def _use_the_wait(self) -> None:
+        try:
+            self._meanwhile()
+        except Exception as trouble:  # noqa: BLE001 - the caller's own; the line is fine, and it comes out as by Rule 5
+            self._trouble = self._trouble or trouble
 
     def _advance(
         self,
@@ -266,6 +274,7 @@ class Courier:
 
     def _begun_session(self) -> _Line:
         connection = Connection(self._settings, self._bell)
+        connection.before_waiting = self._use_the_wait
         ends = Line(
             relay=self.relay,
             our_name=self._settings.ehlo_name or _our_name(connection.our_address),

@@ -304,13 +304,18 @@ def test_a_final_reply_that_has_come_is_read_though_the_bell_has_rung() -> None:
     with FaultServer() as relay:
 
         def meanwhile() -> None:
+            if not committed:
+                return  # it is the envelope that is to be answered
             deadline = time.monotonic() + 10
             while not relay.messages and time.monotonic() < deadline:
                 time.sleep(0.01)
             time.sleep(0.1)  # for the reply to come
             courier.interrupt()
 
-        courier = Courier(settings(relay.port), meanwhile=meanwhile)
+        committed: list[int] = []
+        courier = Courier(
+            settings(relay.port), meanwhile=meanwhile, committing=lambda message, _: committed.append(message.row_id)
+        )
         courier.open()
         exchange = next(courier.carry(letters(1)))
         courier.close()

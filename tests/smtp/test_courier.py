@@ -103,6 +103,42 @@ def test_what_the_hook_raises_comes_out_and_the_message_is_not_delivered() -> No
     assert relay.messages == []
 
 
+@pytest.mark.parametrize(
+    ("faults", "window"),
+    [(Faults(pipelining=False), 1), (Faults(), 1), (Faults(chunking=True), 4)],
+    ids=["lockstep", "pipelined", "window"],
+)
+def test_what_fails_while_the_relay_answers_comes_out_behind_the_answers(faults: Faults, window: int) -> None:
+    def meanwhile() -> None:
+        calls.append(len(calls))
+        if len(calls) == 5:
+            raise OSError("an accident")
+
+    calls: list[int] = []
+    with FaultServer(faults) as relay:
+        courier = Courier(settings(relay.port, window=window), meanwhile=meanwhile)
+        courier.open()
+        messages, came = letters(20), list[Exchange]()
+        with pytest.raises(OSError, match="an accident"):
+            came.extend(courier.carry(messages))  # what came before it is raised is kept
+        assert courier.is_open
+        came.extend(courier.carry(messages))
+        courier.close()
+    assert codes(came) == [250] * 20
+    assert numbers(relay) == [*range(1, 21)]
+    assert relay.sessions == 1
+
+
+def test_a_wait_for_the_replies_to_an_envelope_is_made_use_of_too() -> None:
+    calls: list[int] = []
+    with FaultServer(Faults(pipelining=False)) as relay:
+        courier = Courier(settings(relay.port), meanwhile=lambda: calls.append(len(relay.messages)))
+        courier.open()
+        list(courier.carry(letters(1)))
+        courier.close()
+    assert calls[:3] == [0, 0, 0]  # MAIL, RCPT, DATA
+
+
 @PIPELINING
 @pytest.mark.parametrize(
     ("verb", "phase", "doubt"),
