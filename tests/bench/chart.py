@@ -33,7 +33,7 @@ def lines(title: str, x_name: str, y_name: str, series: Sequence[Line]) -> str:
     parts = [_text(LEFT, 22, title, "font-weight='bold'")]
     parts += _y_grid(low, high, y_of)
     for x in sorted({x for line in drawn for x, _ in line.points}):
-        parts.append(_text(x_of(x), HEIGHT - BOTTOM + 18, f"{x:,.6g}", "text-anchor='middle'"))
+        parts.append(_text(x_of(x), HEIGHT - BOTTOM + 18, short(x), "text-anchor='middle'"))
     parts.append(_text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 10, x_name, "text-anchor='middle'"))
     middle = (TOP + HEIGHT - BOTTOM) / 2
     parts.append(_text(16, middle, y_name, f"text-anchor='middle' transform='rotate(-90 16 {middle})'"))
@@ -50,7 +50,7 @@ def bars(title: str, unit: str, values: Sequence[tuple[str, float]]) -> str:
         y, width = TOP + 34 * number, 400 * value / most
         parts.append(_text(150, y + 16, name, "text-anchor='end'"))
         parts.append(f"<rect x='160' y='{y}' width='{width:.1f}' height='22' fill='{COLOURS[number % len(COLOURS)]}'/>")
-        parts.append(_text(168 + width, y + 16, f"{value:,.3g}{unit}"))
+        parts.append(_text(168 + width, y + 16, f"{short(value)}{unit}"))
     return _svg(parts, height=TOP + 34 * len(values) + 10)
 
 
@@ -68,7 +68,7 @@ def _y_grid(low: float, high: float, y_of: Callable[[float], float]) -> list[str
         parts.append(
             f"<line x1='{LEFT}' x2='{WIDTH - RIGHT}' y1='{y:.1f}' y2='{y:.1f}' stroke='#888' stroke-opacity='.35'/>"
         )
-        parts.append(_text(LEFT - 8, y + 4, f"{value:,.6g}", "text-anchor='end'"))
+        parts.append(_text(LEFT - 8, y + 4, short(value), "text-anchor='end'"))
         value *= 10
     return parts
 
@@ -86,6 +86,11 @@ def _line(
         f"<rect x='{legend}' y='{legend_y - 9}' width='12' height='12' fill='{colour}'/>",
         _text(legend + 18, legend_y + 2, line.name),
     ]
+
+
+def short(value: float) -> str:
+    """In three digits, or whole."""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 def _text(x: float, y: float, words: str, more: str = "") -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench import chart
+from bench.chart import short
 from bench.targets import KINDS, TARGETS, TIMES
 
 if TYPE_CHECKING:
@@ -90,12 +91,12 @@ def targets_table(book: Book) -> str:
 
 
 def _target(book: Book, target: Target) -> tuple[str, ...]:
-    wanted = f"{target.way} {_number(target.limit)}{target.unit}"
+    wanted = f"{target.way} {short(target.limit)}{target.unit}"
     value = target.measured(book)
     if value is None:
         return target.what, wanted, book.words.get(target.otherwise, "not measured"), "", ""
     spread = _spread(book, target.figure)
-    return target.what, wanted, f"{_number(value)}{target.unit}", spread, "yes" if target.met(value) else "**no**"
+    return target.what, wanted, f"{short(value)}{target.unit}", spread, "yes" if target.met(value) else "**no**"
 
 
 # --- the tables ---
@@ -341,18 +342,14 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def _cell(book: Book, name: str, unit: str, otherwise: str = "") -> str:
     value = book.median(name)
-    return otherwise if value is None else f"{_number(value)}{unit}"
-
-
-def _number(value: float) -> str:
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+    return otherwise if value is None else f"{short(value)}{unit}"
 
 
 def _spread(book: Book, figure: str) -> str:
     low, high = book.worst(figure, highest=False), book.worst(figure, highest=True)
     if low is None or high is None or len(book.figures[figure]) == 1:
         return ""
-    return f"{_number(low)} … {_number(high)} ({len(book.figures[figure])})"
+    return f"{short(low)} … {short(high)} ({len(book.figures[figure])})"
 
 
 def _when(book: Book, name: str) -> str:
