@@ -224,10 +224,10 @@ class FaultServer:
         except (OSError, EOFError, ValueError):
             pass  # the client, or stop(), ended the line
         finally:
+            session.sock.close()
             with self.lock:
                 self._live.discard(sock)
                 self.connections -= 1
-            session.sock.close()
 
 
 class _Session:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from servers.fault import Faults, FaultServer, HangUp, Heard
+from servers.processes import wait_until
 from smtp.letters import courier_to, letter, letters, settings
 
 from poller.exchange import Exchange, Message, Phase, RelayTrouble
@@ -239,8 +240,9 @@ def test_a_session_that_the_relay_closed_while_idle_costs_no_message() -> None:
         courier.open()
         carried = courier.carry(messages)
         assert codes([next(carried)]) == [250]
-        while courier.is_open:
-            assert next(carried, None) is None
+        wait_until(lambda: not relay.connections, "the relay's farewell")
+        assert next(carried, None) is None
+        assert not courier.is_open
         assert next(messages).row_id == 2
     assert [name for name, _ in events] == ["session.opened", "session.closed"]
     assert "421 4.7.0 that was enough" in events[1][1]["reason"]
