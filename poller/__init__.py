@@ -7,7 +7,9 @@ One arrow runs through the package, and the layout is the arrow:
     outbox/      the rows: tables, claim, record, recover, enqueue; the three dialects side by side
     message/     pure: a row becomes bytes
     smtp/        the wire: a conversation without I/O, and the connection that owns the socket
-    facts.py     pure: `dataclass` for what is made anew for each message
+    facts.py     pure: `dataclass` for what is made anew for each message, and what is none: `Unreadable`
+    domains.py   pure: domains as they are compared, whichever way they are written
+    visible.py   pure: words from outside as a person may see them
     exchange.py  pure: the facts that pass between us and a relay
     outcome.py   pure: what those facts mean, and who is to blame
     cohort.py    pure: an incident of the relay or of a destination, or a run of bad addresses
@@ -39,6 +41,7 @@ One arrow runs through the package, and the layout is the arrow:
     wiring.py    how the rooms are put together
     service.py   scheduler, signals, shutdown
     lease.py     how long a worker may still act on what it claimed
+    machine.py   which machine this is, and which life of its kernel
     state.py     the state directory: who a worker is, and that it is alone
     config.py    one file, read once, every error at once (sources/ finds the lines)
     log.py       what is logged, and a closed list of event names

@@ -51,11 +51,15 @@ class Composing:
     """Ahead: what was made, for how many recipients at once, and who was suppressed then."""
 
     def look_up(self, rows: Iterable[ClaimedRow]) -> None:
-        """Learn which of all addresses in `rows` are on the suppression list: one question for the batch."""
+        """Learn which of all addresses in `rows` are on the suppression list: one question for the batch.
+
+        But for rows with very long lists: these are read when it is their turn, and the journal counts.
+        """
         if self.clock() - self._suppresses_at >= LOOK_EVERY_S:
             self._suppresses_anyone = self.store.suppresses_anyone()
             self._suppresses_at = self.clock()
-        self._suppressed = self.store.suppressed(self._addresses(rows)) if self._suppresses_anyone else {}
+        short = [row for row in rows if not _has_long_lists(row)]
+        self._suppressed = self.store.suppressed(self._addresses(short)) if self._suppresses_anyone else {}
 
     def prepared(self, row: ClaimedRow, at_once: int, now: datetime, *, not_now: Collection[str] = ()) -> Prepared:
         """What is to be done with `row`, for `at_once` recipients of a transaction but none at `not_now`.
@@ -92,12 +96,15 @@ class Composing:
     def _make(self, row: ClaimedRow, at_once: int, now: datetime, not_now: Collection[str]) -> Prepared:
         self.journal.begin(row.id, row.claim_seq)
         try:
+            suppressed = self._suppressed
+            if self._suppresses_anyone and _has_long_lists(row):
+                suppressed = self.store.suppressed(self._addresses([row]))
             files = tuple(map(_attachment, self.store.attachments(row.id))) if row.has_attachments else ()
             prepared = prepare(
                 row,
                 files,
                 composer=self.composer,
-                suppressed=self._suppressed,
+                suppressed=suppressed,
                 now=now,
                 at_once=at_once,
                 relays=self.relays,
@@ -118,6 +125,10 @@ class Composing:
             with suppress(Unsendable):  # said when it is its turn
                 addresses.update(recipient.address for recipient in recipients_of(row, self.composer))
         return addresses
+
+
+def _has_long_lists(row: ClaimedRow) -> bool:
+    return sum([len(row.content.get(name) or "") for name in ("recipients", "cc", "bcc")]) > SMALL
 
 
 def _is_plain(row: ClaimedRow) -> bool:

@@ -27,7 +27,8 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from poller.chorus import is_voice
-from poller.exchange import RelayTrouble
+from poller.exchange import Phase, RelayTrouble
+from poller.lines import refused_us
 from poller.log import shortened
 from poller.manners import NOBODY
 from poller.message import Unsendable
@@ -350,23 +351,31 @@ class Delivery:
         belief = cohort.weigh((begun, verdict), verdict, age=age, destination=destination, now=self.clock())
         self._follow(belief, line, at, exchange.seconds)
         if line is not None:
+            if verdict.most_recipients is not None:
+                line.takes_fewer(verdict.most_recipients)
             known = replace(verdict, heard=()) if line.tells_its_limit(verdict) else verdict
             self._obey(self.manners.weigh(known, line.name))
         return verdict
 
     def _suspected(self, verdict: Verdict, destination: str, line: Line) -> Verdict:
         """Whose doing it was that a session ended early, or that one after another is put off."""
+        row = str(verdict.message.row_id)
         if verdict.delivered:
             line.delivered()
+            line.refused_rows.accepted(row)
             for wire, outcome in zip(verdict.message.recipients, verdict.outcomes, strict=True):
                 if isinstance(outcome, Sent):
                     accepting = destination or self.rulebook.destination_of(wire)
                     line.suspicion.accepted(accepting)
                     line.chorus.accepted(accepting)
+        if refused_us(verdict) and line.refused_rows.befell(row):
+            return _laid_upon_row(verdict)
         if not destination or verdict.delivered_to_all:
             return verdict
         complains = self.manners.complains(destination)
-        if verdict.ended and (line.suspicion.ended(destination) or complains):
+        if line.was_lowered:
+            return verdict
+        if verdict.ended and (line.suspicion.befell(destination) or complains):
             line.excused()
             return _laid_upon(destination, verdict, "sessions end at it, and at no other")
         if any(map(is_voice, verdict.outcomes)) and line.chorus.joined(destination, complains=complains):
@@ -673,6 +682,18 @@ def _excused(verdict: Verdict, blame: Blame) -> Verdict:
     reply = failure.reply if failure else None
     excused = Deferred(blame=blame, reason=reason, reply=reply, paced=blame is Blame.DESTINATION)
     return replace(verdict, outcomes=(excused,) * len(verdict.outcomes))
+
+
+def _laid_upon_row(verdict: Verdict) -> Verdict:
+    """The relay refuses this one as if it were for our sake, and takes others: it costs attempts, and age ends it."""
+    whose = Blame.RECIPIENT if verdict.phase is Phase.RCPT else Blame.MESSAGE
+    outcomes = tuple(
+        replace(outcome, blame=whose, heard=None, paced=False)
+        if isinstance(outcome, Deferred) and outcome.blame is Blame.SESSION and outcome.reply
+        else outcome
+        for outcome in verdict.outcomes
+    )
+    return replace(verdict, outcomes=outcomes, heard=())
 
 
 def _laid_upon(destination: str, verdict: Verdict, why: str) -> Verdict:

@@ -5,9 +5,11 @@ Rule 1. A session that delivered something is replaced at once when it breaks; o
         or recipient, and must not stand in everyone's way.
 Rule 2. What keeps the relay from being used is said once, and again when the reason changes.
 Rule 3. Refusals that are alike over different rows are weighed together (`poller.cohort`), for each relay apart.
-Rule 4. A relay that ends a session with 421 because of the number of messages in it has told its limit: it is kept to
-        from then on, by all workers, and was no trouble.
-Rule 5. Where a relay limits connections, one is only opened when the others leave room for it.
+Rule 4. A relay that ends a session with 421 because of the number of messages in it, or refuses every further one, has
+        told its limit. All workers keep to it from then on, and the relay is not in trouble.
+Rule 5. A relay that does not bear its gear (`poller.smtp.gears`) is given a lower one at once, by all workers. It
+        neither rests nor is blamed, and no destination is.
+Rule 6. Where a relay limits connections, one is only opened when the others leave room for it.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from poller.chorus import Chorus
 from poller.log import OnChange
 from poller.outcome import Blame, Deferred, InDoubt
+from poller.smtp.gears import gear_of
 from poller.suspicion import Suspicion
 
 if TYPE_CHECKING:
@@ -27,11 +30,14 @@ if TYPE_CHECKING:
     from poller.cohort import Cohort
     from poller.exchange import RelayTrouble
     from poller.log import Logger
+    from poller.outbox.throttling import Learnt
     from poller.outcome import Verdict
     from poller.prepare import Prepared
     from poller.rest import Rest
     from poller.retry import RetrySettings
     from poller.smtp.courier import Courier
+    from poller.smtp.gears import Gear
+    from poller.throttle.gate import Record
 
 FRUITLESS_SESSIONS = 2  # So many in a row without a delivery, though none blames the relay, and it rests all the same.
 REFUSALS_OF_US = 3  # So many rows in a row that the relay refuses because of us, and it rests.
@@ -39,10 +45,12 @@ FULL_REST_S = 1.0  # between two looks whether others have left room for a conne
 
 # Exim: "too many messages in one connection"; Yahoo: "Max message per connection reached".
 _SESSION_IS_FULL = re.compile(
-    r"(?=.*\b(?:messages?|mails?|transactions?)\b)(?=.*\b(?:max\w*|too many|limit\w*)\b)"
+    r"\A(?=.*\b(?:messages?|mails?|transactions?)\b)(?=.*\b(?:max\w*|too many|limit\w*)\b)"
     r".*\b(?:in|per|for|on|this|one|a)\b.{0,12}\b(?:connection|session)\b",
     re.IGNORECASE,
 )
+_OPENSMTPD_IS_FULL = "452 4.5.3 Too many recipients: Too many messages sent"
+"""Its reply to each MAIL in a session that has had as many messages as `limit session max-mails` allows: 100."""
 
 
 class Connections(Protocol):
@@ -54,8 +62,11 @@ class Connections(Protocol):
     def disconnect(self, relay: str) -> None:
         """Enter that we hold none to it."""
 
-    def learn(self, relay: str, session_limit: int) -> None:
-        """Keep how many messages a relay takes in a session."""
+    def learn(self, relay: str, what: Learnt, limit: int) -> None:
+        """Keep how many messages a relay takes in a session, or recipients in a transaction."""
+
+    def lower(self, relay: str, gear: Gear, reason: str) -> None:
+        """Keep how far one may speak ahead of a relay's answers."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -68,22 +79,27 @@ class Line:
     """Seconds."""
     rest: Rest
     retry: RetrySettings
-    recipients_at_once: int
+    most_recipients: int
+    """In one transaction, as configured."""
     cohort: Cohort[tuple[Prepared, Verdict]]
     connections: Connections
     max_connections: int | None
     clock: Callable[[], float]
     log: Logger
     suspicion: Suspicion = field(default_factory=Suspicion)
+    refused_rows: Suspicion = field(default_factory=Suspicion)
     chorus: Chorus = field(default_factory=Chorus)
     trouble: str | None = None
     """What keeps mail from going out by it, in words."""
     courier: Courier = field(init=False)
+    was_lowered: bool = False
+    """The session that ended last, or is ending, showed that the relay does not bear its gear."""
+    recipient_limit: int | None = None
+    """In one transaction, as learnt."""
     _say: OnChange = field(init=False)
     _delivered: bool = False
     _fruitless: int = 0
     _refusals: int = 0
-    _served: int = 0
     _is_entered: bool = False
     _is_excused: bool = False
 
@@ -94,6 +110,23 @@ class Line:
     def renew(self) -> None:
         """Another courier: one that was interrupted is done for."""
         self.courier = self.courier_of(self)
+
+    def take_in(self, learnt: Record | None) -> None:
+        """What the table says of the relay by now."""
+        self.courier.session_limit = learnt.session_limit if learnt else None
+        self.courier.bears = gear_of(learnt.pipelining if learnt else None)
+        self.recipient_limit = learnt.recipient_limit if learnt else None
+
+    @property
+    def recipients_at_once(self) -> int:
+        """As configured, or fewer where the relay takes fewer."""
+        return min(self.most_recipients, self.recipient_limit or self.most_recipients)
+
+    def takes_fewer(self, recipients: int) -> None:
+        """It has refused a message because of the number of its recipients."""
+        self.recipient_limit = recipients
+        self.connections.learn(self.name, "recipient_limit", recipients)
+        self.log.info("relay.learnt", relay=self.courier.relay, recipients=recipients)
 
     @property
     def resting(self) -> float:
@@ -128,8 +161,11 @@ class Line:
 
     def session_event(self, event: str, facts: dict[str, Any]) -> None:
         """What the courier tells of its sessions."""
-        if event == "session.closed":
-            self._served = facts["messages"]
+        if event == "relay.lowered":
+            self.was_lowered = True
+            self.connections.lower(self.name, self.courier.bears, facts["reason"])
+            self.log.warning(event, **facts)
+            return
         self.log.info(event, **facts)
 
     def troubled(self, trouble: RelayTrouble) -> None:
@@ -167,31 +203,31 @@ class Line:
 
     def answered(self, verdict: Verdict) -> None:
         """One more message was answered; leave when it refuses us again and again."""
-        self._refusals = self._refusals + 1 if _refused_us(verdict) else 0
-        if self._refusals >= REFUSALS_OF_US:
+        self._refusals = self._refusals + 1 if refused_us(verdict) else 0
+        if self._refusals >= REFUSALS_OF_US or self.tells_its_limit(verdict):
             self.courier.close()
 
     def turn_ended(self, last: Verdict | None) -> None:
         """Nothing more goes now; `last` was the last answer, None if not even one message was taken."""
         if self.courier.is_open:
             return  # and what it has delivered counts for it in the next turn
-        if not self.resting and not self._is_excused and not self._was_full(last):
+        if not (self.resting or self._is_excused or self.was_lowered or self._was_full(last)):
             self._session_ended(last)
-        self._delivered = self._is_excused = False
+        self._delivered = self._is_excused = self.was_lowered = False
 
     def tells_its_limit(self, verdict: Verdict | None) -> bool:
-        """Whether it ended the session because of the messages that it had taken in it (Rule 4)."""
-        if verdict is None or not verdict.slow_down or not self._delivered or self._served <= 1:
+        """Whether it takes no more in this session because of the messages that it has taken in it (Rule 4)."""
+        if verdict is None or not self._delivered or self.courier.messages <= 1:
             return False
-        return bool(_SESSION_IS_FULL.search(_words_of(verdict)))
+        return bool(_told_of_its_limit(verdict))
 
     def _was_full(self, last: Verdict | None) -> bool:
         if last is None or not self.tells_its_limit(last):
             return False
-        taken = self._served - 1
+        taken = self.courier.messages - 1
         self.courier.session_limit = min(taken, self.courier.session_limit or taken)
-        self.connections.learn(self.name, taken)
-        self.log.info("relay.learnt", relay=self.courier.relay, messages=taken, reason=_words_of(last))
+        self.connections.learn(self.name, "session_limit", taken)
+        self.log.info("relay.learnt", relay=self.courier.relay, messages=taken, reason=_told_of_its_limit(last))
         return True
 
     def _session_ended(self, last: Verdict | None) -> None:
@@ -205,10 +241,18 @@ class Line:
             self._refusals = 0
 
 
-def _refused_us(verdict: Verdict) -> bool:
-    """The relay answered, and did not merely go away."""
+def refused_us(verdict: Verdict) -> bool:
+    """Whether the relay answered, did not merely go away, and the number of recipients was not its reason."""
+    if verdict.most_recipients is not None:
+        return False
     return any(isinstance(o, Deferred) and o.blame is Blame.SESSION and o.reply for o in verdict.outcomes)
 
 
-def _words_of(verdict: Verdict) -> str:
-    return " ".join(str(outcome.reply) for outcome in verdict.outcomes if outcome.reply is not None)
+def _told_of_its_limit(verdict: Verdict) -> str:
+    """The reply that says so, else ""."""
+    replies = dict.fromkeys(str(outcome.reply) for outcome in verdict.outcomes if outcome.reply is not None)
+    return next((reply for reply in replies if _is_full(reply, slow_down=verdict.slow_down)), "")
+
+
+def _is_full(reply: str, *, slow_down: bool) -> bool:
+    return bool(slow_down and _SESSION_IS_FULL.search(reply)) or _OPENSMTPD_IS_FULL in reply

@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, TextIO, cast
 import structlog
 
 from poller.units import SETTINGS
+from poller.visible import visible
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
@@ -47,7 +48,8 @@ EVENTS: Final[Mapping[str, str]] = MappingProxyType({
     "template.broken": "a template can't be used; the rows that name it fail, the others go out",
     "relay.unavailable": "the relay can't be reached, refuses the login or rests",
     "relay.available": "the relay takes mail again",
-    "relay.learnt": "the relay takes so many messages on one connection; they are not exceeded any more",
+    "relay.learnt": "the relay takes so many messages on one connection, or recipients in one transaction, and no more",
+    "relay.lowered": "the relay does not bear commands that are sent ahead; fewer are from now on, for all workers",
     "relay.incident": "the relay refuses one row after another alike; the rows are kept, someone should look",
     "journal.unavailable": "the journal of this worker can't be written; nothing is sent until it can",
     "journal.available": "the journal can be written again",
@@ -143,7 +145,6 @@ class _Outlet:
 _ADDRESS = re.compile(r"[^\s<>\"'(),;:@/\\=\[\]…]+@(?=[\w\[])")
 _CREDENTIALS = re.compile(r"(?<=://)[^\s/@]*:[^\s@]*@")
 _PRIVATE = re.compile(r"passw|secret|token|credential|subject|body|context|^url$")
-_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _FIRST = ("timestamp", "level", "event")
 _QUIET = ("apscheduler.executors", "apscheduler.scheduler", "sqlalchemy")  # INFO lines for every tick and statement
 _NUMBERS = (int, float)
@@ -322,9 +323,7 @@ def _public_text(key: str, text: str) -> str:
         # The search is slow, and what is shortened already is no address.
         if key != "message_id" and text.count("@") != text.count("…@"):
             text = _ADDRESS.sub(_shortened, text)
-    if text.isprintable():
-        return text
-    return _CONTROLS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+    return visible(text)
 
 
 def _shortened(found: re.Match[str]) -> str:

@@ -17,17 +17,17 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from poller.hours import closes_at, is_open, opens_at
 from poller.log import OnChange
 from poller.outbox.database import DatabaseUnavailable
 from poller.outcome import Heard, Sent
 from poller.tally import Tally
-from poller.throttle.gate import Gate, ScopeKey
+from poller.throttle.gate import Gate, Record, ScopeKey
 from poller.throttle.heard import accepted, paused, slow_down
 from poller.throttle.limits import Scope, is_unlimited, next_at, spent
 from poller.throttle.row import repaired
@@ -42,15 +42,16 @@ if TYPE_CHECKING:
     from poller.log import Logger
     from poller.outbox.rows import ClaimedRow
     from poller.outbox.store import Store
-    from poller.outbox.throttling import Throttles
+    from poller.outbox.throttling import Learnt, Throttles
     from poller.outcome import Verdict
     from poller.pacing import Pacing
-    from poller.throttle.gate import Choose, Record
+    from poller.smtp.gears import Gear
+    from poller.throttle.gate import Choose
     from poller.throttle.heard import Hearing
 
 LOOK_EVERY_S: Final = 1.0
 
-Change = Callable[["Record", "datetime"], Scope]
+Change = Callable[[Record, "datetime"], Scope]
 """What becomes of a scope as it stands, at a time."""
 Waiting = Mapping[str, ScopeKey]
 """Recipients that may not go now, each with what they wait for."""
@@ -69,8 +70,8 @@ class Manners:
     clock: Callable[[], float]
     log: Logger
     tally: Tally = field(init=False)
-    session_limits: dict[str, int | None] = field(default_factory=dict)
-    """Of each relay, as far as they were learnt."""
+    learnt: dict[str, Record] = field(default_factory=dict)
+    """What the table says of each relay."""
     _say: OnChange = field(init=False)
     _now: datetime | None = None
     _now_at: float = 0.0
@@ -79,6 +80,8 @@ class Manners:
     _has_begun: bool = False
     _accepted: Counter[ScopeKey] = field(default_factory=Counter)
     _unwritten: list[tuple[ScopeKey, Change]] = field(default_factory=list)
+    _lowered: dict[str, tuple[Gear, str]] = field(default_factory=dict)
+    """Relays whose gear is to be written, with the reason."""
 
     def __post_init__(self) -> None:
         self._say = OnChange(self.log)
@@ -100,7 +103,7 @@ class Manners:
         self._now, self._now_at = self.store.now(), self.clock()
         self._looked_at = self._now_at
         records = self.throttles.read()
-        self.session_limits = {key.name: record.session_limit for key, record in records.items() if key.kind == "relay"}
+        self.learnt = {key.name: record for key, record in records.items() if key.kind == "relay"}
         for key, fault in self.pacing.see(records, self._now).items():
             self._say.say("warning", "throttle.repaired", about=key, fingerprint=fault, scope=str(key), reason=fault)
             self._change(key, self._repairing(key))
@@ -122,10 +125,23 @@ class Manners:
         with suppress(DatabaseUnavailable):
             self.throttles.disconnect(relay)
 
-    def learn(self, relay: str, session_limit: int) -> None:
-        """Keep how many messages a relay takes in a session; if it can't be written now, it will be learnt again."""
+    def learn(self, relay: str, what: Learnt, limit: int) -> None:
+        """Keep how many messages or recipients a relay takes; if it can't be written now, it will be learnt again."""
+        self._know(relay, **{what: limit})
         with suppress(DatabaseUnavailable):
-            self.throttles.learn(ScopeKey("relay", relay), session_limit)
+            self.throttles.learn(ScopeKey("relay", relay), what, limit)
+
+    def lower(self, relay: str, gear: Gear, reason: str) -> None:
+        """Keep for all workers that a relay bears no more than `gear`; as soon as that can be written."""
+        self._know(relay, pipelining=gear.word)
+        try:
+            self.throttles.lower(ScopeKey("relay", relay), gear.word, reason)
+        except DatabaseUnavailable:
+            self._lowered[relay] = gear, reason
+
+    def _know(self, relay: str, **learnt: Any) -> None:
+        """At once, and not only when the table is looked at next."""
+        self.learnt[relay] = replace(self.learnt.get(relay, Record(values={})), **learnt)
 
     # --- what may go ---
 
@@ -250,6 +266,9 @@ class Manners:
                     self._accepted[key] += 1
 
     def _write_what_is_left(self) -> None:
+        lowered, self._lowered = self._lowered, {}
+        for relay, (gear, reason) in lowered.items():
+            self.lower(relay, gear, reason)
         unwritten, self._unwritten = self._unwritten, []
         for key, how in unwritten:
             self._change(key, how)

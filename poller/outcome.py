@@ -10,7 +10,8 @@ Rule 4. A reply that speaks of *us* (login, relaying, our address, our sender ri
         is the session's, even as 5xx and even at RCPT, where Postfix's `smtpd_delay_reject` puts it.
 Rule 5. Otherwise 4xx defers and 5xx fails: at RCPT the recipient, unless the words are about the sender; elsewhere the
         message.
-Rule 6. A full transaction is gone on with at once only if it delivered something: else that would never end.
+Rule 6. A full transaction is gone on with at once only if it delivered something: else that would never end. A message
+        that the relay refuses as a whole for the number of its recipients is divided: `Verdict.most_recipients`.
 Rule 7. What a known reply asks for comes before its class and before Rules 3 and 4 (`poller.advice`): a provider's 550
         that means "slow down" is a deferral, and "try again in 300 seconds" means that.
 Rule 8. What a destination asks for is the destination's, not the row's and not the relay's. Before RCPT nobody was
@@ -26,7 +27,7 @@ import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal, assert_never
 
-from poller.advice import SHIPPED, advise, retry_after
+from poller.advice import SHIPPED, advise, retry_after, without_addresses
 from poller.exchange import Phase
 from poller.facts import dataclass
 from poller.providers import Providers
@@ -179,6 +180,8 @@ class Verdict:
     """What the replies ask for beyond this message, once for the relay and for each domain."""
     relay: str = ""
     """Which relay it was, as `host:port`."""
+    most_recipients: int | None = None
+    """So many the relay takes in one transaction, as far as its refusal of this one tells; fewer than it had."""
 
     @property
     def blames_session(self) -> bool:
@@ -232,12 +235,27 @@ _NO_RELAYING = _words(
 _WANTS_LOGIN = _words(
     r"\bauthentication (is )?(required|needed)|\bauth(enticate)? first\b|\bclient was not authenticated"
     r"|\bsmtp auth(entication)? is required|unauthenticated senders? not allowed"  # cPanel; SendGrid
+    r"|\bturn on smtp auth"  # cPanel
 )
 _OUR_HOST = _words(
-    r"client host rejected|client host \S+ blocked|helo command rejected"  # Postfix, also Exchange for its block lists
+    # Postfix, also Exchange for its block lists; lists of URLs and domains are about the content.
+    r"client host rejected|client host \S+ blocked(?!.*\b(uribl|surbl|dbl)\b)|helo command rejected"
     r"|\b(your|sending) (ip|host)\b( address)?.{0,60}\b(block(ed)?|black) ?list|\bbanned sending ip"  # Exchange Online
     r"|\bon our block list|\bhost \S+ is in an rbl|rejected because [\d.:a-f]+ is in a"  # Outlook.com; Exim
+    r"|\byour ip\b.{0,60}\bhas been blocked|\bhelo/ehlo argument is invalid"
 )
+_OUR_DOMAIN = _words(  # Yahoo; Gmail; Outlook
+    r"\bis unauthenticated\b|\brequires all senders to authenticate|\brequired authentication level"
+)
+_OUR_ACCOUNT = _words(  # in this order: Amazon SES; smtp2go; Mailgun, Zoho, Exchange; SES; several; Zoho, Google
+    r"\bsending (has been )?(suspended|paused|disabled) for (this|your) account"
+    r"|\byour (\w+ )?account (has been|is|was) (\w+ )?(suspended|disabled|blocked|locked|restricted|deactivated)"
+    r"|\bfree accounts are for test purposes|\bunusual sending activity|\boutboundspamexception"
+    r"|\b(address|identity|domain)( \S+)? is not verified|\bfailed the check in region"
+    r"|\bnot associated with your account|\bsending from (the )?domain\b.{0,80}\bnot (allowed|permitted)"
+    r"|\bmail sending denied\b|\brelaying disallowed as|\binvalid credentials for relay"
+)
+_SESSION_IS_OVER = _words(r"\bmax(imum)? (number of )?messages per session|\bopen a new session")  # GoDaddy
 _OUR_SENDER = _words(
     r"sender address rejected: (not owned|not logged in)"  # Postfix, reject_sender_login_mismatch
     r"|sender not allowed|not allowed to send as|not have permissions? to (send as|send on behalf|submit)"  # Exchange
@@ -265,10 +283,13 @@ SESSION_REPLIES = (
     _Pattern(codes=frozenset({502, 503}), why="does not follow our commands"),
     # RFC 3463: system full, not accepting, not capable, wrongly configured; mail system congestion, a spent quota too
     # (Gmail's 550 5.4.5).
-    _Pattern(status=_words(r"4\.3\.[125]|5\.3\.[25]|[45]\.4\.5"), why="has a problem of its own"),
+    _Pattern(status=_words(r"4\.3\.[125]|[45]\.4\.5"), why="has a problem of its own"),
+    _Pattern(status=_words(r"5\.3\.[25]"), phases=_ANYWHERE - {Phase.RCPT}, why="has a problem of its own"),
     _Pattern(text=_words(r"queue file write error"), why="has a problem of its own"),  # Postfix: 451 4.3.0, disk full
-    # RFC 7372: our address has no name (reverse DNS).
-    _Pattern(status=_words(r"[45]\.7\.25"), why="rejects our host"),
+    # RFC 7372: our address has no name (reverse DNS), more than one check of our domain failed; and as Gmail goes on.
+    _Pattern(status=_words(r"[45]\.7\.2[5-9]"), why="rejects our host or domain"),
+    _Pattern(status=_words(r"[45]\.7\.515"), why="rejects our domain"),
+    _Pattern(text=_OUR_DOMAIN, why="rejects our domain"),
     # Exchange: basic authentication is off, login wanted, sender rights, connectors, outbound spam; a bad HELO name,
     # our address, our tenant; limits.
     _Pattern(status=_words(r"5\.7\.(30|51|57|60|64|139|50[123]|750)|5\.2\.252"), why="does not let us send"),
@@ -279,6 +300,8 @@ SESSION_REPLIES = (
     _Pattern(text=_NO_RELAYING, phases=_ENVELOPE, why="does not relay for us"),
     _Pattern(text=_OUR_HOST, why="rejects our host"),
     _Pattern(text=_OUR_SENDER, why="does not let us use this sender"),
+    _Pattern(text=_OUR_ACCOUNT, why="does not let us send"),
+    _Pattern(text=_SESSION_IS_OVER, why="takes no more in this session"),
     # Not 550 5.4.1 "Recipient address rejected: Access denied": so Exchange Online says that there is no such user.
     _Pattern(
         codes=frozenset({554, 454}),
@@ -290,10 +313,15 @@ SESSION_REPLIES = (
 )
 
 # At RCPT, and yet not about the recipient: sender's address (RFC 3463), SPF, DKIM, DMARC (RFC 7372), size.
-_ABOUT_MESSAGE = re.compile(r"[45]\.(1\.[78]|7\.2[0-7]|7\.509|7\.515|3\.4)")
+_ABOUT_MESSAGE = re.compile(r"[45]\.(1\.[78]|7\.2[0-4]|7\.509|3\.4)")
+# Exchange's resolver speaks of the recipient whatever its words; access(5) of a restriction on recipients too.
+_ABOUT_RECIPIENT = _words(r"\bRESOLVER\.RST\.|\brecipient address rejected: access denied")
 _ABOUT_SENDER = _words(r"\bsender address\b")
-_TOO_MANY = _words(r"too many recipients|maximum (number of )?recipients")
-_ADDRESS = re.compile(r"<[^>]*>|\S+@\S+")
+_TOO_MANY = _words(
+    r"too many recipients|maximum (number of )?recipients"
+    r"|\brecipient (count|limit|number)\b.{0,20}\bexce"  # Amazon SES: "Recipient count exceeds 50."
+    r"|\brecipients? (limit|maximum)\b|exceed\w*\b.{0,30}\b(number of |limit of )?recipients"
+)
 _GOOD = {Phase.MAIL: 2, Phase.RCPT: 2, Phase.DATA: 3, Phase.END: 2}
 _DONE_BY = {Phase.MAIL: "MAIL", Phase.RCPT: "RCPT", Phase.DATA: "DATA", Phase.END: "the end of data"}
 
@@ -308,13 +336,18 @@ def judge(exchange: Exchange, rulebook: Rulebook = DEFAULT) -> Verdict:
     if exchange.lacking:
         refusal = Failed(blame=Blame.MESSAGE, reason=f"not sent: {exchange.lacking}")
         outcomes = (refusal,) * len(message.recipients)
+    elif (most := _most_recipients(exchange)) is not None:
+        outcomes = _divided(exchange, rulebook)
+        return Verdict(
+            message=message, phase=exchange.phase, outcomes=outcomes, relay=exchange.relay, most_recipients=most
+        )
     else:
         whole = _whole(exchange, rulebook)
         # A pipelined RCPT behind a refused MAIL is answered too (503), and means nothing.
         begun = exchange.mail is not None and exchange.mail.kind == _GOOD[Phase.MAIL]
         replies = exchange.rcpt if begun and exchange.rcpt else (None,) * len(message.recipients)
         outcomes = tuple(
-            _one(reply, whole, to, rulebook) for reply, to in zip(replies, message.recipients, strict=True)
+            _one(reply, whole, to, exchange, rulebook) for reply, to in zip(replies, message.recipients, strict=True)
         )
         if exchange.end_of_data_sent and exchange.end is None:
             outcomes = tuple(_unsure(outcome) for outcome in outcomes)
@@ -336,7 +369,8 @@ def heard_at_the_door(trouble: RelayTrouble, rulebook: Rulebook = DEFAULT) -> He
     """What a reply before the first message asks for: always about the relay. None: nothing that is known."""
     if trouble.reply is None:
         return None
-    advice = advise(trouble.reply, trouble.phase, None, rulebook.table)
+    words = without_addresses(trouble.reply.text)
+    advice = advise(trouble.reply, trouble.phase, None, rulebook.table, words)
     if advice is None:
         return None
     return _asked(advice, "relay", "", f"the relay {advice.reason}: at {trouble.phase.value}: {trouble.reply}")
@@ -387,10 +421,13 @@ def in_doubt_after_crash(reason: str) -> InDoubt:
 
 def _whole(exchange: Exchange, rulebook: Rulebook) -> Outcome:
     """The outcome of everything but RCPT: it holds for each recipient that was not refused there."""
+    if _contradicts_itself(exchange):
+        refused = "the relay refused a command before the content, took recipients, and had the content"
+        return InDoubt(blame=Blame.MESSAGE, reason=f"may have been delivered: {refused}")
     steps = ((Phase.MAIL, exchange.mail), (Phase.DATA, exchange.data), (Phase.END, exchange.end))
     for phase, reply in steps:
         if reply is not None and reply.kind != _GOOD[phase]:
-            said = _Refusal(phase=phase, reply=reply, recipients=exchange.message.recipients, rulebook=rulebook)
+            said = _refused(phase, reply, exchange, exchange.message.recipients, rulebook)
             return _refusal(said, Blame.MESSAGE)
     if exchange.end is not None:
         return _sent(exchange.end)
@@ -403,14 +440,24 @@ def _whole(exchange: Exchange, rulebook: Rulebook) -> Outcome:
     return Deferred(blame=Blame.SESSION, reason="the relay ended the session before the message was sent")
 
 
+def _contradicts_itself(exchange: Exchange) -> bool:
+    """Ahead of its answers the whole message is out: a relay that refused MAIL may take it for whom it took at RCPT."""
+    answered = exchange.end is not None and exchange.end.kind != _GOOD[Phase.END]
+    for_somebody = any(reply is not None and reply.kind == _GOOD[Phase.RCPT] for reply in exchange.rcpt)
+    if answered or not (exchange.end_of_data_sent and for_somebody):
+        return False
+    steps = ((Phase.MAIL, exchange.mail), (Phase.DATA, exchange.data))
+    return any(reply is not None and reply.kind != _GOOD[phase] for phase, reply in steps)
+
+
 def _sent(reply: Reply) -> Sent:
     return Sent(reply=reply, queue_id=queue_id(reply))
 
 
-def _one(rcpt: Reply | None, whole: Outcome, recipient: str, rulebook: Rulebook) -> Outcome:
+def _one(rcpt: Reply | None, whole: Outcome, recipient: str, exchange: Exchange, rulebook: Rulebook) -> Outcome:
     if rcpt is None or rcpt.kind == _GOOD[Phase.RCPT]:
         return whole
-    said = _Refusal(phase=Phase.RCPT, reply=rcpt, recipients=(recipient,), rulebook=rulebook)
+    said = _refused(Phase.RCPT, rcpt, exchange, (recipient,), rulebook)
     return _refusal(said, Blame.RECIPIENT)
 
 
@@ -433,6 +480,8 @@ class _Refusal:
     reply: Reply
     recipients: Sequence[str]
     rulebook: Rulebook
+    words: str
+    """Its text without addresses: an address must not decide the judgement."""
 
     @property
     def where(self) -> str:
@@ -441,7 +490,7 @@ class _Refusal:
     @property
     def advice(self) -> Advice | None:
         provider = self.rulebook.provider_of(domain_of(self.recipients[0]))
-        return advise(self.reply, self.phase, provider, self.rulebook.table)
+        return advise(self.reply, self.phase, provider, self.rulebook.table, self.words)
 
     @property
     def about_domain(self) -> str:
@@ -450,22 +499,26 @@ class _Refusal:
         return domain_of(self.recipients[0]) if alone and self.phase is not Phase.MAIL else ""
 
 
+def _refused(phase: Phase, reply: Reply, exchange: Exchange, recipients: Sequence[str], rulebook: Rulebook) -> _Refusal:
+    words = without_addresses(reply.text, (*recipients, exchange.message.mail_from))
+    return _Refusal(phase=phase, reply=reply, recipients=recipients, rulebook=rulebook, words=words)
+
+
 def _refusal(said: _Refusal, blame: Blame) -> Outcome:
-    words = _ADDRESS.sub("…", said.reply.text)  # whoever chose an address must not choose the judgement
     advice = said.advice
     if advice is not None and _comes_first(advice, said.phase):
         return _as_advised(said, advice, blame)
-    special = _about_us_or_the_transaction(said.phase, said.reply, said.where, words)
+    special = _about_us_or_the_transaction(said)
     if special is not None:
         return special if advice is None else _with_advice(special, advice, said.rulebook)
     if advice is not None:
         return _as_advised(said, advice, blame)
-    return _by_class(said, blame, words)
+    return _by_class(said, blame)
 
 
-def _by_class(said: _Refusal, blame: Blame, words: str) -> Outcome:
+def _by_class(said: _Refusal, blame: Blame) -> Outcome:
     """Rule 5."""
-    if _ABOUT_MESSAGE.fullmatch(said.reply.status) or _ABOUT_SENDER.search(words):
+    if _ABOUT_MESSAGE.fullmatch(said.reply.status) or _ABOUT_SENDER.search(said.words):
         blame = Blame.MESSAGE
     match said.reply.kind:
         case 4:
@@ -493,7 +546,7 @@ def _as_advised(said: _Refusal, advice: Advice, blame: Blame) -> Outcome:
     if advice.action == "refuse":
         return Failed(blame=blame, reply=said.reply, reason=reason)
     # Greylisting that names no time is left to `[retry]`: its usual five minutes are no promise, and ours grow to that.
-    wait = retry_after(said.reply) if advice.category == "greylist" else advice.wait
+    wait = retry_after(said.reply, said.words) if advice.category == "greylist" else advice.wait
     heard = None
     if about == "relay":
         blame, heard = Blame.SESSION, _asked(advice, "relay", "", reason)
@@ -524,16 +577,18 @@ def _asked(advice: Advice, about: Literal["relay", "destination"], domain: str, 
             assert_never(advice.action)
 
 
-def _about_us_or_the_transaction(phase: Phase, reply: Reply, said: str, words: str) -> Deferred | None:
+def _about_us_or_the_transaction(said: _Refusal) -> Deferred | None:
+    reply = said.reply
     if reply.code == SERVICE_CLOSING:
-        return Deferred(blame=Blame.SESSION, reply=reply, reason=f"the relay closed the session {said}")
+        return Deferred(blame=Blame.SESSION, reply=reply, reason=f"the relay closed the session {said.where}")
     if reply.kind not in {4, 5}:
         return None
-    for pattern in SESSION_REPLIES:
-        if pattern.matches(phase, reply, words):
-            return Deferred(blame=Blame.SESSION, reply=reply, reason=f"the relay {pattern.why}: {said}")
-    if phase is Phase.RCPT and _transaction_is_full(reply):
-        return Deferred(blame=Blame.RECIPIENT, reply=reply, at_once=True, reason=f"the transaction was full {said}")
+    why = next((pattern.why for pattern in SESSION_REPLIES if pattern.matches(said.phase, reply, said.words)), "")
+    if why and not _ABOUT_RECIPIENT.search(said.words):
+        return Deferred(blame=Blame.SESSION, reply=reply, reason=f"the relay {why}: {said.where}")
+    if said.phase is Phase.RCPT and _transaction_is_full(reply, said.words):
+        reason = f"the transaction was full {said.where}"
+        return Deferred(blame=Blame.RECIPIENT, reply=reply, at_once=True, reason=reason)
     return None
 
 
@@ -562,9 +617,38 @@ def queue_id(reply: Reply) -> str:
     return found if len(found) <= _QUEUE_ID_MOST else ""
 
 
-def _transaction_is_full(reply: Reply) -> bool:
+def _transaction_is_full(reply: Reply, words: str) -> bool:
     """X.5.3, or 452 and the historical 552 (RFC 5321 section 4.5.3.1.10) that say so in words."""
-    return reply.status in {"4.5.3", "5.5.3"} or (reply.code in {452, 552} and bool(_TOO_MANY.search(reply.text)))
+    return reply.status in {"4.5.3", "5.5.3"} or (reply.code in {452, 552} and bool(_TOO_MANY.search(words)))
+
+
+def _most_recipients(exchange: Exchange) -> int | None:
+    """How many the relay takes, where it has refused a message for the number of its recipients; None: it has not.
+
+    Without a number in its words it is asked with half of them. It is always fewer than now, so that this ends.
+    """
+    accepted = sum(reply is not None and reply.kind == _GOOD[Phase.RCPT] for reply in exchange.rcpt)
+    said = exchange.end or exchange.data
+    if accepted < 2 or said is None or said.kind not in {4, 5}:  # noqa: PLR2004
+        return None
+    words = without_addresses(said.text, (*exchange.message.recipients, exchange.message.mail_from))
+    if not _TOO_MANY.search(words):
+        return None
+    told = [number for word in re.findall(r"\d{1,5}", words) if 0 < (number := int(word)) < accepted]
+    return max(told, default=accepted // 2)
+
+
+def _divided(exchange: Exchange, rulebook: Rulebook) -> tuple[Outcome, ...]:
+    """Who was refused at RCPT stays refused; the others are asked again at once, fewer at a time."""
+    said = exchange.end or exchange.data
+    whole = Deferred(
+        blame=Blame.SESSION,
+        reply=said,
+        at_once=True,
+        reason=f"the relay takes fewer recipients in one transaction: {said}",
+    )
+    pairs = zip(exchange.rcpt, exchange.message.recipients, strict=True)
+    return tuple(_one(reply, whole, to, exchange, rulebook) for reply, to in pairs)
 
 
 _CHANGING = re.compile(r"<[^>]*>|\S+@\S+|\S*\d\S*")  # addresses, and words with a digit: times, queue ids, hosts

@@ -5,7 +5,8 @@ the claim's transaction, with the scopes locked, which rows go, when, and by whi
 
 Rule 1. A message takes a slot in every scope that it falls under: the outbox, its relay, its sender, its destination's
         domain and provider. Without a slot in one of them it is not claimed, and stays as it is.
-Rule 2. A destination that may not go now is left out of the general walk, so that it stands in nobody's way.
+Rule 2. A destination, a sender or a named relay that may not go now is left out of the general walk, so that it stands
+        in nobody's way. While anything is paced every row is asked for its slots, also where no scope has one.
 Rule 3. Slots are taken at most AHEAD_S ahead. Whoever waits longer is not claimed yet. None is taken for the time that
         a claim needs (`lead`), nor more of one scope than were used of late (`at_most`): it would be over before its
         row could go.
@@ -26,7 +27,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
-from poller.providers import in_ascii
+from poller.domains import compared
 from poller.throttle.gate import Choice, Gate, Grant, Record, ScopeKey, Share
 from poller.throttle.limits import (
     MOST_AT_ONCE,
@@ -62,6 +63,8 @@ KEPT_SO_OFTEN: Final = 5
 """Claims in a row of which no slot was missed, and then a quarter more slots are taken."""
 HOSTED_S: Final = 60.0
 """So long it is believed who has a domain's mail; mail exchangers can change."""
+MOST_LANES: Final = 5000
+"""Senders and named relays that are remembered."""
 MOST_SKIPPED: Final = 1000
 """Single rows that are passed over for a while."""
 
@@ -114,6 +117,8 @@ class Pacing:
     _looked_up: set[str] = field(default_factory=set)
     """Domains to ask for again."""
     _believed_until: datetime | None = None
+    _lanes: dict[str, None] = field(default_factory=dict)
+    """What named relays and senders stand in rows, as in outbox.lane; the last met last."""
     _dry: dict[str, datetime] = field(default_factory=dict)
     _skipped: dict[int, tuple[datetime, ScopeKey | None]] = field(default_factory=dict)
     """Until when a row is passed over, and for what."""
@@ -133,6 +138,8 @@ class Pacing:
             self._meet_members(key)
         for name in (domain for relay in self.relays.values() for domain in relay.domains):
             self.scopes_of(name)
+        for name in ("", *self.settings.senders):
+            self._meet_lane(f" {name}")
 
     # --- what is known ---
 
@@ -185,7 +192,7 @@ class Pacing:
             return ()
         if (known := self._scopes.get(domain)) is not None:
             return known
-        name = in_ascii(domain)
+        name = compared(domain)
         provider, is_sure = self._provider_of(domain, name)
         scopes = (*((provider,) if provider else ()), ScopeKey("domain", name))
         for key in scopes:
@@ -280,6 +287,8 @@ class Pacing:
         scopes = self._scopes_to_lock(relays, open_domains, horizon)
         return Gate(
             limit=most,
+            paced=bool(self._seen) or len(relays) < len(self.relays),
+            closed_lanes=self._closed_lanes(relays, horizon),
             closed_domains=tuple(sorted(self._closed_domains() | self._without_relay(relays))),
             open_domains=tuple((d, n) for d, n in open_domains.items() if d not in self._without_relay(relays)),
             closed_relays=tuple(sorted(self.relays.keys() - set(relays))),
@@ -334,12 +343,12 @@ class Pacing:
         return tuple(name for *_, name in sorted(keyed))
 
     def address_of(self, sender: str | None) -> str:
-        """The bare address of a row's sender, in lower case as far as the domain goes."""
+        """The bare address of a row's sender, in lower case: no spelling passes a limit by."""
         match = _ADDRESS.search(sender or self.sender)
-        if not match:
+        if match is None:
             return ""
         local_part, _, domain = match[1].rpartition("@")
-        return f"{local_part}@{domain.lower()}"
+        return f"{local_part.lower()}@{compared(domain)}"
 
     # --- inside: the gate ---
 
@@ -360,6 +369,30 @@ class Pacing:
             if key.kind in {"domain", "provider"}
             for domain in tuple(self._members.get(key, ()))  # the other thread may meet one meanwhile
         }
+
+    def _closed_lanes(self, relays: Collection[str], horizon: datetime) -> tuple[str, ...]:
+        """Those of which nothing may go now, whatever the destination."""
+        senders = [key for key in tuple(self._seen) if key.kind == "sender"]
+        if len(relays) == len(self.relays) and all(self._is_ready(key, horizon) for key in senders):
+            return ()
+        return tuple(sorted(lane for lane in tuple(self._lanes) if not self._lane_is_open(lane, relays, horizon)))
+
+    def _lane_is_open(self, lane: str, relays: Collection[str], horizon: datetime) -> bool:
+        relay, _, sender = lane.partition(" ")
+        address = self.address_of(sender)
+        if not all(self._is_ready(key, horizon) for key in self._senders(address)):
+            return False
+        if relay:
+            return relay not in self.relays or relay in relays
+        naming = {name for name, settings in self.relays.items() if _names(settings, None, address)}
+        by_domain = {name for name in relays if self.relays[name].domains}
+        return not naming or bool(naming & set(relays)) or bool(by_domain)
+
+    def _meet_lane(self, lane: str) -> None:
+        self._lanes.pop(lane, None)
+        self._lanes[lane] = None
+        if len(self._lanes) > MOST_LANES:
+            del self._lanes[next(iter(self._lanes))]
 
     def _without_relay(self, relays: Collection[str]) -> set[str]:
         """Domains that only relays which are away may take."""
@@ -413,14 +446,29 @@ class Pacing:
         states = {key: repaired(self.limit_of(key), record.values, now)[0] for key, record in records.items()}
         before = dict(states)
         grants: dict[int, Grant] = {}
+        closed: set[str] = set()
         for candidate in candidates:
-            grant = self._grant(candidate, states, now, usable)
+            self._meet_lane(candidate.lane)
+            grant = None if candidate.lane in closed else self._grant(candidate, states, now, usable)
             if grant is not None:
                 grants[candidate.id] = grant
+            elif self._closes(candidate, states, now, usable):
+                closed.add(candidate.lane)
         changed = {key: state for key, state in states.items() if state is not before[key]}
         for key, state in states.items():
             self.note(key, state, now)
-        return Choice(grants=grants, states=changed)
+        return Choice(grants=grants, states=changed, closed_lanes=frozenset(closed))
+
+    def _closes(self, row: Candidate, states: Mapping[ScopeKey, Scope], now: datetime, usable: Collection[str]) -> bool:
+        """Whether nothing more may go from this row's sender, or by the relay that it names."""
+        if row.relay is not None and row.relay in self.relays and row.relay not in usable:
+            return True
+        named = () if row.relay is None else (ScopeKey("relay", row.relay),)
+        horizon = now + timedelta(seconds=self.lead + AHEAD_S)
+        return any(
+            key not in states or next_at(self.limit_of(key), states[key], now).at > horizon
+            for key in self.paced((*self._senders(self.address_of(row.sender)), *named))
+        )
 
     def _grant(
         self, row: Candidate, states: dict[ScopeKey, Scope], now: datetime, usable: Collection[str]
@@ -504,7 +552,7 @@ def _as_seen(limit: Limit, state: Scope, now: datetime) -> _Seen:
 
 def _names(relay: RelaySettings, domain: str | None, sender: str) -> bool:
     by_sender = sender in relay.senders or "@" + sender.rpartition("@")[2] in relay.senders
-    return by_sender or (domain is not None and in_ascii(domain) in relay.domains)
+    return by_sender or (domain is not None and compared(domain) in relay.domains)
 
 
 def _recipients_in(row: Candidate) -> int:

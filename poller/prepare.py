@@ -110,6 +110,7 @@ def standing_of(row: ClaimedRow, addresses: Iterable[str]) -> Standing:
         max_attempts=row.max_attempts,
         on_doubt=row.on_doubt,
         recipients=tuple(states),
+        written=row.known,
     )
 
 
@@ -171,6 +172,8 @@ def _wire(may_go: list[Recipient], open_ones: Mapping[str, RecipientState], at_o
         may_go = sorted(may_go, key=lambda r: _tried(open_ones[r.address]))
     wire: dict[str, tuple[str, ...]] = {}
     for recipient in may_go:
+        if recipient.wire.isascii() != may_go[0].wire.isascii():
+            continue  # in a transaction of its own: it may need SMTPUTF8, and the others do not
         if recipient.wire not in wire and len(wire) >= at_once:
             break  # the others stay open, and are due at once
         wire[recipient.wire] = (*wire.get(recipient.wire, ()), recipient.address)

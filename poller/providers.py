@@ -67,17 +67,6 @@ class Providers:
         return next((self.mx[suffix] for suffix in suffixes if suffix in self.mx), None)
 
 
-def in_ascii(domain: str) -> str:
-    """A domain as configured: lower case, ASCII. What can't be is left as it is, and matches nothing."""
-    lower = domain.lower().rstrip(".")
-    if lower.isascii():
-        return lower
-    try:
-        return lower.encode("idna").decode("ascii")
-    except UnicodeError:
-        return lower
-
-
 def claimed_twice(groups: Mapping[str, Group]) -> list[tuple[str, str, str]]:
     """What two groups claim: the claim, who has it first, and who claims it too, in order."""
     owners: dict[str, str] = {}

@@ -90,6 +90,9 @@ def contradictions(relay: RelaySettings, table: str) -> Iterator[tuple[tuple[str
     if relay.rest_longest < relay.rest_first:
         message = f"the rests would shrink; {table}.rest_longest must be at least {table}.rest_first"
         yield ("rest_longest", "rest_first"), message
+    if relay.window > 1 and relay.pipelining in {"transaction", "off"}:
+        message = f'sends messages ahead; {table}.pipelining must be "auto" or "overlap", or {table}.window 1'
+        yield ("window", "pipelining"), message
 
 
 def _is_loopback(host: str) -> bool:

@@ -26,7 +26,7 @@ from poller.outcome import SERVICE_CLOSING, Blame, Deferred, Expired, Failed, In
 from poller.units import SETTINGS, Count, CountOrZero, Factor, Seconds, Share, format_duration
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Container, Iterable, Mapping
 
     from poller.exchange import Reply
     from poller.outcome import Outcome
@@ -94,6 +94,8 @@ class Standing:
     max_attempts: int | None
     on_doubt: OnDoubt | None
     recipients: tuple[RecipientState, ...]
+    written: Container[str] = ()
+    """Of whom something is written down: those addresses whose states came from there."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -113,7 +115,8 @@ class Step:
     """What to write down about one claimed row; its fence is `row_id`, `claim_seq` and `message_id`.
 
     `due_at` None leaves the row's own. `attempts` and `doubts` are to be added. `recipients` is empty for a row with
-    a single one: then the row says it all. `sent_at` is set as soon as anyone accepted.
+    a single one: then the row says it all; `as_written` are those that stand so already. `sent_at` is set as soon as
+    anyone accepted.
     """
 
     row_id: int
@@ -130,6 +133,7 @@ class Step:
     error: str | None = None
     sent_at: datetime | None = None
     recipients: tuple[RecipientState, ...] = ()
+    as_written: frozenset[str] = frozenset()
     notes: tuple[Note, ...] = ()
     phase: str | None = None
     relay: str | None = None
@@ -216,6 +220,7 @@ def _weighed(
         error=_row_error(status, telling, several=several),
         sent_at=max((s.sent_at for s in after.values() if s.sent_at), default=None),
         recipients=tuple(after.values()) if several else (),
+        as_written=frozenset(a for a in after if several and a not in outcomes and a in standing.written),
         notes=_notes(standing, outcomes, after, several=several),
         phase=phase,
         relay=relay,

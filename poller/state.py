@@ -2,21 +2,22 @@
 
 Rule 1. One process at a time: the lock is the kernel's (flock), so it ends with the process, `kill -9` included.
 Rule 2. `identity` is made once and stays with the directory; the same worker name with another identity is another
-        worker. The file knows its own inode, so that a copy is known for one (`is_copy`), and becomes a home of its own
-        by `settle`.
-Rule 3. `boot` is the kernel's name of its present life: what it had in memory then is still there.
+        worker. The file knows where it stands (machine, device, inode), so that a copy is known for one (`is_copy`),
+        and becomes a home of its own by `settle`. A device is compared within one life of the kernel: in the next it
+        may have another number.
 
 Raises StateTaken when another process holds the directory, OSError (with its path) when it can't be used.
 """
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import os
 import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from poller.machine import boot, machine_id
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -59,13 +60,16 @@ class StateDirectory:
         file = self.path / "identity"
         if not file.exists() or not file.read_text().strip():  # a power cut may leave it empty
             self._write_identity(secrets.token_hex(16))
-        identity, _, inode = file.read_text().strip().partition(" ")
-        return identity, inode != str(file.stat().st_ino)
+        identity, *place = file.read_text().split()
+        is_copy = not _is_the_same(place, _place_of(file))
+        if not is_copy and place != _place_of(file):  # the kernel began anew
+            self._write_identity(identity)
+        return identity, is_copy
 
     def _write_identity(self, identity: str) -> None:
         new = self.path / "identity.new"
         new.touch()
-        new.write_text(f"{identity} {new.stat().st_ino}\n")
+        new.write_text(" ".join((identity, *_place_of(new))) + "\n")
         new.replace(self.path / "identity")
 
     def settle(self) -> None:
@@ -79,8 +83,18 @@ class StateDirectory:
         os.close(self._lock)
 
 
-def boot() -> str:
-    """The kernel's name of its present life; "" where it does not tell."""
-    with contextlib.suppress(OSError):
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    return ""
+def _place_of(file: Path) -> list[str]:
+    """Inode, machine, the kernel's life, device; "-" for what is not known.
+
+    A file system without a device (overlay, network) gets a number each time it is mounted: that tells nothing.
+    """
+    facts = file.stat()
+    device = str(facts.st_dev) if os.major(facts.st_dev) else "-"
+    return [str(facts.st_ino), machine_id() or "-", boot() or "-", device]
+
+
+def _is_the_same(one: list[str], other: list[str]) -> bool:
+    if len(one) != len(other):
+        return False
+    inode, machine, life, device = zip(one, other, strict=True)
+    return inode[0] == inode[1] and machine[0] == machine[1] and (life[0] != life[1] or device[0] == device[1])

@@ -84,7 +84,6 @@ class Tick:
         self._log = log
         self._say = OnChange(log)
         self._look_at = look_at
-        self._home = home_of(config.database)
         self._claimed_in = 0
         self._cut = False
         self._orphans_at = 0.0
@@ -279,7 +278,7 @@ class Tick:
         self.store.take_back_strays(in_hand=self.delivery.in_hand)  # they may be all that is due
         self.manners.look()
         for line in self.lines:
-            line.courier.session_limit = self.manners.session_limits.get(line.name)
+            line.take_in(self.manners.learnt.get(line.name))
         if self._is_closed():
             return False
         if not any(line.courier.is_open for line in self.lines):
@@ -390,7 +389,7 @@ class Tick:
         """Leave an outbox alone that looks like a copy of another, until it is adopted."""
         if self._at_home:
             return False
-        why = stranger(self._engine, self._home)
+        why = stranger(self._engine, home_of(self.config.database, self._engine))
         self._at_home = not why
         if why:
             self.delivery.held = why

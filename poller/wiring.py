@@ -12,6 +12,7 @@ from poller.cohort import Cohort
 from poller.exchangers import MailExchangers, resolver_of_this_machine
 from poller.journal import Journal
 from poller.lines import Line
+from poller.machine import boot
 from poller.manners import Manners
 from poller.message import Composer
 from poller.outbox.store import Store
@@ -21,7 +22,6 @@ from poller.relays import relays_of
 from poller.rest import Rest
 from poller.smtp.courier import Courier
 from poller.smtp.dial import place
-from poller.state import boot
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -143,7 +143,7 @@ def lines_of(
             idle_close=settings.idle_close,
             rest=Rest(first=settings.rest_first, longest=settings.rest_longest),
             retry=replace(config.retry, on_doubt=settings.on_doubt or config.retry.on_doubt),
-            recipients_at_once=settings.max_recipients_per_message,
+            most_recipients=settings.max_recipients_per_message,
             cohort=cohort_of(config),
             connections=manners,
             max_connections=settings.max_connections,

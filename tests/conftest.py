@@ -25,6 +25,13 @@ hypothesis.settings.load_profile("poller")
 REQUIRED = frozenset(filter(None, os.environ.get("POLLER_TEST_REQUIRE", "").split(",")))
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if not os.environ.get("POLLER_TEST_LONG"):
+        for item in items:
+            if item.get_closest_marker("long"):
+                item.add_marker(pytest.mark.skip(reason="takes long: POLLER_TEST_LONG=1 runs it"))
+
+
 def pytest_sessionfinish() -> None:
     databases.stop_embedded()
 

@@ -30,11 +30,11 @@ ONLY_IN = {
 }
 """Which rooms may import a library."""
 
-UNITS = {"poller.units", "poller.facts"}
+UNITS = {"poller.units", "poller.facts", "poller.visible", "poller.domains"}
 PACING = {"poller." + name for name in ("throttle", "advice", "hours", "providers")}
 WEIGHING = {"poller." + name for name in ("outcome", "retry", "cohort", "suspicion", "chorus", "tally", "rest")}
-PURE = PACING | WEIGHING | {"poller." + name for name in ("exchange", "facts", "units", "settings")}
-JUDGES = PACING | WEIGHING | {"poller." + name for name in ("exchange", "facts", "units")}
+JUDGES = PACING | WEIGHING | {"poller." + name for name in ("exchange", "facts", "units", "domains")}
+PURE = JUDGES | {"poller.settings", "poller.visible"}
 ROOMS = {"poller.outbox", "poller.message", "poller.smtp", "poller.journal"}
 LOG = {"poller.log"}
 EXCHANGERS = {"poller.exchangers"}
@@ -43,10 +43,18 @@ RELAYS = {"poller.relays", "poller.pacing"}
 ARROW = {"poller." + name for name in ("prepare", "composing", "pending", "lines", "manners", "delivery")}
 DELIVERY = JUDGES | ROOMS | LOG | BOOKS | RELAYS | ARROW | {"poller.lease"}
 RECOVERY = DELIVERY | {"poller.recovery"}
-LIFE = RECOVERY | {"poller.life", "poller.state"}
+LIFE = RECOVERY | {"poller.life", "poller.state", "poller.machine"}
 TICK = LIFE | EXCHANGERS | {"poller.wiring", "poller.tick", "poller.config", "poller.settings"}
 SERVICE = TICK | {"poller", "poller.service"}
-EVERYTHING = SERVICE | {"poller", "poller.cli", "poller.forecast", "poller.status", "poller.sources"}
+EVERYTHING = SERVICE | {
+    "poller",
+    "poller.cli",
+    "poller.forecast",
+    "poller.status",
+    "poller.sources",
+    "poller.visible",
+    "poller.machine",
+}
 
 MAY_IMPORT = {
     **dict.fromkeys(PURE, PURE),
@@ -54,7 +62,7 @@ MAY_IMPORT = {
     "poller.sources": {"poller.sources"},
     "poller.message": UNITS | {"poller.message"},
     "poller.smtp": JUDGES | {"poller.smtp"},
-    "poller.outbox": JUDGES | {"poller.outbox"},
+    "poller.outbox": JUDGES | {"poller.outbox", "poller.machine"},
     "poller.journal": JUDGES | {"poller.journal"},
     "poller.prepare": JUDGES | {"poller.message", "poller.outbox", "poller.prepare"},
     "poller.ahead": {"poller.outbox"},
@@ -71,7 +79,8 @@ MAY_IMPORT = {
     "poller.life": LIFE,
     "poller.relays": PURE | {"poller.smtp"},
     "poller.forecast": PURE | {"poller.relays", "poller.forecast"},
-    "poller.state": set(),
+    "poller.state": {"poller.machine"},
+    "poller.machine": set(),
     "poller.lease": set(),
     "poller.exchangers": set(),
     "poller.service": SERVICE,
@@ -89,7 +98,8 @@ SETTINGS_ONLY = {"poller.config"}
 NOTHING: frozenset[str] = frozenset()
 LIBRARIES = {
     **dict.fromkeys(PURE | {"poller.forecast", "poller.sources"}, NOTHING),
-    "poller.message": {"jinja2", "idna"},
+    "poller.message": {"jinja2"},
+    "poller.domains": {"idna"},
 }
 """Rooms that are pure or nearly so: what they import beside the standard library and ours."""
 

@@ -153,3 +153,25 @@ def test_only_what_has_a_rate_or_a_gap_counts_as_a_limit() -> None:
 def test_hours_are_told_by_the_clock_that_they_are_read_from(hour: int, words: str) -> None:
     throttle = ThrottleSettings(windows=(parse_span("Mon-Fri 08:00-18:00"),), time_zone="Europe/Berlin")
     assert hours_in_words(throttle, datetime(2026, 11, 20, hour, tzinfo=UTC)) == words
+
+
+def test_what_a_relay_bears_is_found_out_with_a_few_messages_to_one_address(tmp_path: Path) -> None:
+    with FaultServer(Faults()) as relay:
+        there = f'[smtp]\nhost = "127.0.0.1"\nport = {relay.port}\nsecurity = "none"\n'
+        path = written(tmp_path, f'{there}[message]\nsender = "shop@a.test"\n')
+        result = CliRunner().invoke(main, ["--config", str(path), "check", "--deliver-to", "me@b.test"])
+    *tried, last = [line for line in result.output.splitlines() if " pipelining " in line]
+    gears = ("off", "transaction", "overlap", "window")
+    assert tried == [f"ok   pipelining {gear}: 3 of 3 accepted" for gear in gears]
+    used = 'bears window; used: transaction ([smtp] pipelining = "auto")'
+    assert last == f"ok   pipelining {used}; for a relay that you know, [smtp] window = 3 is faster"
+    assert {message.recipients for message in relay.messages} == {("me@b.test",)}
+
+
+def test_a_trial_goes_nowhere_but_where_staging_lets_it(tmp_path: Path) -> None:
+    with FaultServer(Faults()) as relay:
+        there = f'[smtp]\nhost = "127.0.0.1"\nport = {relay.port}\nsecurity = "none"\n'
+        path = written(tmp_path, f'{there}[message]\nsender = "shop@a.test"\nonly_to = ["@staging.test"]\n')
+        result = CliRunner().invoke(main, ["--config", str(path), "check", "--deliver-to", "me@b.test"])
+    assert "FAIL pipelining me@b.test: not among [message] only_to" in result.output
+    assert relay.messages == []

@@ -169,6 +169,21 @@ def test_who_was_suppressed_since_gets_nothing(room: Room) -> None:
     assert "asked us to stop" in prepared.settled["a1@example.com"].reason
 
 
+def test_long_lists_are_read_only_when_the_journal_counts(room: Room) -> None:
+    many = [f"a{n}@example.com" for n in range(SMALL // 10)]
+    first = replace(row(1), content={**row(1).content, "recipients": ", ".join(many)})
+    room.store.blocked = {many[0]: "asked us to stop"}
+    suppressed = room.store.suppressed
+
+    def after_the_journal(addresses: set[str]) -> dict[str, str]:
+        assert not addresses or room.journal.told == ["begin 1"]
+        return suppressed(addresses)
+
+    room.store.suppressed = after_the_journal
+    room.composing.look_up([first])
+    assert list(room.prepared(first).settled) == [many[0]]
+
+
 def test_a_row_that_has_expired_since_gets_nothing(room: Room) -> None:
     first = replace(row(1), expires_at=NOW + timedelta(seconds=1))
     room.ahead(first)

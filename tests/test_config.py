@@ -498,7 +498,7 @@ def test_a_takeover_that_is_too_early_for_several_relays_is_told_once_with_what_
 
 NOT_A_RATE = 'not a rate; write it like "2/s", "30/m", "100/15m", "1000/h" or "10000/d"'
 NOT_A_DOMAIN = 'not a domain; write it in lower case like "example.com", and xn--... if it is not ASCII'
-NOT_A_SENDER = 'not a sender; write it like "a@example.com", or "@example.com" for all, the domain in lower case'
+NOT_A_SENDER = 'not a sender; write it like "a@example.com", or "@example.com" for all'
 A_YEAR = "a burst of 9000 is more than 1/h lets through in a year"
 NEVER = "these windows and quiet hours never open"
 NO_PROVIDER = "no such provider; give it a table, [throttle.providers.NAME]"

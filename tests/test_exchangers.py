@@ -274,7 +274,7 @@ def paced(**more: Any) -> Pacing:
 
 def row(number: int, domain: str) -> Candidate:
     known = {"relay": None, "sender": None, "cc": None, "bcc": None, "priority": 5, "due_at": NOW}
-    return Candidate(id=number, domain=domain, recipients=f"r{number}@{domain}", **known)
+    return Candidate(id=number, domain=domain, lane=" ", recipients=f"r{number}@{domain}", **known)
 
 
 def test_a_domain_that_is_at_home_with_a_provider_is_paced_with_it(names: NameServer) -> None:

@@ -10,6 +10,7 @@ from typing import ClassVar
 import pytest
 
 from poller.sources import MARK, Key, Known, dotted, read
+from poller.sources.secrets import _secret_text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -200,3 +201,7 @@ def test_a_secret_from_the_environment_replaces_the_form_that_the_file_uses_ther
 def test_two_forms_of_a_secret_are_told_by_table() -> None:
     text = "[relays.a]\npassword = 'x'\n[relays.b]\npassword = 'x'\npassword_file = 'y'\n"
     assert troubles(text) == ["c.toml:5: relays.b.password: give only one of password, password_file"]
+
+
+def test_a_byte_order_mark_in_front_of_a_secret_is_no_part_of_it() -> None:
+    assert _secret_text(b"\xef\xbb\xbfhunter2\r\n", "file") == "hunter2"

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from poller.state import StateDirectory, StateTaken, boot, default_directory
+from poller import state
+from poller.machine import boot
+from poller.state import StateDirectory, StateTaken, default_directory
 
 
 def identity_of(path: Path) -> tuple[str, bool]:
@@ -83,3 +85,28 @@ def test_without_a_setting_it_is_where_such_things_belong(environ: dict[str, str
 
 def test_the_kernel_names_its_present_life_alike_each_time() -> None:
     assert boot() == boot()
+
+
+def test_a_copy_with_the_same_inode_number_is_known_by_machine_and_device(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    identity, is_copy = identity_of(tmp_path / "w1")
+    assert not is_copy
+    place = state._place_of(tmp_path / "w1" / "identity")
+    for part, changed in ((1, "0" * 32), (3, "99")):
+        there = [*place[:part], changed, *place[part + 1 :]]
+        monkeypatch.setattr(state, "_place_of", lambda _, there=there: there)
+        assert identity_of(tmp_path / "w1") == (identity, True)
+
+
+def test_a_device_that_is_numbered_anew_at_a_boot_is_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    identity, _ = identity_of(tmp_path / "w1")
+    place = state._place_of(tmp_path / "w1" / "identity")
+    monkeypatch.setattr(state, "_place_of", lambda file: [str(file.stat().st_ino), place[1], "another-life", "99"])
+    assert [identity_of(tmp_path / "w1") for _ in range(2)] == [(identity, False)] * 2
+
+
+def test_a_file_system_without_a_device_tells_nothing_by_its_number() -> None:
+    if not Path("/proc/self/status").exists():
+        pytest.skip("no /proc, whose file system has no device")
+    assert state._place_of(Path("/proc/self/status"))[3] == "-"

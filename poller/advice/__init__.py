@@ -2,6 +2,7 @@
 
 patterns.py  how a reply is recognised, and what follows
 asked.py     "try again in N": how long a reply asks us to wait
+words.py     what a reply says, without what the row chose
 shipped.py   the table of known replies, each line with its source
 """
 
@@ -10,5 +11,6 @@ from __future__ import annotations
 from poller.advice.asked import retry_after
 from poller.advice.patterns import Advice, ReplyPattern, advise
 from poller.advice.shipped import SHIPPED
+from poller.advice.words import without_addresses
 
-__all__ = ["SHIPPED", "Advice", "ReplyPattern", "advise", "retry_after"]
+__all__ = ["SHIPPED", "Advice", "ReplyPattern", "advise", "retry_after", "without_addresses"]

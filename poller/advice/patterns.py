@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 
 Action = Literal["defer", "slow_down", "pause", "refuse"]
 About = Literal["relay", "destination", "recipient"]
+PhaseName = Literal["connect", "greeting", "ehlo", "starttls", "auth", "mail", "rcpt", "data", "end"]
 Category = Literal["rate", "quota", "reputation", "block", "greylist", "capacity", "policy", "other"]
 
-_ADDRESS: Final = re.compile(r"<[^>]*>|\S+@\S+")
 _UNRELATED: Final = ("a", "7", "-")
 """Texts that have nothing in common: what matches each of them matches everything."""
 _LAST_CODE: Final = 599
@@ -69,7 +69,7 @@ class ReplyPattern:
     text: Expression | None = None
     provider: str | None = None
     """Only for replies about mail to this provider; without it, to all."""
-    phases: tuple[Literal["connect", "greeting", "ehlo", "starttls", "auth", "mail", "rcpt", "data", "end"], ...] = ()
+    phases: tuple[PhaseName, ...] = ()
     wait: Seconds | None = None
     category: Category = "other"
     reason: str = ""
@@ -109,12 +109,16 @@ class Advice:
     """A line of the table knows the reply; it does not merely name a time."""
 
 
-def advise(reply: Reply, phase: Phase, provider: str | None, table: Iterable[ReplyPattern]) -> Advice | None:
-    """What follows from a refusal beyond its class; None: nothing. `provider` is the destination's, if known."""
+def advise(
+    reply: Reply, phase: Phase, provider: str | None, table: Iterable[ReplyPattern], words: str
+) -> Advice | None:
+    """What follows from a refusal beyond its class; None: nothing.
+
+    `provider` is the destination's, if known; `words` the text without addresses (`without_addresses`).
+    """
     if reply.kind not in {4, 5}:
         return None
-    asked = retry_after(reply)
-    words = _ADDRESS.sub("…", reply.text)
+    asked = retry_after(reply, words)
     pattern = next((line for line in table if line.matches(reply, phase, provider, words)), None)
     if pattern is not None:
         return Advice(

@@ -12,7 +12,7 @@ table from the replies that the sources show.
 
 from __future__ import annotations
 
-from poller.advice.patterns import About, Action, Category, ReplyPattern
+from poller.advice.patterns import About, Action, Category, PhaseName, ReplyPattern
 
 _M, _H = 60.0, 3600.0
 
@@ -32,6 +32,7 @@ _KUMO = "kumomta assets/policy-extras/shaping.toml"
 _KUMO_COMMUNITY = "kumomta assets/community/shaping.toml"
 _ZONE = "zone-mta config/bounces.txt"
 _SISIMAI = "sisimai lib/Sisimai/Reason/RateLimited.pm"
+_SET_OF_EMAILS = "sisimai set-of-emails"
 _POSTFIX = "postfix src/smtpd/smtpd.c, anvil(8)"
 
 
@@ -47,6 +48,7 @@ def _line(
     status: str | None = None,
     wait: float | None = None,
     provider: str | None = None,
+    phases: tuple[PhaseName, ...] = (),
 ) -> ReplyPattern:
     return ReplyPattern(
         action=action,
@@ -59,6 +61,7 @@ def _line(
         status=status,
         wait=wait,
         provider=provider,
+        phases=phases,
     )
 
 
@@ -123,7 +126,7 @@ _ABOUT_YAHOO = (
     _line("slow_down", "destination", "rate", "sees unusual traffic from us", _YAHOO + "; " + _KUMO_COMMUNITY,
           text=r"\[TSS?0\d\]|\bunexpected volume or user complaints", codes=(4,), wait=30 * _M),
     _line("pause", "destination", "block", "has our address on a block list", _ZONE,
-          text=r"\[(BL\d+|TSS07)\]", codes=(553,), wait=4 * _H),
+          text=r"\[(BL\d+|TSS07|TSS09|TSS11)\]", codes=(553,), wait=4 * _H),
     _line("slow_down", "destination", "capacity", "is short of resources", _YAHOO,
           text=r"\bresources temporarily (not |un)available", codes=(451,), wait=10 * _M),
     _line("slow_down", "destination", "rate", "defers our address", _KUMO_COMMUNITY,
@@ -157,7 +160,7 @@ _ABOUT_OTHERS = (
     _line("slow_down", "destination", "rate", "has too many connections", _ORANGE + "; " + _SISIMAI,
           text=r"\bOFR00[45]_104\b|\btrop de connexions\b", codes=(4,), wait=5 * _M),
     _line("slow_down", "destination", "rate", "takes nothing for now", _ORANGE,
-          text=r"\bOFR_999\b|\bveuillez essayer plus tard", codes=(421,), wait=_H),
+          text=r"\bOFR_999\b|\bveuillez essayer plus tard", codes=(421, 550), wait=_H),
     _line("slow_down", "destination", "rate", "has had too many errors or spams from us", "Free.fr; " + _SISIMAI,
           text=r"\btoo many (errors|spams) from your ip\b", wait=_H),
     _line("slow_down", "destination", "rate", "limits our frequency", "https://service.mail.qq.com/detail/122/172",
@@ -202,6 +205,44 @@ _ABOUT_RELAYS = (
           text=r"\btoo many concurrent smtp connections", codes=(421,), wait=_M),
 )  # fmt: skip
 
+# Lists of domains and of URLs are about the content, and some lists are the recipient's own.
+_NOT_OUR_HOST = (
+    r"^(?!.*(\buribl|\bsurbl|\bdbl\b|/query/domain/|\bby (the |this )?(recipient|user)|customer block list))"
+)
+_LISTS = (
+    r"(\bdns ?-?bls?\b|\brbls?\b|\b[xps]bl\b|spamhaus|spamcop|\bsorbs\b|barracuda|uceprotect|abuseat|senderscore"
+    r"|invaluement|hostkarma|cloudmark|junkemailfilter|mimecast\.org|dnsbl-lookup|ipcheck\.proofpoint|\bdrbl\b"
+    r"|real-?time block ?list|\b(block|black)[- ]?list(s|ed|ing)?\b|blacklistis)"
+)
+_BLOCK_LISTS = (
+    # At the end of data words like these may be about what the message contains.
+    _line("pause", "destination", "block", "has our address on a block list", _ZONE + "; " + _SET_OF_EMAILS,
+          text=_NOT_OUR_HOST + ".*" + _LISTS, phases=("connect", "greeting", "ehlo", "mail", "rcpt", "data"),
+          wait=4 * _H),
+    _line("pause", "destination", "block", "has our address on a block list", _ZONE + "; " + _SET_OF_EMAILS,
+          text=_NOT_OUR_HOST + r".*\b(host|ip|ips|client|server|connections?|(\d+\.){3}\d+)\b.{0,80}" + _LISTS,
+          wait=4 * _H),
+    _line("pause", "destination", "reputation", "does not take mail from our address for its reputation",
+          "Mimecast, Cisco, GoDaddy; " + _ZONE,
+          text=r"\b(poor|bad|low) (\w+ )?reputation\b|\breputation - \(reject\)", codes=(5,), wait=4 * _H),
+    _line("pause", "destination", "block", "blocks our address",
+          "T-Online, AT&T, Proofpoint, Cisco, Apple, Mimecast, Google; " + _ZONE + "; " + _SET_OF_EMAILS,
+          text=_NOT_OUR_HOST + r".*(\bclient (host )?\S+ blocked (using|by)\b"
+               r"|^IP[=:]\S+ - a problem occurred|\bis_blocked\b|\bblocked - see http|\bbad ip\b"
+               r"|\bhost network not allowed|\besmtp not accepting connections|\bnot allowed to connect\b"
+               r"|\b(your|the|this|sending|source|sender) ip( address)?\b.{0,60}"
+               r"\b(block|bann|refus|reject|deni|list)ed\b"
+               r"|\badresse ip source bloqu"
+               r"|\baccess to (this|submit messages to this) (e-?)?mail system has been rejected"
+               r"|\bno access from mail server|\bnot authorized to send e?mail directly)", codes=(5,), wait=4 * _H),
+    _line("pause", "destination", "block", "wants a name for our address (reverse DNS)",
+          "GMX, Gmail, mail.ru; " + _SET_OF_EMAILS,
+          text=r"\b(fix|bad|no|missing|invalid) (reverse dns|dns ptr|ptr)\b|\bguidelines regarding ptr records",
+          codes=(5,), wait=4 * _H),
+    _line("slow_down", "destination", "rate", "has had too much from our address", "GoDaddy IB504, IB607",
+          text=r"\bsent (too many messages|to too many recipients|too many to too many recipients) this hour", wait=_H),
+)  # fmt: skip
+
 _IN_GENERAL = (
     _line("slow_down", "destination", "rate", "limits our rate", _SISIMAI + "; " + _ZONE,
           text=r"\brate[- ]?limit(ed|ing|s)?\b|\bthrottl(ed|ing|e)\b|\b(sending|sent|send) too (fast|quickly)\b"
@@ -220,6 +261,7 @@ SHIPPED: tuple[ReplyPattern, ...] = (
     *_ABOUT_OTHERS,
     *_ABOUT_RELAYS,
     *_GREYLISTS,
+    *_BLOCK_LISTS,
     *_IN_GENERAL,
 )
 """In the order in which they are tried."""

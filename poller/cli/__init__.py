@@ -13,6 +13,7 @@ from importlib import import_module
 import click
 
 from poller import __version__
+from poller.cli.screen import bear_any_text
 
 COMMANDS = {
     "demo": ("demo", "demo_command"),
@@ -61,4 +62,5 @@ def main(context: click.Context, config: str | None) -> None:
 
     Start with `poller demo`; then `poller migrate`, `poller check` and `poller run`.
     """
+    bear_any_text()
     context.obj = config

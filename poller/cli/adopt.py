@@ -6,7 +6,8 @@ import sys
 
 import click
 
-from poller.cli.session import configuration, database, in_words, out
+from poller.cli.screen import say
+from poller.cli.session import configuration, database, in_words
 from poller.outbox.guard import adopt as adopt_outbox
 from poller.outbox.guard import home_of, stranger
 
@@ -23,15 +24,15 @@ def adopt(context: click.Context, *, yes: bool) -> None:
     """
     config = configuration(context)
     engine = database(config)
-    home = home_of(config.database)
+    home = home_of(config.database, engine)
     why = stranger(engine, home)
     if why:
-        click.echo(why, err=True)
+        say(why, err=True)
     if not yes and sys.stdin.isatty():
         click.confirm(f"Let it work at {home}?", abort=True, err=True)
     done = adopt_outbox(engine, home)
-    out.print(f"the outbox is at home at {home}" + ("" if done.is_new else ", as it was before"))
+    say(f"the outbox is at home at {home}" + ("" if done.is_new else ", as it was before"))
     if done.switched_on:
-        out.print("it is switched on again")
+        say("it is switched on again")
     if done.still_off:
-        out.print(f"it is still switched off: {done.still_off}; switch it on with: poller resume --all")
+        say(f"it is still switched off: {done.still_off}; switch it on with: poller resume --all")

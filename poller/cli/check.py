@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from poller.cli.session import FAILED, MISUSED, configuration, out
+from poller.cli.screen import say
+from poller.cli.session import FAILED, MISUSED, configuration
+from poller.cli.trial import MESSAGES, in_words, trials
 from poller.config import Config, ConfigError
 from poller.exchange import RelayTrouble
 from poller.hours import closes_at, is_open, opens_at
-from poller.message import Composer
+from poller.message import Composer, Unsendable
 from poller.outbox.database import DatabaseRefused, DatabaseUnavailable, connect
 from poller.outbox.facts import about
 from poller.outbox.listen import is_installed
@@ -45,16 +47,16 @@ class Verdicts:
 
     def good(self, what: str, detail: str = "") -> None:
         """It is as it should be."""
-        out.print(f"[green]ok  [/green] {what:<10} {_plain(detail)}")
+        say(("ok  ", "green"), f" {what:<10} {detail}")
 
     def warn(self, what: str, detail: str) -> None:
         """It works, but."""
-        out.print(f"[yellow]warn[/yellow] {what:<10} {_plain(detail)}")
+        say(("warn", "yellow"), f" {what:<10} {detail}")
 
     def bad(self, what: str, detail: str) -> None:
         """It does not; `detail` has the remedy."""
         self.failed += 1
-        out.print(f"[red]FAIL[/red] {what:<10} {_plain(detail)}")
+        say(("FAIL", "red"), f" {what:<10} {detail}")
 
     @contextmanager
     def trying(self, what: str, whose: str = "") -> Iterator[None]:
@@ -65,18 +67,20 @@ class Verdicts:
             self.bad(what, str(error))
         except DatabaseUnavailable as error:
             self.bad(what, f"{error}; look at [database] url, and whether it is running")
+        except Unsendable as error:
+            self.bad(what, f"{whose}{error.reason}")
         except RelayTrouble as error:
             self.bad(what, f"{whose}at {error.phase.value}: {error.reason}")
 
 
-def _plain(text: str) -> str:
-    return text.replace("[", r"\[")
-
-
 @click.command()
+@click.option("--deliver-to", metavar="ADDRESS", help="Send each relay a few messages to this address: what it bears.")
 @click.pass_context
-def check(context: click.Context) -> None:
-    """Check configuration, database, schema, clock, relay, TLS and login. Nothing is sent."""
+def check(context: click.Context, deliver_to: str | None) -> None:
+    """Check configuration, database, schema, clock, relay, TLS and login.
+
+    Nothing is sent, but with --deliver-to.
+    """
     verdicts = Verdicts()
     try:
         config = configuration(context)
@@ -87,6 +91,8 @@ def check(context: click.Context) -> None:
     _check_message(verdicts, config)
     _check_database(verdicts, config)
     _check_relays(verdicts, config)
+    if deliver_to:
+        _try_gears(verdicts, config, deliver_to)
     _check_pacing(verdicts, config)
     sys.exit(FAILED if verdicts.failed else 0)
 
@@ -184,6 +190,25 @@ def _check_relay(verdicts: Verdicts, relay: RelaySettings, table: str, whose: st
             verdicts.warn("tls", f'{whose}none: fine on this machine only ([{table}] security = "starttls")')
         verdicts.good("login", whose + (f"as {relay.username}" if handshake.authenticated else "none asked for"))
         courier.close()
+
+
+def _try_gears(verdicts: Verdicts, config: Config, address: str) -> None:
+    """What each relay bears of `[smtp] pipelining`."""
+    for table, (name, relay) in _relays(config).items():
+        whose = f"{name}: " if config.relays else ""
+        with verdicts.trying("pipelining", whose):
+            borne = None
+            for trial in trials(config, relay, table, address):
+                done = f"{whose}{trial.gear.word}: {trial.accepted} of {MESSAGES} accepted"
+                if not trial.trouble:
+                    borne = trial
+                    verdicts.good("pipelining", done)
+                elif borne is None:
+                    verdicts.bad("pipelining", f"{done}; not even one command at a time: {trial.trouble}")
+                else:
+                    verdicts.warn("pipelining", f"{done}; not borne: {trial.trouble}")
+            if borne is not None:
+                verdicts.good("pipelining", whose + in_words(relay, borne, table))
 
 
 def _check_pacing(verdicts: Verdicts, config: Config) -> None:

@@ -5,21 +5,27 @@ from __future__ import annotations
 import sys
 import time
 from dataclasses import asdict
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import click
+from rich.console import Group
 from rich.live import Live
-from rich.markup import escape
 from rich.table import Table
 
 from poller.cli.pacing import as_values, screen_lines, standing_of
 from poller.cli.reasons import Reasons
-from poller.cli.session import ROW_ID, Stop, as_json, configuration, database, in_words, moment, out
+from poller.cli.screen import out, say, styled
+from poller.cli.session import ROW_ID, Stop, as_json, configuration, database, in_words, moment
 from poller.message import Attachment, Composer, Draft, Unsendable
+from poller.outbox.database import DatabaseUnavailable
 from poller.outbox.report import Overview, Story, attachments_of, overview, story
 from poller.units import format_duration
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from poller.cli.screen import Part
     from poller.config import Config
     from poller.forecast import Standing
     from poller.outbox import Engine
@@ -44,10 +50,22 @@ def status(context: click.Context, *, json_: bool, watch: bool) -> None:
     if not watch:
         out.print(_now(config, engine))
         return
-    with Live(_now(config, engine), console=out, refresh_per_second=2) as live:
+    _watch(config, engine)
+
+
+def _watch(config: Config, engine: Engine) -> None:
+    """The screen with a clock. When the outbox can't be looked at, it says so beside what was seen last."""
+    screen = _now(config, engine)
+    with Live(screen, console=out, auto_refresh=False) as live:
         while True:
+            trouble: tuple[Part, ...] = ()
+            try:
+                screen = _now(config, engine)
+            except DatabaseUnavailable as error:
+                trouble = "; ", (f"can't look: {error}", "bold red")
+            clock = styled(f"watch     {moment(datetime.now(UTC))} UTC, Ctrl-C ends it", *trouble)
+            live.update(Group(screen, clock), refresh=True)
             time.sleep(WATCH_S)
-            live.update(_now(config, engine))
 
 
 def _now(config: Config, engine: Engine) -> Table:
@@ -58,9 +76,9 @@ def _now(config: Config, engine: Engine) -> Table:
 def _screen(seen: Overview, standing: Standing) -> Table:
     grid = Table.grid(padding=(0, 0))
     counts = ", ".join(f"{number} {name}" for name, number in sorted(seen.by_status.items())) or "empty"
-    grid.add_row(f"outbox    {counts}")
+    grid.add_row(styled(f"outbox    {counts}"))
     if seen.paused is not None:
-        grid.add_row(f"[bold red]OFF[/bold red]       {seen.paused}; switch it on with: poller resume --all")
+        grid.add_row(styled(("OFF", "bold red"), f"       {seen.paused}; switch it on with: poller resume --all"))
     left = seen.seconds_left() if seen.paused is None else None
     when = (
         format_duration(left) + " left at this rate"
@@ -70,35 +88,37 @@ def _screen(seen: Overview, standing: Standing) -> Table:
         else "nothing is going out"
     )
     waiting = f"; next at {moment(seen.next_due_at)} UTC" if seen.next_due_at and not seen.due else ""
-    grid.add_row(f"due       {seen.due} now, {seen.retrying} waiting for a retry; {when}{waiting}")
-    grid.add_row(f"sent      {seen.sent_last_minute} in the last minute, {seen.sent_last_hour} in the last hour")
+    grid.add_row(styled(f"due       {seen.due} now, {seen.retrying} waiting for a retry; {when}{waiting}"))
+    last = f"{seen.sent_last_minute} in the last minute, {seen.sent_last_hour} in the last hour"
+    grid.add_row(styled(f"sent      {last}"))
     for worker in seen.workers:
-        grid.add_row(f"worker    {_worker(seen, worker)}")
+        grid.add_row(styled("worker    ", *_worker(seen, worker)))
     for word, line in screen_lines(standing):
-        shown = f"[yellow]{word:<9}[/yellow]" if word in {"paused", "slow", "closed"} else f"{word:<9}"
-        grid.add_row(f"{shown} {escape(line)}")
+        style = "yellow" if word in {"paused", "slow", "closed"} else ""
+        grid.add_row(styled((f"{word:<9}", style), f" {line}"))
     for batch in seen.batches:
-        grid.add_row(
-            f"batch     {batch['batch']}: {batch['sent']} of {batch['messages']} sent, {batch['not_sent']} not, "
-            f"{batch['open']} open, {batch['held']} held ({batch['percent_done']:.0f}%)"
-        )
+        counts = f"{batch['sent']} of {batch['messages']} sent, {batch['not_sent']} not, {batch['open']} open"
+        done = f"{batch['held']} held ({batch['percent_done']:.0f}%)"
+        grid.add_row(styled(f"batch     {batch['batch']}: {counts}, {done}"))
     for failure in seen.failures[:5]:
         who = failure["address"] or failure["recipients"]
-        grid.add_row(f"[yellow]{failure['status']:<9}[/yellow] {failure['id']} {who}: {failure['error']}")
+        grid.add_row(styled((f"{failure['status']:<9}", "yellow"), f" {failure['id']} {who}: {failure['error']}"))
     return grid
 
 
-def _worker(seen: Overview, worker: Any) -> str:
+def _worker(seen: Overview, worker: Any) -> Iterator[Part]:
+    yield f"{worker['name']} on {worker['host']} (pid {worker['pid']}): "
     if worker["stopped_at"]:
-        state = f"stopped at {moment(worker['stopped_at'])} UTC"
+        yield f"stopped at {moment(worker['stopped_at'])} UTC"
     elif worker["lease_until"] < seen.at:
-        state = f"[bold red]silent[/bold red] since {moment(worker['heartbeat_at'])} UTC"
+        yield "silent", "bold red"
+        yield f" since {moment(worker['heartbeat_at'])} UTC"
     else:
         ago = (seen.at - worker["heartbeat_at"]).total_seconds()
-        state = f"alive, heartbeat {format_duration(max(0.0, ago))} ago"
+        yield f"alive, heartbeat {format_duration(max(0.0, ago))} ago"
         if worker["trouble"]:
-            state += f"; [yellow]{worker['trouble']}[/yellow]"
-    return f"{worker['name']} on {worker['host']} (pid {worker['pid']}): {state}"
+            yield "; "
+            yield worker["trouble"], "yellow"
 
 
 @click.command()
@@ -130,21 +150,19 @@ def _story(engine: Engine, row_id: int) -> Story:
 def _show_story(told: Story) -> None:
     for name, value in told.row.items():
         if value is not None and name not in {"body_text", "body_html"}:
-            click.echo(f"{name:<17}{moment(value) if name.endswith('_at') else value}")
+            say(f"{name:<17}{moment(value) if name.endswith('_at') else value}")
         elif value is not None:
-            click.echo(f"{name:<17}{len(value)} characters")
+            say(f"{name:<17}{len(value)} characters")
     for file in told.attachments:
-        click.echo(f"attachment       {file['name']} ({file['content_type']}, {file['size']} bytes)")
+        say(f"attachment       {file['name']} ({file['content_type']}, {file['size']} bytes)")
     for one in told.recipients:
         reply = " ".join(str(one[name]) for name in ("reply_code", "reply_status", "reply_text") if one[name])
-        click.echo(
-            f"recipient        {one['address']}: {one['status']}, {one['attempts']} attempts; {one['error'] or reply}"
-        )
+        say(f"recipient        {one['address']}: {one['status']}, {one['attempts']} attempts; {one['error'] or reply}")
     for line in told.attempts:
         who = f" {line['recipient']}" if line["recipient"] else ""
         blame = f" ({line['blame']})" if line["blame"] else ""
         why = line["error"] or line["reply_text"] or ""
-        click.echo(f"{moment(line['at'])}  {line['outcome']}{who}{blame} by {line['worker']}: {why}")
+        say(f"{moment(line['at'])}  {line['outcome']}{who}{blame} by {line['worker']}: {why}")
 
 
 def _show_raw(config: Config, engine: Engine, told: Story) -> None:
@@ -174,4 +192,4 @@ def explain(context: click.Context, row_id: int) -> None:
     config = configuration(context)
     engine = database(config)
     for line in Reasons(config, engine, _story(engine, row_id)).lines():
-        click.echo(line)
+        say(line)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import click
 
-from poller.cli.session import configuration, in_words, out
+from poller.cli.screen import say
+from poller.cli.session import configuration, in_words
 from poller.outbox.database import connect
 from poller.outbox.listen import install
 from poller.outbox.migrate import apply, pending
@@ -27,5 +28,5 @@ def migrate(context: click.Context, *, sql: bool) -> None:
         applied.append("listen.sql")
     where = engine.url.render_as_string(hide_password=True)
     for name in applied:
-        out.print(f"applied {name}")
-    out.print(f"the outbox in {where} is up to date", style=None)
+        say(f"applied {name}")
+    say(f"the outbox in {where} is up to date")

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from poller.cli.session import ROW_ID, Stop, configuration, database, in_words, moment, out
+from poller.cli.screen import say
+from poller.cli.session import ROW_ID, Stop, configuration, database, in_words, moment
 from poller.outbox.doubts import Doubt, doubts
 from poller.outbox.operate import STATUSES, Action, NotInDoubt, Selection, change, count, pause_all, resume_all
 from poller.outbox.operate import resolve as resolve_some
@@ -42,10 +43,10 @@ def _act(context: click.Context, action: Action, verb: str, *, yes: bool, **chos
     if not total:
         raise Stop(f"no row among those chosen can be {verb}")
     by_status = ", ".join(f"{number} {status}" for status, number in sorted(found.items()))
-    click.echo(f"{_rows(total)} will be {verb}: {by_status}", err=True)
+    say(f"{_rows(total)} will be {verb}: {by_status}", err=True)
     if not yes and sys.stdin.isatty():
         click.confirm("Go on?", abort=True, err=True)
-    out.print(f"{_rows(change(engine, selection, action))} {verb}")
+    say(f"{_rows(change(engine, selection, action))} {verb}")
 
 
 def _rows(number: int) -> str:
@@ -89,7 +90,7 @@ def pause(context: click.Context, /, *, everything: bool, why: str, **chosen: An
         _act(context, "pause", "paused", **chosen)
         return
     pause_all(_whole_outbox(context, chosen), why)
-    out.print("the outbox is off; switch it on with: poller resume --all")
+    say("the outbox is off; switch it on with: poller resume --all")
 
 
 @click.command()
@@ -103,7 +104,7 @@ def resume(context: click.Context, /, *, everything: bool, **chosen: Any) -> Non
         _act(context, "resume", "resumed", **chosen)
         return
     was_off = resume_all(_whole_outbox(context, chosen))
-    out.print("the outbox is on" if was_off else "the outbox was on already; rows that are `paused` stay so")
+    say("the outbox is on" if was_off else "the outbox was on already; rows that are `paused` stay so")
 
 
 def _whole_outbox(context: click.Context, chosen: dict[str, Any]) -> Engine:
@@ -147,14 +148,14 @@ def _resolve_recipients(
     if action is None or len(ids) != 1 or any(chosen.values()):
         raise click.UsageError("--recipient goes with one ID and one of --sent, --resend, --failed")
     engine = database(configuration(context))
-    click.echo(f"{', '.join(addresses)} of row {ids[0]} will be {_RESOLVED[action]}", err=True)
+    say(f"{', '.join(addresses)} of row {ids[0]} will be {_RESOLVED[action]}", err=True)
     if not yes and sys.stdin.isatty():
         click.confirm("Go on?", abort=True, err=True)
     try:
         status = resolve_some(engine, ids[0], addresses, action)
     except NotInDoubt as why:
         raise Stop(str(why)) from None
-    out.print(f"{len(addresses)} of its recipients {_RESOLVED[action]}; row {ids[0]} is {status} now")
+    say(f"{len(addresses)} of its recipients {_RESOLVED[action]}; row {ids[0]} is {status} now")
 
 
 def _list_doubts(context: click.Context) -> None:
@@ -162,15 +163,15 @@ def _list_doubts(context: click.Context) -> None:
     for doubt in found:
         _print_doubt(doubt)
     if not found:
-        out.print("nothing is in doubt")
+        say("nothing is in doubt")
         return
-    out.print(f"{len(found)} in doubt; decide with: poller resolve ID --sent | --resend | --failed")
-    out.print("where one recipient is to be decided by itself, add: --recipient ADDRESS")
+    say(f"{len(found)} in doubt; decide with: poller resolve ID --sent | --resend | --failed")
+    say("where one recipient is to be decided by itself, add: --recipient ADDRESS")
 
 
 def _print_doubt(doubt: Doubt) -> None:
     often = "once" if doubt.doubts == 1 else f"{doubt.doubts} times"
-    click.echo(f"{doubt.id}  to {doubt.recipients}  {often} in doubt, last at {moment(doubt.at)} UTC by {doubt.worker}")
-    click.echo(f"    {doubt.error}")
+    say(f"{doubt.id}  to {doubt.recipients}  {often} in doubt, last at {moment(doubt.at)} UTC by {doubt.worker}")
+    say(f"    {doubt.error}")
     where = f"the log of {doubt.relay}" if doubt.relay else "the relay's log"
-    click.echo(f"    search {where}, about {moment(doubt.at)} UTC, for the Message-ID {doubt.message_id}")
+    say(f"    search {where}, about {moment(doubt.at)} UTC, for the Message-ID {doubt.message_id}")

@@ -77,7 +77,7 @@ def _waiting(group: WaitingRows, known: dict[str | None, str | None], default: s
 def address_of(sender: str | None) -> str | None:
     """The bare address of a sender; None if there is none that can be read."""
     try:
-        return parse_one(sender).wire if sender else None
+        return parse_one(sender).wire.lower() if sender else None
     except ValueError:
         return None
 
@@ -112,7 +112,11 @@ def _rank(standing: Standing, key: ScopeKey, paced: Paced) -> int:
         return 0
     if paced.state.pace < 1:
         return 1
-    return 2 if words_of_limit(paced.limit) or paced.session_limit else _SILENT
+    return 2 if words_of_limit(paced.limit) or _learnt(paced) else _SILENT
+
+
+def _learnt(paced: Paced) -> bool:
+    return bool(paced.session_limit or paced.recipient_limit or paced.pipelining)
 
 
 def screen_lines(standing: Standing) -> Iterator[tuple[str, str]]:
@@ -146,7 +150,17 @@ def _line(standing: Standing, key: ScopeKey, paced: Paced) -> str:
         parts.append(paced.state.reason)
     if paced.session_limit:
         parts.append(f"at most {paced.session_limit} messages on a connection, as learnt")
+    if paced.recipient_limit:
+        parts.append(f"at most {paced.recipient_limit} recipients in a transaction, as learnt")
+    if paced.pipelining:
+        parts.append(gear_in_words(paced))
     return f"{_named(key)}: {'; '.join(part for part in parts if part)}"
+
+
+def gear_in_words(paced: Paced) -> str:
+    """What a relay was found to bear, and by what."""
+    why = f" ({paced.pipelining_reason})" if paced.pipelining_reason else ""
+    return f"pipelining {paced.pipelining}, as learnt{why}; NULL in outbox_throttle.pipelining lets it be tried again"
 
 
 def _named(key: ScopeKey) -> str:
@@ -166,6 +180,9 @@ def as_values(standing: Standing) -> dict[str, Any]:
                 "paused_until": paced.state.paused_until if standing.pause_of(key) else None,
                 "reason": paced.state.reason or None,
                 "session_limit": paced.session_limit,
+                "recipient_limit": paced.recipient_limit,
+                "pipelining": paced.pipelining,
+                "pipelining_reason": paced.pipelining_reason,
                 "quotas": [
                     {"quota": quota, "used": used, "of": count} for quota, used, count in used_of(paced, standing.now)
                 ],

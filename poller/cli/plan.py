@@ -9,14 +9,15 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.markup import escape
 from rich.table import Table
 
 from poller.cli.pacing import standing_of, waiting_of
-from poller.cli.session import Misused, as_json, configuration, database, in_words, moment, out
+from poller.cli.screen import out, say
+from poller.cli.session import Misused, as_json, configuration, database, in_words, moment
 from poller.forecast import Breath, Forecast, forecast, warnings
 from poller.outbox.report import has_batch, overview, speed
 from poller.units import format_duration
+from poller.visible import visible
 
 if TYPE_CHECKING:
     from poller.config import Config
@@ -49,7 +50,7 @@ def plan(context: click.Context, *, batch: str | None, json_: bool) -> None:
             )
         )
         return
-    click.echo(f"waiting   {found.messages:,} messages" + (f", {later:,} of them due later" if later else ""))
+    say(f"waiting   {found.messages:,} messages" + (f", {later:,} of them due later" if later else ""))
     _show(found, _notes(seen, found), doubts)
 
 
@@ -90,22 +91,22 @@ def _values(found: Forecast) -> dict[str, Any]:
 
 def _show(found: Forecast, notes: list[str], doubts: tuple[str, ...]) -> None:
     if found.messages:
-        click.echo(f"rate      {_rounded(found.per_minute)} a minute")
-        click.echo(f"held by   {found.bottleneck or 'nothing'}")
-        click.echo(f"first at  {moment(found.first_at)} UTC")
-        click.echo(f"last at   {moment(found.last_at)} UTC, in {format_duration(found.seconds)}")
+        say(f"rate      {_rounded(found.per_minute)} a minute")
+        say(f"held by   {found.bottleneck or 'nothing'}")
+        say(f"first at  {moment(found.first_at)} UTC")
+        say(f"last at   {moment(found.last_at)} UTC, in {format_duration(found.seconds)}")
     if len(found.destinations) > 1 or any(one.limit for one in found.destinations):
         out.print(_table(found))
     for note in notes:
-        click.echo(f"note      {note}")
+        say(f"note      {note}")
     for doubt in doubts:
-        out.print(f"[yellow]warning[/yellow]   {escape(doubt)}")
+        say(("warning", "yellow"), f"   {doubt}")
 
 
 def _table(found: Forecast) -> Table:
     table = Table("slowest", "waiting", "limit", "done at (UTC)", box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for one in found.destinations[:MOST_DESTINATIONS]:
-        table.add_row(escape(one.name), f"{one.messages:,}", one.limit, moment(one.done_at))
+        table.add_row(visible(one.name), f"{one.messages:,}", visible(one.limit), moment(one.done_at))
     if len(found.destinations) > MOST_DESTINATIONS:
         table.add_row(f"and {len(found.destinations) - MOST_DESTINATIONS} more")
     return table

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from poller.cli.pacing import address_of, domains_of, standing_of, until_open
+from poller.cli.pacing import address_of, domains_of, gear_in_words, standing_of, until_open
 from poller.cli.session import moment
 from poller.forecast import paced_in_words, senders_of
 from poller.outbox.guard import home_of, stranger
@@ -45,7 +45,7 @@ class Reasons:
             return [self._not_waiting()]
         found = [*self._everything(), *self._itself(), *self._the_relay(), *self._limits()]
         before = [f"last time: {self._row['error']}"] if self._row["error"] else []
-        return [*(found or [self._turn()]), *before]
+        return [*(found or [self._turn()]), *before, *self._gears()]
 
     def _not_waiting(self) -> str:
         row = self._row
@@ -64,7 +64,8 @@ class Reasons:
         """What keeps all mail from going."""
         if self._seen.paused is not None:
             yield f"the whole outbox is off: {self._seen.paused}; switch it on with: poller resume --all"
-        away = stranger(self._engine, home_of(self._config.database)) if knows_its_home(self._engine) else ""
+        home = home_of(self._config.database, self._engine)
+        away = stranger(self._engine, home) if knows_its_home(self._engine) else ""
         if away:
             yield away
         alive = [worker for worker in self._seen.workers if worker["lease_until"] >= self._seen.at]
@@ -88,6 +89,13 @@ class Reasons:
         if self._row["relay"] and not self._ways():
             known = ", ".join(self._standing.relays)
             yield f"it names the relay {self._row['relay']}, and there is none of that name; there are: {known}"
+
+    def _gears(self) -> Iterator[str]:
+        """Relays that are spoken to more carefully than configured: slower, but nothing waits for that."""
+        for name in self._ways():
+            paced = self._standing.scopes.get(ScopeKey("relay", name))
+            if paced is not None and paced.pipelining:
+                yield f"the relay {name}: {gear_in_words(paced)}"
 
     def _ways(self) -> list[str]:
         """The relays that it may take."""

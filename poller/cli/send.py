@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from poller.cli.screen import say
 from poller.cli.session import Misused, configuration, database, in_words
 from poller.outbox.enqueue import RowRefused, enqueue_alone
 
@@ -79,7 +80,7 @@ def send(context: click.Context, /, attach: tuple[Path, ...], **columns: Any) ->
         raise click.UsageError("say what: --text, --html or --template")
     engine = database(configuration(context))
     try:
-        click.echo(enqueue_alone(engine, attachments=[_file(path) for path in attach], **columns))
+        say(str(enqueue_alone(engine, attachments=[_file(path) for path in attach], **columns)))
     except RowRefused as error:
         raise Misused(str(error)) from None
 

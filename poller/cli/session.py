@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import click
-from rich.console import Console
 
 from poller.config import Config, ConfigError, load
 from poller.outbox.database import DatabaseRefused, DatabaseUnavailable, connect
 from poller.outbox.migrate import SchemaTrouble, require_current
 from poller.outbox.rows import NameTaken
 from poller.state import StateTaken
+from poller.visible import visible
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,9 +29,6 @@ R = TypeVar("R")
 FAILED, MISUSED = 1, 2
 """Exit codes."""
 
-out = Console(highlight=False, soft_wrap=True)
-
-
 ROW_ID = click.IntRange(1, 2**63 - 1)
 """The type of `outbox.id`."""
 
@@ -40,6 +37,9 @@ class Stop(click.ClickException):
     """End the command with words and exit code 1: the work failed."""
 
     exit_code = FAILED
+
+    def __init__(self, message: str) -> None:
+        super().__init__("\n".join(map(visible, message.split("\n"))))
 
 
 class Misused(Stop):
@@ -74,15 +74,16 @@ def configuration(context: click.Context) -> Config:
 
 
 def database(config: Config) -> Engine:
-    """An engine for the configured outbox, whose schema is up to date."""
+    """An engine for the configured outbox, whose schema is up to date. It is closed when the command ends."""
     engine = connect(config.database)
+    click.get_current_context().call_on_close(engine.dispose)
     require_current(engine)
     return engine
 
 
 def as_json(value: Any) -> str:
-    """For `--json`: times in ISO format, UTC."""
-    return json.dumps(value, default=_plain, indent=2, ensure_ascii=False)
+    """For `--json`: times in ISO format, UTC; in ASCII, so that no terminal obeys it and any encoding has it."""
+    return json.dumps(value, default=_plain, indent=2)
 
 
 def _plain(value: Any) -> Any:

@@ -17,9 +17,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
+from poller.domains import compared
 from poller.forecast.curves import arriving, end_of
 from poller.forecast.passage import Doors, later, passage_of, through
-from poller.providers import in_ascii
 from poller.throttle.gate import ScopeKey
 from poller.throttle.limits import Limit, Scope, Slot, is_resting, is_unlimited, next_at, part_of
 from poller.throttle.row import repaired
@@ -48,6 +48,11 @@ class Paced:
     state: Scope = field(default_factory=Scope)
     session_limit: int | None = None
     """Messages on one connection, as learnt."""
+    recipient_limit: int | None = None
+    """Recipients in one transaction, as learnt."""
+    pipelining: str | None = None
+    """The gear that a relay bears at most, as learnt."""
+    pipelining_reason: str | None = None
     fault: str = ""
 
 
@@ -82,7 +87,7 @@ class Standing:
         """The domain and its provider."""
         if not domain:
             return ()
-        name = in_ascii(domain)
+        name = compared(domain)
         provider = self.providers.provider_of(name) or self.providers.provider_of(name, self.mail_exchangers(name))
         return (ScopeKey("domain", name), *([ScopeKey("provider", provider)] if provider else []))
 
@@ -164,7 +169,15 @@ def in_force(
     for key, record in records.items():
         limit = limits.get(key, Limit())
         state, fault = repaired(limit, record.values, now)
-        scopes[key] = Paced(limit=limit, state=state, session_limit=record.session_limit, fault=fault)
+        scopes[key] = Paced(
+            limit=limit,
+            state=state,
+            session_limit=record.session_limit,
+            recipient_limit=record.recipient_limit,
+            pipelining=record.pipelining,
+            pipelining_reason=record.pipelining_reason,
+            fault=fault,
+        )
     return Standing(
         now=now,
         throttle=throttle,
@@ -199,4 +212,4 @@ def paced_in_words(paced: Paced, now: datetime) -> str:
 
 def _names(settings: RelaySettings, domain: str | None, sender: str | None) -> bool:
     by_sender = any(key.name in settings.senders for key in senders_of(sender))
-    return by_sender or (domain is not None and in_ascii(domain) in settings.domains)
+    return by_sender or (domain is not None and compared(domain) in settings.domains)

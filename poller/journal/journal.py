@@ -32,6 +32,7 @@ from poller.journal.segments import (
     SIZE,
     Header,
     Segment,
+    Witness,
     first_of,
     header_of,
     read,
@@ -70,7 +71,8 @@ class Past:
     """The journal as it was found, in outline. Positions are 0 where there is nothing.
 
     `first` is the oldest position that is kept, `last` the newest; `boot` and `sync` are of the last life. `torn` says
-    that its end is damaged, `known` that it had judged what the lives before it left, or knew it completely.
+    that its end is damaged, `cut` that something stands behind its last record, `witnessed` how far it reached by
+    another file, `known` that it had judged what the lives before it left, or knew it completely.
     """
 
     first: int = 0
@@ -79,13 +81,17 @@ class Past:
     boot: str = ""
     sync: str = ""
     torn: bool = False
+    cut: bool = False
+    witnessed: int = 0
     known: bool = False
 
     def is_whole(self, *, boot: str, applied: int) -> bool:
         """Whether it holds all that was written beyond `applied` (Rule 3)."""
         running_on = bool(boot) and self.boot == boot
-        # A process that is killed tears nothing; a power cut may tear what was not synced, which holds no intent then.
-        kept = not self.torn if running_on else self.sync == "message"
+        # A process that is killed tears nothing, but very seldom a record that crosses a page: damage looks the same. A
+        # power cut may tear what was not synced, which holds no intent then.
+        untouched = not (self.torn or self.cut) and self.witnessed <= self.last
+        kept = untouched if running_on else self.sync == "message"
         reaches = self.first <= applied + 1 and applied <= self.last
         return reaches and self.known and kept
 
@@ -123,6 +129,7 @@ class Journal:
         self._header: Header | None = None
         self._segment: Segment | None = None
         self._prepared: Segment | None = None
+        self._witness: Witness | None = None
         self._segment_size = segment_size
         self._broken = ""
         """Why the present segment takes no more records."""
@@ -166,6 +173,8 @@ class Journal:
             boot=header.boot,
             sync=header.sync,
             torn=reading.damaged or last != paths[-1],
+            cut=reading.cut,
+            witnessed=Witness.told(self.directory),
             known=header.whole or any(records.is_taken_up(record) for record in found),
         )
 
@@ -226,6 +235,7 @@ class Journal:
             applied=applied,
             whole=is_whole,
         )
+        self._call_the_witness()
         self._unread_from = None
         self._open.clear()
         self._room.clear()
@@ -353,8 +363,19 @@ class Journal:
             with contextlib.suppress(OSError):
                 segment.sync()
             segment.close()
+        for other in (self._prepared, self._witness):
+            if other is not None:
+                other.close()
+        self._prepared = self._witness = None
 
     # --- inside ---
+
+    def _call_the_witness(self) -> None:
+        try:
+            self._witness = self._witness or Witness(self.directory)
+            self._witness.tell(self._last)
+        except OSError as error:
+            raise self._trouble(error) from error
 
     def _say(self, payload: bytes) -> None:
         segment = self._segment
@@ -363,6 +384,8 @@ class Journal:
         position = self._last + 1
         try:
             segment.append(position, self._synced, payload)
+            if self._witness is not None:
+                self._witness.tell(position)
         except OSError as error:
             self._broken = str(error)
             raise self._trouble(error) from error

@@ -151,6 +151,8 @@ class Reading:
     frames: list[Frame]
     used: int
     damaged: bool
+    cut: bool
+    """Something stands behind the last record: damage, or the beginning of one that a killed process did not finish."""
 
 
 def read(path: Path) -> Reading | None:
@@ -163,7 +165,8 @@ def read(path: Path) -> Reading | None:
     if header is None:
         return None
     used = len(MAGIC) + sum(FRAME_BYTES + len(frame.payload) for frame in found)
-    return Reading(header=header, frames=found[1:], used=used, damaged=_is_damaged(data, used))
+    cut = len(data.rstrip(b"\0")) > used
+    return Reading(header=header, frames=found[1:], used=used, damaged=_is_damaged(data, used), cut=cut)
 
 
 def header_of(path: Path) -> Header | None:
@@ -176,9 +179,37 @@ def header_of(path: Path) -> Header | None:
 
 def trim(path: Path, reading: Reading) -> None:
     """Give back the room that a killed process had taken for `path` and did not use. Never raises."""
-    if not reading.damaged and path.stat().st_size > reading.used:
+    if not reading.cut and path.stat().st_size > reading.used:
         with contextlib.suppress(OSError):
             os.truncate(path, reading.used)
+
+
+class Witness:
+    """Beside the segments: the position of the last record, so that a tail that is gone is missed.
+
+    It holds within one life of the kernel; a power cut may leave it ahead of what it tells of, or behind.
+    """
+
+    NAME = "last"
+    _POSITION = struct.Struct("<Q")
+
+    def __init__(self, directory: Path) -> None:
+        self._fd = os.open(directory / self.NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+    @classmethod
+    def told(cls, directory: Path) -> int:
+        """The position; 0 if nothing is known."""
+        with contextlib.suppress(OSError, struct.error):
+            return int(cls._POSITION.unpack((directory / cls.NAME).read_bytes())[0])
+        return 0
+
+    def tell(self, position: int) -> None:
+        """Raises OSError."""
+        os.pwrite(self._fd, self._POSITION.pack(position), 0)
+
+    def close(self) -> None:
+        """Nothing more is told."""
+        os.close(self._fd)
 
 
 def sync_file(path: Path) -> None:

@@ -12,8 +12,9 @@ from __future__ import annotations
 import re
 from typing import NoReturn
 
+from poller.domains import in_ascii
 from poller.facts import dataclass
-from poller.message import domains, words
+from poller.message import words
 from poller.message.characters import shown
 
 _ATEXT = r"A-Za-z0-9!#$%&'*+/=?^_`{|}~\-\u0080-\U0010ffff"
@@ -165,6 +166,8 @@ class _Reader:
             return
         if self.kind == ";":
             self.fail("a semicolon does not separate addresses; use a comma")
+        if self.kind == "<":
+            self.fail('a display name that holds an @ stands in double quotes, as in "anna@b.example" <anna@b.example>')
         if self.kind == "@":
             self.fail("a second @; put the part before the last @, or the display name, into double quotes")
         self.fail(f"something follows the address: {shown(self.tokens[self.at].text)}; separate addresses by a comma")
@@ -213,15 +216,16 @@ def _after_comment(text: str, start: int) -> int:
 
 def _name(phrase: list[_Token]) -> str:
     """The display name; a space between two encoded words is not part of it (RFC 2047 section 6.2)."""
-    name, decoded_before = "", False
+    name: list[str] = []
+    decoded_before = False
     for token in phrase:
         text = _unquoted(token.text) if token.kind == "quoted" else token.text
-        decoded = words.decode(match) if token.kind == "encoded" and (match := words.WORD.match(text)) else None
+        decoded = words.decode(next(words.found(text))) if token.kind == "encoded" else None
         if name and token.spaced and not (decoded_before and decoded is not None):
-            name += " "
-        name += text if decoded is None else decoded
+            name.append(" ")
+        name.append(text if decoded is None else decoded)
         decoded_before = decoded is not None
-    return name.strip()
+    return "".join(name).strip()
 
 
 def _local(tokens: list[_Token]) -> str:
@@ -245,7 +249,7 @@ def _unquoted(text: str) -> str:
 def _mailbox(name: str, local: str, domain: str) -> Mailbox:
     if not (_DOT_ATOM.fullmatch(local) or _QUOTED.fullmatch(local)):
         raise ValueError("a dot too many, or quotes amid the part before the @; put all of it into double quotes")
-    if not local.isprintable() or ("=?" in local and words.WORD.search(local)):
+    if not local.isprintable() or ("=?" in local and any(words.found(local))):
         raise ValueError("the part before the @ holds characters that cannot be part of an address")
     return _measured(name, local, domain)
 
@@ -255,9 +259,9 @@ def _measured(name: str, local: str, domain: str) -> Mailbox:
     octets = len(local.encode())
     if octets > _LOCAL:
         raise ValueError(f"the part before the @ is longer than {_LOCAL} octets")
-    in_ascii = domains.in_ascii(domain)
-    if octets + 1 + len(in_ascii) > _PATH:
+    name_in_ascii = in_ascii(domain)
+    if octets + 1 + len(name_in_ascii) > _PATH:
         raise ValueError(f"the address is longer than {_PATH} octets")
-    wire = f"{local}@{in_ascii}"
+    wire = f"{local}@{name_in_ascii}"
     address = wire if domain.isascii() else f"{local}@{domain.lower()}"
-    return Mailbox(name=name, local=local, domain=in_ascii, address=address, wire=wire)
+    return Mailbox(name=name, local=local, domain=name_in_ascii, address=address, wire=wire)

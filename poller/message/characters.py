@@ -12,9 +12,13 @@ Raises `Unsendable`, naming the column. The offending text is shown escaped and 
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
 
 from poller.message import words
 from poller.message.draft import Unsendable
+
+if TYPE_CHECKING:
+    from poller.message.words import Word
 
 _SPACES = str.maketrans("\t\u2028\u2029", "   ")
 _HAZARD = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
@@ -33,7 +37,7 @@ def header_text(column: str, text: str) -> str:
     text = text.translate(_SPACES)
     if hazard := _HAZARD.search(text):
         raise Unsendable(column, f"{_named(hazard[0])} in {shown(text[max(0, hazard.start() - 20) :])}; remove it")
-    for word in words.WORD.finditer(text) if "=?" in text else ():
+    for word in words.found(text) if "=?" in text else ():
         _refuse_hidden(column, word)
     return text
 
@@ -55,13 +59,13 @@ def body_bytes(column: str, text: str) -> bytes:
     return data.replace(b"\n", b"\r\n")  # in bytes it takes a third of the time that it takes in str
 
 
-def _refuse_hidden(column: str, word: re.Match[str]) -> None:
+def _refuse_hidden(column: str, word: Word) -> None:
     """Refuse an encoded word with a control character inside; in an unknown character set, judged by its bytes."""
     inside = words.decode(word)
     raw = words.octets(word).decode("latin-1")
     hidden = _HAZARD.search(raw if inside is None else inside) or set(raw) & set("\r\n\0")
-    if hidden or words.NOT_A_CHARSET.search(word[1]):
-        reason = f"the encoded word {shown(word[0])} hides a control character; write the text itself, without it"
+    if hidden or words.NOT_A_CHARSET.search(word.charset):
+        reason = f"the encoded word {shown(word.whole)} hides a control character; write the text itself, without it"
         raise Unsendable(column, reason)
 
 

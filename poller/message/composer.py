@@ -15,7 +15,9 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 from typing import TYPE_CHECKING, Literal
+from urllib.parse import quote
 
+from poller.facts import Unreadable
 from poller.message import addresses, characters, fields, parts
 from poller.message.draft import Composed, Draft, Recipient, Unsendable
 from poller.message.headers import extra_fields
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from poller.message.addresses import Mailbox
+    from poller.message.draft import Attachment
     from poller.message.parts import Part
     from poller.message.settings import MessageSettings, TemplateSettings
 
@@ -34,6 +37,9 @@ if TYPE_CHECKING:
 
 _ATEXT = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+"
 _MESSAGE_ID = re.compile(rf"<{_ATEXT}(?:\.{_ATEXT})*@(?:{_ATEXT}(?:\.{_ATEXT})*|\[[!-Z^-~]+\])>")
+MOST_RECIPIENTS = 10_000
+_LISTS = ("recipients", "cc", "bcc")
+_COLUMNS = tuple(name for name in Draft.__dataclass_fields__ if name not in {"id", "date", "attachments"})
 _MESSAGE_ID_MOST = 250  # characters: with its name it stays well within a line, and within an index of any database
 
 
@@ -49,7 +55,7 @@ class Composer:
         self._settings = message
         self._host_name = host_name
         self._staging = Staging(message)
-        self._templates = Templates(templates.directory, message.max_size) if templates.directory else None
+        self._templates = _templates(templates)
 
     @property
     def message_id_domain(self) -> str:
@@ -87,6 +93,7 @@ class Composer:
         Raises Unsendable for a list that cannot be read, and when there is no recipient at all.
         """
         self._staging.must_be_readable()
+        _require_readable(draft, _LISTS)
         return tuple([self._recipient(kind, mailbox) for kind, found in _mailboxes(draft).items() for mailbox in found])
 
     def _recipient(self, kind: Literal["to", "cc", "bcc"], mailbox: Mailbox) -> Recipient:
@@ -97,6 +104,7 @@ class Composer:
     def compose(self, draft: Draft) -> Composed:
         """The complete message, or Unsendable."""
         self._staging.must_be_readable()
+        _require_readable(draft, _COLUMNS)
         message_id = _message_id(draft)
         sender = _one_address("sender", draft.sender or self._settings.sender or "")
         lists = _mailboxes(draft)
@@ -118,10 +126,8 @@ class Composer:
         whole = parts.written(("\r\n".join(lines) + "\r\n\r\n").encode(), body.body)
         if len(whole) > self._settings.max_size:
             raise _too_large(draft, len(whole), self._settings.max_size)
-        # To and Cc are part of the whole.
-        unwritten = self._staging.redirect_to or "".join([mailbox.wire for mailbox in lists["bcc"]])
-        smtputf8 = not (whole.isascii() and mail_from.isascii() and unwritten.isascii())
-        return Composed(mail_from=mail_from, content=whole, smtputf8=smtputf8)
+        # What the recipients of one transaction need beside is the courier's to see: bcc is not part of the whole.
+        return Composed(mail_from=mail_from, content=whole, smtputf8=not (whole.isascii() and mail_from.isascii()))
 
     def _content(self, draft: Draft) -> Rendered:
         """Subject and bodies, from the columns or from the template, checked."""
@@ -146,6 +152,22 @@ class Composer:
             yield fields.address_field("X-Poller-Redirected-From", named)
         if lists["bcc"]:
             yield f"X-Poller-Redirected-Bcc: {len(lists['bcc'])}"
+
+
+def _templates(settings: TemplateSettings) -> Templates | None:
+    if settings.directory is None:
+        return None
+    return Templates(settings.directory, settings.max_size, settings.max_seconds)
+
+
+def _require_readable(draft: Draft, columns: Iterable[str]) -> None:
+    for column in columns:
+        if isinstance(value := getattr(draft, column), Unreadable):
+            raise Unsendable(column, value.reason)
+    for file in draft.attachments:
+        for text in (file.name, file.content_type, file.content_id):
+            if isinstance(text, Unreadable):
+                raise Unsendable("attachments", f"{characters.shown(text)} is {text.reason}")
 
 
 def _rendered_subject(draft: Draft, made: str | None) -> str:
@@ -195,12 +217,21 @@ def _mailboxes(draft: Draft) -> Lists:
 @lru_cache(maxsize=256)
 def _read_lists(recipients: str | None, cc: str | None, bcc: str | None) -> Lists:
     """Kept for a while: a row's lists are asked for when it is looked at, and when composed."""
+    _require_a_few(recipients, cc, bcc)
     seen: set[str] = set()
     to = _unseen("recipients", recipients, seen)
     lists: Lists = {"to": to, "cc": _unseen("cc", cc, seen), "bcc": _unseen("bcc", bcc, seen)}
     if not seen:
         raise Unsendable("recipients", "no address in recipients, cc or bcc; write at least one")
     return lists
+
+
+def _require_a_few(*lists: str | None) -> None:
+    """Looked at before anything is parsed: each turn of a row reads all of its recipients."""
+    count = sum(text.count("@") for text in lists if text)
+    if count > MOST_RECIPIENTS:
+        reason = f"about {count:,} addresses, more than the {MOST_RECIPIENTS:,} that one message may have"
+        raise Unsendable("recipients", f"{reason}; write a row for each, or for some of them")
 
 
 def _unseen(column: str, text: str | None, seen: set[str]) -> tuple[Mailbox, ...]:
@@ -254,14 +285,20 @@ def _body(draft: Draft, content: Rendered, most: int) -> Part:
     images: list[Part] = []
     others: list[Part] = []
     for attachment in files:
-        inline = content.html is not None and attachment.content_id is not None
-        (images if inline else others).append(parts.attachment_part(attachment))
+        inline = _is_shown(attachment, content.html)
+        (images if inline else others).append(parts.attachment_part(attachment, inline=inline))
     parts.refuse_repeated_ids(files)
     seed = parts.boundary_seed(draft.message_id, [*leaves, *images, *others])
     if images:
         leaves[-1] = parts.multipart("related", f"=_r{seed}", [leaves[-1], *images])
     body = leaves[0] if len(leaves) == 1 else parts.multipart("alternative", f"=_a{seed}", leaves)
     return parts.multipart("mixed", f"=_m{seed}", [body, *others]) if others else body
+
+
+def _is_shown(attachment: Attachment, html: str | None) -> bool:
+    """Whether the HTML names it. What is inline and named by nothing is seen by nobody: it is a file like others."""
+    name = parts.content_id(attachment)
+    return bool(name) and html is not None and (f"cid:{name}" in html or f"cid:{quote(name)}" in html)
 
 
 def _text_parts(draft: Draft, content: Rendered) -> list[Part]:

@@ -26,13 +26,13 @@ if TYPE_CHECKING:
     from poller.message.addresses import Mailbox
 
 FOLD = 78  # characters, RFC 5322 section 2.1.1
+FOLD_ENCODED = 76  # where the field has an encoded word, RFC 2047 section 2
 LONGEST = 998  # octets, the same
 
 _PIECE = re.compile(r" *[^ ]+")
 _ATOMS = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(?: [A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+)*")
 _PIECE_MOST = 900  # characters; a longer run without a space is encoded, which can be folded
 _QUOTED_MOST = 60  # characters; a longer name is encoded, for the same reason
-_ADDRESS_USED = len("Reply-To: ")
 _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
@@ -55,9 +55,10 @@ def address_field(name: str, mailboxes: Sequence[Mailbox]) -> str:
         return f"{name}: {mailboxes[0].wire}"
     found: list[str] = []
     for mailbox in mailboxes:
+        used = 1 if found else len(name) + len(": ")
         if found:
             found[-1] += ","
-        found.extend(f" {piece}" for piece in _address(mailbox))
+        found.extend(f" {piece}" for piece in _address(mailbox, used))
     return folded(name, found)
 
 
@@ -74,14 +75,15 @@ def pieces(text: str) -> list[str]:
     return _PIECE.findall(text)
 
 
-def folded(name: str, found: Iterable[str]) -> str:
+def folded(name: str, found: Sequence[str]) -> str:
     """The field from pieces as `pieces` gives them. The first stays beside the name: some readers need it there."""
+    most = FOLD_ENCODED if any("=?" in piece for piece in found) else FOLD
     lines: list[str] = []
     line = f"{name}:"
     first = True
     for piece in found:
         spaced = piece if piece[0] == " " else f" {piece}"
-        if first or len(line) + len(spaced) <= FOLD:
+        if first or len(line) + len(spaced) <= most:
             line += spaced
         else:
             lines.append(line)
@@ -107,15 +109,16 @@ def _spaced(found: Iterable[str]) -> list[str]:
     return [f" {word}" for word in found]
 
 
-def _address(mailbox: Mailbox) -> list[str]:
+def _address(mailbox: Mailbox, used: int) -> list[str]:
+    """The words of one; the first has to follow `used` characters on its line."""
     name = mailbox.name
     if not name:
         return [mailbox.wire]
     bracketed = f"<{mailbox.wire}>"
     if not name.isascii() or "=?" in name:
-        return [*words.encode(name, _ADDRESS_USED), bracketed]
-    if _ATOMS.fullmatch(name):
+        return [*words.encode(name, used), bracketed]
+    if _ATOMS.fullmatch(name) and max(map(len, pieces(name))) <= _QUOTED_MOST:
         return [*name.split(" "), bracketed]
     if len(name) <= _QUOTED_MOST:
         return [quoted(name), bracketed]
-    return [*words.encode(name, _ADDRESS_USED), bracketed]
+    return [*words.encode(name, used), bracketed]

@@ -2,7 +2,8 @@
 
 Rule 1. A field that says who, when or which message this is, or how it is built, belongs to its own column or to the
         poller: naming it fails the row.
-Rule 2. An ASCII value stands as written, folded at its spaces only. Other text becomes encoded words (RFC 2047).
+Rule 2. An ASCII value stands as written, folded at its spaces only. Other text becomes encoded words (RFC 2047); of
+        `name <what it names>` the name alone.
 Rule 3. A value that machines read (`List-*`, message ids, anything with a URL) is never encoded, and `List-*` is never
         folded: one-click unsubscription (RFC 8058) breaks otherwise. What cannot stand so is refused.
 
@@ -17,7 +18,7 @@ from __future__ import annotations
 import math
 import re
 
-from poller.message import fields
+from poller.message import fields, words
 from poller.message.characters import header_text, shown
 from poller.message.draft import Unsendable
 
@@ -45,6 +46,8 @@ _OUR_PREFIXES = ("content-", "resent-", "arc-", "x-poller-")
 _NAME = re.compile(r"[!-9;-~]{1,76}")  # RFC 5322 section 3.6.8; the length leaves room for a value beside it
 _MESSAGE_IDS = ("in-reply-to", "references")
 _MACHINE = ("list-", "in-reply-to", "references", "auto-submitted", "precedence", "feedback-id", "disposition-")
+_NAMED = re.compile(r"([^<>]+?) *(<[!-;=?-~]{1,900}>)")
+"""A name and what it is the name of, as List-Id and fields of addresses have them (RFC 2919, RFC 5322)."""
 _URL = re.compile(r"<|://|mailto:", re.IGNORECASE)
 _DIGITS = 300  # of a number; the largest float has 309
 
@@ -98,6 +101,8 @@ def _text(name: str, value: object) -> str:
 def _field(name: str, text: str) -> str:
     lower = name.lower()
     if not text.isascii():
+        if (named := _NAMED.fullmatch(text)) and lower not in _MESSAGE_IDS and not _URL.search(named[1]):
+            return fields.folded(name, [*words.encode(named[1], len(name) + 2), named[2]])
         if lower.startswith(_MACHINE) or _URL.search(text):
             reason = f"{name}: {shown(text)} is read by machines, and may not hold other characters than ASCII"
             raise Unsendable("headers", f"{reason}; percent-encode a URL, leave out what is not needed")

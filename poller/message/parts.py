@@ -85,8 +85,8 @@ def text_part(subtype: str, data: bytes) -> Part:
     return Part(header=header, body=(body,), clear=encoding == "7bit")
 
 
-def attachment_part(attachment: Attachment) -> Part:
-    """A file, or with a content id an inline part."""
+def attachment_part(attachment: Attachment, *, inline: bool) -> Part:
+    """A file, or a part that the HTML shows."""
     name = characters.header_text("attachments", attachment.name).strip()
     media, given = _media_type(attachment)
     body: bytes | Base64 = Base64(attachment.content)
@@ -99,7 +99,7 @@ def attachment_part(attachment: Attachment) -> Part:
             body, encoding = clear, "7bit"
     if name:
         given = [*given, f'name="{words.in_ascii(name)}"']
-    disposition = "inline" if attachment.content_id is not None else "attachment"
+    disposition = "inline" if inline else "attachment"
     lines = [
         f"Content-Type: {fields.parameters(media, given)}",
         f"Content-Transfer-Encoding: {encoding}",

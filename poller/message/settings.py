@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from poller.units import SETTINGS, Bytes
+from poller.units import SETTINGS, Bytes, Seconds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,3 +33,7 @@ class TemplateSettings:
     __pydantic_config__: ClassVar = SETTINGS
 
     directory: str | None = None
+    max_seconds: Seconds = 5.0
+    """Of work for one row: so long a stop may have to wait."""
+    max_size: Bytes = 5_000_000
+    """Of each part, in characters."""

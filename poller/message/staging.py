@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from poller.message import addresses, domains
+from poller.domains import in_ascii
+from poller.message import addresses
 from poller.message.draft import Unsendable
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ class Staging:
         for entry in entries:
             try:
                 if entry.startswith("@"):
-                    yield f"@{domains.in_ascii(entry[1:])}".lower()
+                    yield f"@{in_ascii(entry[1:])}".lower()
                 else:
                     yield addresses.parse_one(entry).wire.lower()
             except ValueError as error:

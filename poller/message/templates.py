@@ -13,8 +13,8 @@ Rule 1. One message, one language. For `de_AT` the files for `de_AT` are taken, 
         an English subject never stands over a German body.
 Rule 2. Variables are escaped for HTML in every file but a `.txt`: an included part with any other ending is safe in
         HTML. An unknown variable is an error, never an empty place.
-Rule 3. Templates are sandboxed, and their output is bounded. They can include and extend files of the directory, and
-        nothing outside it. The same variables give the same text: `random` and `lipsum` are taken away.
+Rule 3. Templates are sandboxed and bounded (`poller.message.sandbox`). They can include and extend files of the
+        directory, and nothing outside it. The same variables give the same text: `random` and `lipsum` are taken away.
 Rule 4. A file that is edited takes effect with the next row; nothing needs to be restarted. Asking costs a `stat`.
 
 Raises `Unsendable` with column `template`, `context` or `locale`, naming file and line where there is one.
@@ -27,12 +27,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import jinja2
-from jinja2.exceptions import SecurityError
-from jinja2.sandbox import SandboxedEnvironment
 
 from poller.facts import dataclass
 from poller.message.characters import shown
 from poller.message.draft import Unsendable
+from poller.message.sandbox import Sandbox
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,8 +39,6 @@ if TYPE_CHECKING:
 _NAME = re.compile(r"(?:[A-Za-z0-9_-]{1,100}/){0,8}[A-Za-z0-9_-]{1,100}")
 _LOCALE = re.compile(r"[A-Za-z]{2,8}(?:[-_][A-Za-z0-9]{1,8}){0,3}")
 _SUFFIXES = {"subject": ".subject.txt", "text": ".txt", "html": ".html"}
-_REPEAT_MOST = 1_000_000  # characters or items that `*` may make; larger ones are accidents or attacks
-_POWER_MOST = 10_000  # for `**`: beyond it numbers take seconds
 _QUOTED = 200  # characters of an error that are shown
 _CACHED = 400  # compiled templates, and choices of files
 # What code in a template can raise. Not Exception: a fault of ours should not look like one of the template's.
@@ -69,12 +66,12 @@ class Rendered:
 
 
 class Templates:
-    """The templates of one directory; `most` bounds the characters that one part may have."""
+    """The templates of one directory; each part has `max_size` characters at most, all together take `max_seconds`."""
 
-    def __init__(self, directory: str, most: int) -> None:
+    def __init__(self, directory: str, max_size: int, max_seconds: float = 5.0) -> None:
         self.directory = Path(directory)
-        self.most = most
-        self._environment = _environment(directory)
+        self.most = max_size
+        self._environment = _environment(directory, max_size, max_seconds)
         self._choices: dict[tuple[str, str], tuple[int, dict[str, str]]] = {}
 
     def render(self, name: str, context: object, locale: str | None, *, subject: bool) -> Rendered:
@@ -86,6 +83,7 @@ class Templates:
         if subject and "subject" not in files:
             remedy = f"add it, or give the row a subject of its own ({', '.join(files.values())} exists)"
             raise Unsendable("template", f"{name} has no file for the subject in that language; {remedy}")
+        self._environment.begin()
         made = {part: self._part(file, variables) for part, file in files.items() if subject or part != "subject"}
         return Rendered(subject=made.get("subject"), text=made.get("text"), html=made.get("html"))
 
@@ -114,7 +112,10 @@ class Templates:
         except _FAULTS as error:
             _refuse(error, file)
         if length > self.most:
-            raise Unsendable("template", f"{file} renders more than {self.most} characters; is a loop too long?")
+            raise Unsendable(
+                "template",
+                f"{file} renders more than {self.most:,} characters ([templates] max_size); is a loop too long?",
+            )
         return "".join(pieces)
 
     def _files(self, name: str, locale: str | None) -> dict[str, str]:
@@ -156,23 +157,11 @@ class Templates:
         return found
 
 
-class _Sandbox(SandboxedEnvironment):
-    """Jinja2's sandbox, with a bound on the two operators that make much out of little."""
-
-    intercepted_binops = frozenset(("*", "**"))
-
-    def call_binop(self, context: jinja2.runtime.Context, operator: str, left: Any, right: Any) -> Any:
-        if operator == "**" and (not _small(left, _POWER_MOST) or not _small(right, _POWER_MOST)):
-            raise SecurityError(f"numbers beyond {_POWER_MOST} may not be raised to a power")
-        for many, times in ((left, right), (right, left)):
-            if hasattr(many, "__len__") and isinstance(times, int) and len(many) * times > _REPEAT_MOST:
-                raise SecurityError(f"a repetition longer than {_REPEAT_MOST}")
-        return super().call_binop(context, operator, left, right)
-
-
-def _environment(directory: str) -> SandboxedEnvironment:
-    environment = _Sandbox(
-        loader=jinja2.FileSystemLoader(directory),
+def _environment(directory: str, max_size: int, max_seconds: float) -> Sandbox:
+    environment = Sandbox(
+        max_size=max_size,
+        max_seconds=max_seconds,
+        loader=jinja2.FileSystemLoader(directory, encoding="utf-8-sig"),  # editors put a byte order mark in front
         undefined=jinja2.StrictUndefined,
         autoescape=_escaped,
         trim_blocks=True,  # a line that holds a tag only leaves no blank line in the text
@@ -195,10 +184,6 @@ def _changed(path: Path) -> int:
 
 def _escaped(file: str | None) -> bool:
     return file is None or not file.endswith(".txt")
-
-
-def _small(value: object, most: int) -> bool:
-    return isinstance(value, int | float) and abs(value) <= most
 
 
 def _spellings(locale: str) -> Iterator[tuple[str, ...]]:

@@ -10,7 +10,12 @@ Never raises: HTML of any shape gives some text. Does not follow links, load ima
 from __future__ import annotations
 
 import re
-from html.parser import HTMLParser
+from typing import TYPE_CHECKING
+
+from poller.message.markup import VOID, read
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 _BLOCKS = {
     **dict.fromkeys(("address", "article", "aside", "body", "caption", "center", "dd", "div", "dt", "fieldset"), 1),
@@ -19,25 +24,23 @@ _BLOCKS = {
     **dict.fromkeys(("hr", "ol", "p", "pre", "table", "ul"), 2),
 }
 """Line ends around an element: one begins a line of its own, two leave a blank line."""
-_SKIPPED = frozenset(("head", "script", "style", "template", "title", "noframes", "object", "svg"))
-_VOID = frozenset(("area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "wbr"))
-_HIDDEN = re.compile(r"display\s*:\s*none|mso-hide\s*:\s*all", re.IGNORECASE)
+_SKIPPED = frozenset(("script", "style", "template", "title", "iframe", "noembed", "noframes", "object", "svg"))
+_HIDDEN = re.compile(r"display\s*:\s*none", re.IGNORECASE)  # mso-hide hides it from Outlook alone
 _LINKS = re.compile(r"(?:https?|ftp|mailto|tel|sms):", re.IGNORECASE)
 _WHITE = re.compile(r"[ \t\n\r\f]+")
-_TAG = re.compile(r"<[^>]*>")
+MOST = 1_000_000
+"""Characters of HTML that are made into text: a second's work or two."""
+AND_SO_ON = "[The rest is in the HTML part of this message.]"
 _DEPTH = 8  # levels of lists and quotes that are still shown; deeper ones look like the eighth
 
 
 def text_from_html(html: str) -> str:
     """The text, lines ended by LF, no blank lines at its ends."""
     reader = _Reader()
-    try:
-        reader.feed(html)
-        reader.close()
-    except AssertionError:  # the parser's answer to a malformed <![ declaration, up to Python 3.13
-        return _WHITE.sub(" ", _TAG.sub(" ", html)).strip()
+    read(html[:MOST], reader)
     lines = "".join(reader.out).replace("\xa0", " ").split("\n")
-    return "\n".join(line.rstrip() for line in lines).strip("\n")
+    text = "\n".join(line.rstrip() for line in lines).strip("\n")
+    return text if len(html) <= MOST else f"{text}\n\n{AND_SO_ON}"
 
 
 def _shared_start(one: str, other: str) -> str:
@@ -46,11 +49,10 @@ def _shared_start(one: str, other: str) -> str:
     return min(one, other, key=len) if length is None else one[:length]
 
 
-class _Reader(HTMLParser):
+class _Reader:
     """Writes words as they come; breaks and spaces are owed until the next word, so that none are doubled."""
 
     def __init__(self) -> None:
-        super().__init__(convert_charrefs=True)
         self.out: list[str] = []
         self.breaks = 0
         self.space = ""
@@ -65,38 +67,22 @@ class _Reader(HTMLParser):
         """The margin of the line before: a blank line between two takes what both have."""
         self.link: tuple[str, int] | None = None
         """Address and position in `out` of the open link."""
-        self.skipped = ""
-        self.skipped_depth = 0
         self.preformatted = 0
 
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        if self.skipped:
-            if tag == "body" and self.skipped == "head":
-                self.skipped = ""
-            else:
-                self.skipped_depth += tag == self.skipped
-            return
-        given = dict(attrs)
-        if tag in _SKIPPED or (tag not in _VOID and _HIDDEN.search(given.get("style") or "")):
-            self.skipped, self.skipped_depth = tag, 1
-            return
+    def start(self, tag: str, given: Mapping[str, str]) -> bool:
+        if tag in _SKIPPED or (tag not in VOID and _HIDDEN.search(given.get("style", ""))):
+            return False
         self.owe(self.around(tag))
         if opened := getattr(self, f"open_{tag}", None):
             opened(given)
+        return True
 
-    def handle_endtag(self, tag: str) -> None:
-        if self.skipped:
-            self.skipped_depth -= tag == self.skipped
-            if self.skipped_depth == 0:
-                self.skipped = ""
-            return
+    def end(self, tag: str) -> None:
         if closed := getattr(self, f"close_{tag}", None):
             closed()
         self.owe(self.around(tag))
 
-    def handle_data(self, data: str) -> None:
-        if self.skipped:
-            return
+    def data(self, data: str) -> None:
         if self.preformatted:
             self.write_as_is(data)
             return
@@ -140,20 +126,21 @@ class _Reader(HTMLParser):
             if line:
                 self.write(line)
 
-    def open_br(self, _given: dict[str, str | None]) -> None:
+    def open_br(self, _given: Mapping[str, str]) -> None:
         self.breaks = min(self.breaks + 1, 3)
         self.space = ""
 
-    def open_hr(self, _given: dict[str, str | None]) -> None:
+    def open_hr(self, _given: Mapping[str, str]) -> None:
         self.write("-" * 20)
         self.owe(2)
 
-    def open_img(self, given: dict[str, str | None]) -> None:
-        if alt := _WHITE.sub(" ", given.get("alt") or "").strip():
+    def open_img(self, given: Mapping[str, str]) -> None:
+        if alt := _WHITE.sub(" ", given.get("alt", "")).strip():
             self.write(alt)
 
-    def open_a(self, given: dict[str, str | None]) -> None:
-        self.link = ((given.get("href") or "").strip(), len(self.out))
+    def open_a(self, given: Mapping[str, str]) -> None:
+        self.close_a()  # no link stands within another
+        self.link = (given.get("href", "").strip(), len(self.out))
 
     def close_a(self) -> None:
         address, start = self.link or ("", 0)
@@ -168,10 +155,10 @@ class _Reader(HTMLParser):
             self.space = " "
             self.write(f"({bare})")
 
-    def open_ul(self, _given: dict[str, str | None]) -> None:
+    def open_ul(self, _given: Mapping[str, str]) -> None:
         self.lists.append((None, len(self.margin)))
 
-    def open_ol(self, given: dict[str, str | None]) -> None:
+    def open_ol(self, given: Mapping[str, str]) -> None:
         start = given.get("start") or "1"
         first = int(start) if re.fullmatch(r"[0-9]{1,5}", start) else 1
         self.lists.append((first - 1, len(self.margin)))
@@ -184,7 +171,7 @@ class _Reader(HTMLParser):
 
     close_ol = close_ul
 
-    def open_li(self, _given: dict[str, str | None]) -> None:
+    def open_li(self, _given: Mapping[str, str]) -> None:
         number, depth = self.lists[-1] if self.lists else (None, 0)
         del self.margin[depth:]
         if number is not None:
@@ -197,7 +184,7 @@ class _Reader(HTMLParser):
         del self.margin[self.lists[-1][1] if self.lists else 0 :]
         self.bullet = ""
 
-    def open_blockquote(self, _given: dict[str, str | None]) -> None:
+    def open_blockquote(self, _given: Mapping[str, str]) -> None:
         self.quotes.append(len(self.margin))
         self.margin.append("> ")
 
@@ -205,12 +192,12 @@ class _Reader(HTMLParser):
         if self.quotes:
             del self.margin[self.quotes.pop() :]
 
-    def open_td(self, _given: dict[str, str | None]) -> None:
+    def open_td(self, _given: Mapping[str, str]) -> None:
         self.space = "  "
 
     open_th = open_td
 
-    def open_pre(self, _given: dict[str, str | None]) -> None:
+    def open_pre(self, _given: Mapping[str, str]) -> None:
         self.preformatted += 1
 
     def close_pre(self) -> None:

@@ -13,15 +13,13 @@ from __future__ import annotations
 import binascii
 import re
 import unicodedata
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import quote
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-WORD = re.compile(r"=\?([^?]{0,80})\?([bBqQ])\?(.*?)\?=", re.DOTALL)
-"""An encoded word as lenient readers see it: RFC 2047 forbids spaces inside, several parsers accept them."""
-
+_OPENING = re.compile(r"=\?([^?]{0,80})\?([bBqQ])\?")
 NOT_A_CHARSET = re.compile(r"escape|punycode|idna|undefined", re.IGNORECASE)
 """Python codecs that a careless reader would apply when a word names them; no mail does."""
 
@@ -37,21 +35,41 @@ _JOINER = "\u200d"  # zero width joiner: emoji families
 _LONGEST_WORD = 998  # octets of a line; nothing longer can be one word
 
 
-def decode(word: re.Match[str]) -> str | None:
-    """The text of a match of `WORD`; None when its character set or its encoding is not to be understood."""
-    if len(word[0]) > _LONGEST_WORD or NOT_A_CHARSET.search(word[1]):
+class Word(NamedTuple):
+    """An encoded word as it stands in a text."""
+
+    whole: str
+    charset: str
+    encoding: str
+    content: str
+
+
+def found(text: str) -> Iterator[Word]:
+    """The encoded words of a text as lenient readers see them: RFC 2047 forbids spaces inside, several accept them.
+
+    In one pass: where an end is missing once, it is missing for all that follow.
+    """
+    at = 0
+    while (opening := _OPENING.search(text, at)) and (end := text.find("?=", opening.end())) >= 0:
+        at = end + 2
+        yield Word(text[opening.start() : at], opening[1], opening[2], text[opening.end() : end])
+
+
+def decode(word: Word) -> str | None:
+    """The text of a word; None when its character set or its encoding is not to be understood."""
+    if len(word.whole) > _LONGEST_WORD or NOT_A_CHARSET.search(word.charset):
         return None
-    charset = word[1].partition("*")[0].strip()  # RFC 2231 section 5: a language may follow
+    charset = word.charset.partition("*")[0].strip()  # RFC 2231 section 5: a language may follow
     try:
         return octets(word).decode(charset, "replace")
     except (LookupError, ValueError):
         return None
 
 
-def octets(word: re.Match[str]) -> bytes:
-    """The bytes inside a match of `WORD`, decoded as leniently as any reader would."""
-    text = word[3].encode("utf-8", "replace")
-    if word[2] in "qQ":
+def octets(word: Word) -> bytes:
+    """The bytes inside a word, decoded as leniently as any reader would."""
+    text = word.content.encode("utf-8", "replace")
+    if word.encoding in "qQ":
         return binascii.a2b_qp(text, header=True)
     letters = re.sub(rb"[^A-Za-z0-9+/]", b"", text)
     return binascii.a2b_base64(letters[: len(letters) - (len(letters) % 4 == 1)] + b"===")

@@ -4,7 +4,7 @@ Rule 1. Who chooses sees the scopes as nobody else can change them until this tr
         after they were locked.
 Rule 2. What is chosen and what is written down about it become true together, or not at all.
 Rule 3. Where most of a page may not go, the next page is shown: MOST_PAGES at most, the last ones from where the last
-        claim ended.
+        claim ended. Where nothing more may go of a sender or a named relay, the walk begins again behind all of theirs.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from poller.outbox.throttling import WAITED_FOR, enter, lock, now_on, write
-from poller.throttle.gate import Candidate, Grant, Record
+from poller.throttle.gate import Candidate, Choice, Grant, Record
 from poller.throttle.row import as_row
 
 if TYPE_CHECKING:
@@ -44,16 +44,23 @@ def chosen(
     now = now_on(connection)
     grants: dict[int, Grant] = {}
     states: dict[ScopeKey, Scope] = {}
+    asked: set[int] = set()
     page = walk.first(connection, gate)
     for _ in range(MOST_PAGES):
-        shown = candidates(page)
-        choice = choose(shown, {**records, **_written(records, states)}, now) if shown else None
-        if choice is not None:
-            grants |= {row.id: choice.grants[row.id] for row in shown if row.id in choice.grants}
-            states |= choice.states
-        if len(grants) >= gate.limit or page.end is None:
+        shown = [candidate for candidate in candidates(page) if candidate.id not in asked]
+        asked |= {candidate.id for candidate in shown}
+        choice = choose(shown, {**records, **_written(records, states)}, now) if shown else Choice()
+        grants |= {row.id: choice.grants[row.id] for row in shown if row.id in choice.grants}
+        states |= choice.states
+        if len(grants) >= gate.limit:
             break
-        page = walk.next(connection, gate, page, gate.limit - len(grants))
+        if not choice.closed_lanes <= set(gate.closed_lanes):
+            gate = replace(gate, closed_lanes=tuple(sorted({*gate.closed_lanes, *choice.closed_lanes})))
+            page = walk.first(connection, gate)
+        elif page.end is None:
+            break
+        else:
+            page = walk.next(connection, gate, page, gate.limit - len(grants))
     _require_locked(states, records)
     write(connection, states)
     return grants, records.keys()
@@ -81,6 +88,7 @@ def candidate(row: Any) -> Candidate:
         domain=row.domain,
         relay=row.relay,
         sender=row.sender,
+        lane=row.lane,
         recipients=row.recipients,
         cc=row.cc,
         bcc=row.bcc,

@@ -14,9 +14,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import time
-from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 from weakref import WeakKeyDictionary
 
 import sqlalchemy as sa
@@ -24,6 +24,8 @@ from sqlalchemy import event
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, NoSuchModuleError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+
+from poller.facts import Unreadable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,10 +40,14 @@ CONNECT_TIMEOUT_S = 10  # A database that does not answer by then is treated as 
 READ_TIMEOUT_S = 120  # MariaDB only: far above any statement of ours; a dead peer must not hold us for hours.
 SAFE_TRIES = 5  # Of a transaction that the server rolled back as a victim: deadlock, serialization failure, lock wait.
 TRY_AGAIN_AFTER_S = 0.05
-IDLE_WITHIN_S = (
-    30  # Ours are idle within a transaction for milliseconds. A process that was stopped there, or a line that
-)
-# died, must not keep its rows locked until somebody looks.
+IDLE_WITHIN_S = 30
+"""Ours are idle within a transaction for milliseconds. A process that was stopped there, or a line that died, must not
+keep its rows locked until somebody looks."""
+SQL_MODE = "STRICT_ALL_TABLES,NO_ZERO_DATE,NO_ZERO_IN_DATE,NO_ENGINE_SUBSTITUTION"
+"""On MariaDB, from the first word on: SQLAlchemy asks at once how names are quoted."""
+MOST_LEVELS = 100  # of JSON; what walks through it may take many calls for each
+_TOO_DEEP = f"nested more than {MOST_LEVELS} levels deep"
+MOST_DIGITS = 4300  # of a whole number; Python writes no longer one
 
 DRIVERS = {
     "postgresql": "postgresql+psycopg",
@@ -118,6 +124,7 @@ def _connect_args(dialect: str) -> dict[str, Any]:
                 "read_timeout": READ_TIMEOUT_S,
                 "write_timeout": READ_TIMEOUT_S,
                 "charset": "utf8mb4",
+                "sql_mode": SQL_MODE,
             }
 
 
@@ -143,7 +150,7 @@ def _prepare(engine: Engine, settings: DatabaseSettings) -> None:
         if engine.dialect.name == "sqlite":
             connection.isolation_level = None
             # Text that is not UTF-8 (an application wrote Latin-1) must not break the reading of other rows.
-            connection.text_factory = partial(str, encoding="utf-8", errors="replace")
+            connection.text_factory = readable_text
             connection.create_function("poller_message_id", 4, keyed_message_id, deterministic=True)
         cursor = connection.cursor()
         for statement in statements:
@@ -177,17 +184,66 @@ def _session_statements(engine: Engine, settings: DatabaseSettings) -> list[str]
     idle = f" /*M! , idle_transaction_timeout = {IDLE_WITHIN_S}, in_predicate_conversion_threshold = 0 */"
     return [
         "SET time_zone = '+00:00'",
-        "SET sql_mode = 'STRICT_ALL_TABLES,NO_ZERO_DATE,NO_ZERO_IN_DATE,NO_ENGINE_SUBSTITUTION'",
         f"SET innodb_lock_wait_timeout = {max(1, round(settings.lock_timeout))}{idle}",
     ]
 
 
-def readable_json(text: str | bytes) -> Any:
-    """The JSON value, or the text itself where it is nested too deeply to read: one row must not break a claim."""
+def readable_text(raw: bytes) -> str:
+    """The text. What is not UTF-8 is shown as well as can be, and marked."""
     try:
-        return json.loads(text)
+        return raw.decode()
+    except UnicodeDecodeError as error:
+        text = raw.decode(errors="replace")
+        return Unreadable(text, f"not UTF-8: {error.reason} at byte {error.start + 1}; write it as UTF-8")
+
+
+def readable_json(text: str | bytes) -> Any:
+    """The JSON value. What the database takes for JSON and we can't read is given as its text, and marked."""
+    if isinstance(text, Unreadable):
+        return text
+    text = text if isinstance(text, str) else text.decode(errors="replace")
+    try:
+        value = _JSON.decode(text)
     except RecursionError:
-        return str(text)
+        value, reason = None, _TOO_DEEP
+    except ValueError as error:
+        value, reason = None, f"JSON to the database, but not to be read here: {error}"
+    else:
+        may_be_deep = text.count("[") + text.count("{") > MOST_LEVELS
+        reason = _TOO_DEEP if may_be_deep and _is_deep(value) else ""
+    return Unreadable(text, f"{reason}; write it anew") if reason else value
+
+
+def _is_deep(value: Any) -> bool:
+    level = [value]
+    for _ in range(MOST_LEVELS):
+        level = [
+            inner
+            for outer in level
+            if isinstance(outer, dict | list)
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+        ]
+    return bool(level)
+
+
+def _whole(digits: str) -> int:
+    if len(digits) > MOST_DIGITS:
+        raise ValueError(f"a number of {len(digits):,} digits, more than {MOST_DIGITS:,}")
+    return int(digits)
+
+
+def _finite(number: str) -> float:
+    value = float(number)
+    if not math.isfinite(value):
+        raise ValueError(f"{number[:20]} is beyond every number that we know")
+    return value
+
+
+def _no_number(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no number of JSON")
+
+
+_JSON = json.JSONDecoder(parse_int=_whole, parse_float=_finite, parse_constant=_no_number, strict=False)
 
 
 def keyed_message_id(key: str, row_id: int, created_at: str, domain: str) -> str:

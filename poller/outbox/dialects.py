@@ -302,7 +302,10 @@ _MY_CLAIMED = (
     .bindparams(sa.bindparam("ids", expanding=True))
     .columns(*CLAIM_COLUMNS)
 )
-_MY_STEPS = ", ".join(f"{name} {types[1]} PATH '$.{name}'" for name, types in _STEP_TYPES.items())
+_MY_TEXT = "CHARACTER SET utf8mb4"  # else the database's default: in one of ucs2 or utf16 no fence would ever fit
+_MY_STEPS = ", ".join(
+    f"{name} {types[1]} {_MY_TEXT if types[0] == 'text' else ''} PATH '$.{name}'" for name, types in _STEP_TYPES.items()
+)
 _MY_TABLE = f"JSON_TABLE(:steps, '$[*]' COLUMNS ({_MY_STEPS})) AS v"
 # In a small table the planner prefers a scan, and a scan stops at every row that somebody has locked.
 _MY_OUTBOX = "outbox AS o FORCE INDEX (PRIMARY)"

@@ -1,12 +1,14 @@
 """The clone guard: an outbox that was copied or restored elsewhere must not start mailing by itself.
 
-Rule 1. An outbox remembers the addresses at which it is at home (`outbox_meta`, "belongs_to", one to a line). A worker
-        that meets it under another address sends nothing. The first one enters its own.
+Rule 1. An outbox remembers the places at which it is at home (`outbox_meta`, "belongs_to", one to a line). A worker
+        that meets it at another place sends nothing. The first one enters its own.
 Rule 2. An outbox that is older than what a worker's journal knows of it is switched off for everybody.
 Rule 3. Both end with `poller adopt`, and with nothing else.
 
-An address is the normalised URL without user and password, or the name that `[database] belongs_to` gives: several
-workers that reach one database by different names, or through a proxy, need such a name.
+A place is the normalised URL without user and password, and what tells two servers of one address apart: PostgreSQL's
+system identifier, and for what is on this machine (SQLite, a local MariaDB) the machine's id. Where a server does not
+tell, the URL decides alone. Or it is the name that `[database] belongs_to` gives: several workers that reach one
+database by different names, or through a proxy, need such a name.
 """
 
 from __future__ import annotations
@@ -17,7 +19,9 @@ from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 from sqlalchemy.engine import make_url
+from sqlalchemy.exc import DBAPIError
 
+from poller.machine import machine_id
 from poller.outbox.database import transaction
 from poller.outbox.dialects import DIALECTS
 from poller.outbox.tables import meta
@@ -45,10 +49,37 @@ class Adopted:
     still_off: str
 
 
-def home_of(settings: DatabaseSettings) -> str:
-    """The address by which an outbox knows that it is at home."""
+def home_of(settings: DatabaseSettings, engine: Engine) -> str:
+    """The place by which an outbox knows that it is at home. Raises DatabaseUnavailable."""
     if settings.belongs_to:
         return settings.belongs_to
+    address = address_of(settings)
+    identity = _cluster(engine) if engine.dialect.name == "postgresql" else _machine_of(address)
+    return f"{address} on {identity}" if identity else address
+
+
+_MAY_ASK = "SELECT has_function_privilege(to_regprocedure('pg_catalog.pg_control_system()'), 'EXECUTE')"
+_ASK = "SELECT system_identifier FROM pg_catalog.pg_control_system()"
+
+
+def _cluster(engine: Engine) -> str:
+    """PostgreSQL's name of it; "" where we may not ask, or where a service that is like PostgreSQL has none."""
+    if not transaction(engine, lambda c: c.exec_driver_sql(_MAY_ASK).scalar(), reading=True):
+        return ""
+    try:
+        return f"cluster {transaction(engine, lambda c: c.exec_driver_sql(_ASK).scalar_one(), reading=True)}"
+    except DBAPIError:
+        return ""
+
+
+def _machine_of(address: str) -> str:
+    """The machine that we are on, if the database is too. Of another nothing is known that outlasts a new start."""
+    is_here = address.startswith("sqlite:") or "://localhost:" in address
+    return f"machine {machine_id()}" if is_here and machine_id() else ""
+
+
+def address_of(settings: DatabaseSettings) -> str:
+    """The normalised URL, without user and password."""
     url = make_url(settings.url)
     kind = "mysql" if url.get_backend_name() == "mariadb" else url.get_backend_name()
     if kind == "sqlite":

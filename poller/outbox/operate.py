@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import sqlalchemy as sa
 
+from poller.domains import spellings
 from poller.outbox.database import transaction
 from poller.outbox.dialects import DIALECTS
 from poller.outbox.tables import TERMINAL_STATUSES, attempt, meta, outbox, recipient
@@ -79,7 +80,7 @@ class Selection:
         if self.status is not None:
             parts.append(outbox.c.status == self.status)
         if self.domain is not None:
-            parts.append(outbox.c.domain == self.domain.lower())
+            parts.append(outbox.c.domain.in_(spellings(self.domain)))
         if action == "retry":  # Rule 6
             parts.append(sa.or_(outbox.c.status != "cancelled", ~IN_HAND))
         return sa.and_(*parts)

@@ -3,7 +3,7 @@
 Three paths lead through the queue, each served by an index, each bounded:
 
   the window  the next due rows of each priority, in the order of the claim, but for those that are closed
-  the pairs   which pairs of domain and priority have a row due: of given domains, or of all from one onwards
+  the pairs   which pairs of a domain (or a lane) and a priority have a row due: of given ones, or of all from one on
   the heads   the first due rows of given pairs
 
 Rule 1. A path looks at so many rows as it is told, and at no row that is not due, but at one of a pair.
@@ -11,7 +11,8 @@ Rule 2. Rows are locked as they are found, and those that somebody has locked ar
         path itself locks nothing, and neither does the question whether there is anything.
 Rule 3. Nothing is found while the outbox is paused.
 
-A gate closes domains, relays and ids; NULL is never closed.
+A gate closes domains, lanes, relays and ids; NULL is never closed. By domain or by lane is the same path over another
+column and its index: `By`.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import sqlalchemy as sa
 
@@ -45,7 +46,10 @@ AT_ONCE = 50  # heads asked for in one statement on MariaDB; each is a SELECT of
 MOST_LOOKS = 10
 """On MariaDB, at one priority, while other workers lock what was found before we do."""
 
-_NAMES = ("id", "domain", "relay", "sender", "recipients", "cc", "bcc", "priority", "due_at")
+By = Literal["domain", "lane"]
+"""The column that a path goes along."""
+_NAMES = ("id", "domain", "lane", "relay", "sender", "recipients", "cc", "bcc", "priority", "due_at")
+_BY: tuple[By, ...] = ("domain", "lane")
 COLUMNS = tuple(outbox.c[name] for name in _NAMES)
 """What a path gives of each row."""
 _LIST = ", ".join(_NAMES)
@@ -66,7 +70,7 @@ class Key(NamedTuple):
 
 FIRST = Key(0, datetime(1000, 1, 1, tzinfo=UTC), 0)  # before every row: a CHECK holds due_at
 Pair = tuple[str | None, int]
-"""Domain and priority."""
+"""Domain (or lane) and priority."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,17 +84,18 @@ class Paths:
     """(connection, after): where the first priority goes on behind that window; None: the window shows them all."""
     pairs_of: Callable[[Connection, Sequence[str]], list[Pair]]
     """(connection, domains): their pairs that have a row due."""
-    pairs_from: Callable[[Connection, str, Collection[str], int], tuple[list[Pair], str | None]]
-    """(connection, start, closed, steps): the pairs of domains not `closed` that have a row due, from the domain
+    pairs_from: Callable[[Connection, By, str, Collection[str], int], tuple[list[Pair], str | None]]
+    """(connection, by, start, closed, steps): the pairs of domains (or lanes) not `closed` that have a row due, from
     `start` on, as far as so many steps from pair to pair lead; and where to go on from, None at the end."""
     heads: Callable[..., list[Any]]
-    """(connection, gate, wanted, *, lock): of each wanted pair so many free rows, in no order."""
+    """(connection, by, gate, wanted, *, lock): of each wanted pair so many free rows, in no order."""
 
 
 def filters(gate: Gate) -> dict[str, Any]:
     """What a gate closes, as bound parameters that are lists."""
     return {
         "closed_domains": list(gate.closed_domains),
+        "closed_lanes": list(gate.closed_lanes),
         "closed_relays": list(gate.closed_relays),
         "closed_ids": list(gate.closed_ids),
     }
@@ -118,12 +123,14 @@ def _placed(statement: Any) -> Any:
 _PG_LOCK = "FOR NO KEY UPDATE SKIP LOCKED"
 _PG_DUE = "status = 'queued' AND due_at <= statement_timestamp()"
 # Each list becomes a hash table once. A bare `= ANY(array)` is searched from end to end for each row.
-_PG_CLOSED_DOMAIN = "domain IN (SELECT unnest(CAST(:closed_domains AS text[])))"
-_PG_SAME_GATE = """(relay IN (SELECT unnest(CAST(:closed_relays AS text[])))) IS NOT TRUE
+_PG_CLOSED = "{column} IN (SELECT unnest(CAST(:closed AS text[])))"
+_PG_SAME_GATE = """(domain IN (SELECT unnest(CAST(:closed_domains AS text[])))) IS NOT TRUE
+      AND (lane IN (SELECT unnest(CAST(:closed_lanes AS text[])))) IS NOT TRUE
+      AND (relay IN (SELECT unnest(CAST(:closed_relays AS text[])))) IS NOT TRUE
       AND (id IN (SELECT unnest(CAST(:closed_ids AS bigint[])))) IS NOT TRUE"""
 _PG_BEHIND = f"""FROM generate_series(CAST(:from_priority AS integer), 9) AS p (priority)
     CROSS JOIN LATERAL (
-        SELECT id, priority, due_at, domain, relay FROM outbox
+        SELECT id, priority, due_at, domain, lane, relay FROM outbox
         WHERE {_PG_DUE} AND priority = p.priority
           AND (due_at, id) > (CASE WHEN p.priority = :from_priority THEN :after_due
                               ELSE CAST('1000-01-01 00:00:00Z' AS timestamptz) END,
@@ -141,15 +148,15 @@ _PG_WINDOW = f"""
 SELECT taken.*
 FROM (
     SELECT id FROM (SELECT seen.* {_PG_BEHIND.format(page="LIMIT :look")}) AS seen
-    WHERE ({_PG_CLOSED_DOMAIN}) IS NOT TRUE AND {_PG_SAME_GATE}
+    WHERE {_PG_SAME_GATE}
 ) AS free
 {_PG_TAKE}
 LIMIT :limit"""
 _PG_EDGE = f"SELECT seen.priority, seen.due_at, seen.id {_PG_BEHIND.format(page='OFFSET :skip LIMIT 1')} LIMIT 1"
 # Written as ranges: for `domain = x` the planner may take outbox_due instead, and read all that stands in front.
 _PG_OF_PAIR = """status = 'queued'
-    AND (domain, priority, due_at) >= ({domain}, {priority}, CAST('1000-01-01 00:00:00Z' AS timestamptz))
-    AND (domain, priority, due_at) <= ({domain}, {priority}, statement_timestamp())"""
+    AND ({column}, priority, due_at) >= ({name}, {priority}, CAST('1000-01-01 00:00:00Z' AS timestamptz))
+    AND ({column}, priority, due_at) <= ({name}, {priority}, statement_timestamp())"""
 _PG_NAMELESS = f"{_PG_DUE} AND domain IS NULL AND priority = wanted.priority"
 _PG_PAIRS_OF = f"""
 SELECT d.domain, p.priority
@@ -160,42 +167,42 @@ CROSS JOIN LATERAL (
 ) AS first
 CROSS JOIN LATERAL generate_series(first.priority, 9) AS p (priority)
 CROSS JOIN LATERAL (
-    SELECT 1 FROM outbox WHERE {_PG_OF_PAIR.format(domain="d.domain", priority="p.priority")}
+    SELECT 1 FROM outbox WHERE {_PG_OF_PAIR.format(column="domain", name="d.domain", priority="p.priority")}
     ORDER BY domain, priority, due_at, id LIMIT 1
 ) AS due
 WHERE {NOT_PAUSED}
 ORDER BY d.place, p.priority"""
-_PG_NEXT = """SELECT domain, priority, due_at FROM outbox WHERE status = 'queued' AND {}
-        ORDER BY domain, priority, due_at, id LIMIT 1"""
+_PG_NEXT = """SELECT {{column}}, priority, due_at FROM outbox WHERE status = 'queued' AND {}
+        ORDER BY {{column}}, priority, due_at, id LIMIT 1"""
 _PG_PAIRS_FROM = f"""
-WITH RECURSIVE step (domain, priority, due_at, closed, number) AS (
-    SELECT first.*, {_PG_CLOSED_DOMAIN}, 1
-    FROM ({_PG_NEXT.format("domain >= :start")}) AS first
+WITH RECURSIVE step (name, priority, due_at, closed, number) AS (
+    SELECT first.*, {_PG_CLOSED}, 1
+    FROM ({_PG_NEXT.format("{column} >= :start")}) AS first
     WHERE {NOT_PAUSED}
     UNION ALL
-    SELECT next.*, next.{_PG_CLOSED_DOMAIN}, step.number + 1
+    SELECT next.*, next.{_PG_CLOSED}, step.number + 1
     FROM step
     CROSS JOIN LATERAL ({
     _PG_NEXT.format(
-        "(domain, priority) > (step.domain, CAST(CASE WHEN step.closed THEN 9 ELSE step.priority END AS smallint))"
+        "({column}, priority) > (step.name, CAST(CASE WHEN step.closed THEN 9 ELSE step.priority END AS smallint))"
     )
 }) AS next
     WHERE step.number < :steps
 )
-SELECT domain, priority, number, due_at <= statement_timestamp() AND NOT closed AS free
+SELECT name, priority, number, due_at <= statement_timestamp() AND NOT closed AS free
 FROM step
 WHERE (due_at <= statement_timestamp() AND NOT closed) OR number = :steps"""
 _PG_HEADS = f"""
 SELECT taken.*
-FROM unnest(CAST(:domains AS text[]), CAST(:priorities AS integer[]), CAST(:counts AS integer[]))
-    AS wanted (domain, priority, most)
+FROM unnest(CAST(:names AS text[]), CAST(:priorities AS integer[]), CAST(:counts AS integer[]))
+    AS wanted (name, priority, most)
 CROSS JOIN LATERAL (
     SELECT taken.*
     FROM (
         SELECT id FROM (
-            SELECT id, relay FROM outbox
+            SELECT id, domain, lane, relay FROM outbox
             WHERE {{of_pair}}
-            ORDER BY domain, priority, due_at, id
+            ORDER BY {{column}}, priority, due_at, id
             LIMIT :look
         ) AS seen
         WHERE {_PG_SAME_GATE}
@@ -207,13 +214,18 @@ CROSS JOIN LATERAL (
 
 _PG_WINDOW_SQL = {lock: _typed(_rows(_PG_WINDOW.format(lock=_PG_LOCK if lock else ""))) for lock in (True, False)}
 _PG_EDGE_SQL = _placed(sa.text(_PG_EDGE))
+_PG_PAIRS_FROM_SQL = {by: sa.text(_PG_PAIRS_FROM.format(column=by)) for by in _BY}
 _PG_HEADS_SQL = {
-    (lock, named): _rows(
+    (by, lock, named): _rows(
         _PG_HEADS.format(
+            column=by,
             lock=_PG_LOCK if lock else "",
-            of_pair=_PG_OF_PAIR.format(domain="wanted.domain", priority="wanted.priority") if named else _PG_NAMELESS,
+            of_pair=_PG_OF_PAIR.format(column=by, name="wanted.name", priority="wanted.priority")
+            if named
+            else _PG_NAMELESS,
         )
     )
+    for by in _BY
     for lock in (True, False)
     for named in (True, False)
 }
@@ -235,38 +247,40 @@ def _pg_pairs_of(connection: Connection, domains: Sequence[str]) -> list[Pair]:
 
 
 def _pg_pairs_from(
-    connection: Connection, start: str, closed: Collection[str], steps: int
+    connection: Connection, by: By, start: str, closed: Collection[str], steps: int
 ) -> tuple[list[Pair], str | None]:
-    values = {"start": start, "closed_domains": list(closed), "steps": steps}
-    return _pairs_and_end(connection.execute(sa.text(_PG_PAIRS_FROM), values).all(), steps)
+    values = {"start": start, "closed": list(closed), "steps": steps}
+    return _pairs_and_end(connection.execute(_PG_PAIRS_FROM_SQL[by], values).all(), steps)
 
 
 def _pg_heads(
-    connection: Connection, gate: Gate, wanted: Sequence[tuple[Pair, int]], *, lock: bool = True
+    connection: Connection, by: By, gate: Gate, wanted: Sequence[tuple[Pair, int]], *, lock: bool = True
 ) -> list[Any]:
     found: list[Any] = []
     for named in (True, False):
         some = [want for want in wanted if (want[0][0] is not None) is named]
         values = {
-            "domains": [domain or "" for (domain, _), _ in some],
+            "names": [name or "" for (name, _), _ in some],
             "priorities": [priority for (_, priority), _ in some],
             "counts": [most for _, most in some],
             "look": LOOK,
             **filters(gate),
         }
-        found += connection.execute(_PG_HEADS_SQL[lock, named], values).all() if some else []
+        found += connection.execute(_PG_HEADS_SQL[by, lock, named], values).all() if some else []
     return found
 
 
 def _pairs_and_end(found: Sequence[Any], steps: int) -> tuple[list[Pair], str | None]:
-    end = next((row.domain for row in found if row.number == steps), None)
-    return [(row.domain, row.priority) for row in found if row.free], end
+    end = next((row.name for row in found if row.number == steps), None)
+    return [(row.name, row.priority) for row in found if row.free], end
 
 
 # --- SQLite --------------------------------------------------------------------------------------------------------
 
-_LITE_CLOSED_DOMAIN = "domain IN (SELECT value FROM json_each(:closed_domains))"
-_LITE_SAME_GATE = """(relay IN (SELECT value FROM json_each(:closed_relays))) IS NOT TRUE
+_LITE_CLOSED = "{column} IN (SELECT value FROM json_each(:closed))"
+_LITE_SAME_GATE = """(domain IN (SELECT value FROM json_each(:closed_domains))) IS NOT TRUE
+    AND (lane IN (SELECT value FROM json_each(:closed_lanes))) IS NOT TRUE
+    AND (relay IN (SELECT value FROM json_each(:closed_relays))) IS NOT TRUE
     AND id NOT IN (SELECT value FROM json_each(:closed_ids))"""
 
 
@@ -283,7 +297,7 @@ def _lite_behind(columns: str, page: str) -> str:
 
 _LITE_WINDOW = f"""
 SELECT {_LIST} FROM ({_lite_behind(_LIST, "LIMIT :look")}) AS seen
-WHERE {NOT_PAUSED} AND ({_LITE_CLOSED_DOMAIN}) IS NOT TRUE AND {_LITE_SAME_GATE}
+WHERE {NOT_PAUSED} AND {_LITE_SAME_GATE}
 LIMIT :limit"""
 _LITE_EDGE = f"""
 SELECT priority, due_at, id FROM ({_lite_behind("priority, due_at, id", "LIMIT 1 OFFSET :skip")}) WHERE {NOT_PAUSED}
@@ -295,25 +309,25 @@ WHERE {NOT_PAUSED}
   AND EXISTS (SELECT 1 FROM outbox WHERE status = 'queued' AND domain = d.value)
   AND EXISTS (SELECT 1 FROM outbox
               WHERE status = 'queued' AND domain = d.value AND priority = p.value AND due_at <= {LITE_NOW})"""
-_LITE_NEXT = "(SELECT id FROM outbox WHERE status = 'queued' AND {} ORDER BY domain, priority, due_at, id LIMIT 1)"
+_LITE_NEXT = "(SELECT id FROM outbox WHERE status = 'queued' AND {} ORDER BY {{column}}, priority, due_at, id LIMIT 1)"
 _LITE_PAIRS_FROM = f"""
-WITH RECURSIVE step (domain, priority, due_at, closed, number) AS (
-    SELECT domain, priority, due_at, {_LITE_CLOSED_DOMAIN}, 1
-    FROM outbox WHERE id = {_LITE_NEXT.format("domain >= :start")} AND {NOT_PAUSED}
+WITH RECURSIVE step (name, priority, due_at, closed, number) AS (
+    SELECT {{column}}, priority, due_at, {_LITE_CLOSED}, 1
+    FROM outbox WHERE id = {_LITE_NEXT.format("{column} >= :start")} AND {NOT_PAUSED}
     UNION ALL
-    SELECT next.domain, next.priority, next.due_at, next.{_LITE_CLOSED_DOMAIN}, step.number + 1
+    SELECT next.{{column}}, next.priority, next.due_at, next.{_LITE_CLOSED}, step.number + 1
     FROM step CROSS JOIN outbox AS next
     WHERE step.number < :steps AND next.id = {
-    _LITE_NEXT.format("(domain, priority) > (step.domain, CASE WHEN step.closed THEN 9 ELSE step.priority END)")
+    _LITE_NEXT.format("({column}, priority) > (step.name, CASE WHEN step.closed THEN 9 ELSE step.priority END)")
 }
 )
-SELECT domain, priority, number, due_at <= {LITE_NOW} AND NOT closed AS free
+SELECT name, priority, number, due_at <= {LITE_NOW} AND NOT closed AS free
 FROM step
 WHERE free OR number = :steps"""
 _LITE_HEADS = f"""
 SELECT {_LIST} FROM (
     SELECT {_LIST} FROM outbox
-    WHERE status = 'queued' AND domain {{is_wanted}} AND priority = :priority AND due_at <= {LITE_NOW}
+    WHERE status = 'queued' AND {{column}} {{is_wanted}} AND priority = :priority AND due_at <= {LITE_NOW}
     ORDER BY due_at, id LIMIT :look
 )
 WHERE {_LITE_SAME_GATE}
@@ -322,8 +336,11 @@ LIMIT :limit"""
 
 _LITE_WINDOW_SQL = _typed(_rows(_LITE_WINDOW))
 _LITE_EDGE_SQL = _placed(sa.text(_LITE_EDGE))
+_LITE_PAIRS_FROM_SQL = {by: sa.text(_LITE_PAIRS_FROM.format(column=by)) for by in _BY}
 _LITE_HEADS_SQL = {
-    named: _rows(_LITE_HEADS.format(is_wanted="= :domain" if named else "IS NULL")) for named in (True, False)
+    (by, named): _rows(_LITE_HEADS.format(column=by, is_wanted="= :name" if named else "IS NULL"))
+    for by in _BY
+    for named in (True, False)
 }
 
 
@@ -350,14 +367,15 @@ def _lite_pairs_of(connection: Connection, domains: Sequence[str]) -> list[Pair]
 
 
 def _lite_pairs_from(
-    connection: Connection, start: str, closed: Collection[str], steps: int
+    connection: Connection, by: By, start: str, closed: Collection[str], steps: int
 ) -> tuple[list[Pair], str | None]:
-    values = {"start": start, "steps": steps, **_as_json({"closed_domains": list(closed)})}
-    return _pairs_and_end(connection.execute(sa.text(_LITE_PAIRS_FROM), values).all(), steps)
+    values = {"start": start, "steps": steps, **_as_json({"closed": list(closed)})}
+    return _pairs_and_end(connection.execute(_LITE_PAIRS_FROM_SQL[by], values).all(), steps)
 
 
 def _lite_heads(
     connection: Connection,
+    by: By,
     gate: Gate,
     wanted: Sequence[tuple[Pair, int]],
     *,
@@ -365,9 +383,9 @@ def _lite_heads(
 ) -> list[Any]:
     same = {**_as_json(filters(gate)), "look": LOOK}
     found: list[Any] = []
-    for (domain, priority), most in wanted:
-        values = {**same, "domain": domain, "priority": priority, "limit": most}
-        found += connection.execute(_LITE_HEADS_SQL[domain is not None], values)
+    for (name, priority), most in wanted:
+        values = {**same, "name": name, "priority": priority, "limit": most}
+        found += connection.execute(_LITE_HEADS_SQL[by, name is not None], values)
     return found
 
 
@@ -377,37 +395,40 @@ def _as_json(lists: dict[str, list[Any]]) -> dict[str, str]:
 
 # --- MariaDB and MySQL ---------------------------------------------------------------------------------------------
 
-_MY_OPEN = "(relay IS NULL OR relay NOT IN :closed_relays) AND id NOT IN :closed_ids"
+_MY_OPEN = (
+    "(domain IS NULL OR domain NOT IN :closed_domains) AND lane NOT IN :closed_lanes"
+    " AND (relay IS NULL OR relay NOT IN :closed_relays) AND id NOT IN :closed_ids"
+)
 _MY_BEHIND = f"""FROM outbox FORCE INDEX (outbox_due)
     WHERE status = 'queued' AND priority = :priority AND due_at <= {MY_NOW}
       AND due_at >= :after_due AND (due_at > :after_due OR id > :after_id)
     ORDER BY due_at, id"""
 _MY_WINDOW = f"""
 SELECT id, priority, due_at
-FROM (SELECT id, priority, due_at, domain, relay {_MY_BEHIND} LIMIT :look) AS seen
-WHERE (domain IS NULL OR domain NOT IN :closed_domains) AND {_MY_OPEN}
+FROM (SELECT id, priority, due_at, domain, lane, relay {_MY_BEHIND} LIMIT :look) AS seen
+WHERE {_MY_OPEN}
 ORDER BY due_at, id
 LIMIT :limit"""
 _MY_EDGE = f"SELECT priority, due_at, id {_MY_BEHIND} LIMIT 1 OFFSET :skip"
 _MY_TAKE = f"SELECT {_LIST} FROM outbox FORCE INDEX (PRIMARY) WHERE id IN :ids AND status = 'queued' {{lock}}"
-_MY_BY_DOMAIN = "FROM outbox FORCE INDEX (outbox_due_by_domain) WHERE status = 'queued' AND domain"
-_MY_NEXT = "ORDER BY domain, priority, due_at, id LIMIT"
+_MY_BY = "FROM outbox FORCE INDEX (outbox_due_by_{by}) WHERE status = 'queued' AND {by}"
+_MY_NEXT = "ORDER BY {by}, priority, due_at, id LIMIT"
 # A column that is constant in the ORDER BY costs the index: all is read and sorted.
 _MY_PAIR = f"""
-(SELECT domain, priority, due_at <= {MY_NOW} AS due {_MY_BY_DOMAIN} = %s AND priority > %s
+(SELECT {{by}} AS name, priority, due_at <= {MY_NOW} AS due {_MY_BY} = %s AND priority > %s
  ORDER BY priority, due_at, id LIMIT 1)"""
 # A MIN between two constants is one leap in the index; the server leaps by itself in no other way.
-_MY_FIRST_OF_GAP = f"(SELECT {{n}} AS n, MIN(domain) AS domain {_MY_BY_DOMAIN} {{above}} %s AND domain < %s)"
+_MY_FIRST_OF_GAP = f"(SELECT {{n}} AS n, MIN({{by}}) AS name {_MY_BY} {{above}} %s AND {{by}} < %s)"
 _MY_STRETCH = f"""
-SELECT domain, priority, MIN(due_at) <= {MY_NOW} AS due, COUNT(*) AS number
-FROM (SELECT domain, priority, due_at {_MY_BY_DOMAIN} {{above}} %s AND domain < %s {_MY_NEXT} %s) AS seen
-GROUP BY domain, priority
-ORDER BY domain, priority"""
+SELECT name, priority, MIN(due_at) <= {MY_NOW} AS due, COUNT(*) AS number
+FROM (SELECT {{by}} AS name, priority, due_at {_MY_BY} {{above}} %s AND {{by}} < %s {_MY_NEXT} %s) AS seen
+GROUP BY name, priority
+ORDER BY name, priority"""
 _MY_ON = sa.text(f"SELECT 1 WHERE {NOT_PAUSED}")
 _MY_HEAD = f"""
 (SELECT id FROM (
-    SELECT id, relay FROM outbox FORCE INDEX (outbox_due_by_domain)
-    WHERE status = 'queued' AND domain {{is_wanted}} AND priority = :priority_{{n}} AND due_at <= {MY_NOW}
+    SELECT id, domain, lane, relay FROM outbox FORCE INDEX (outbox_due_by_{{by}})
+    WHERE status = 'queued' AND {{by}} {{is_wanted}} AND priority = :priority_{{n}} AND due_at <= {MY_NOW}
     ORDER BY due_at, id LIMIT :look_{{n}}
 ) AS seen_{{n}} WHERE {_MY_OPEN} LIMIT :limit_{{n}})"""
 
@@ -418,11 +439,17 @@ def _my_text(statement: str, *expanding: str) -> Any:
 
 def _my_filters(gate: Gate) -> dict[str, Any]:
     """An empty list is no list there: one thing in it that no row has."""
-    nothing: dict[str, list[Any]] = {"closed_domains": ["@"], "closed_relays": [""], "closed_ids": [0]}
+    nothing: dict[str, list[Any]] = {
+        "closed_domains": ["@"],
+        "closed_lanes": [""],
+        "closed_relays": [""],
+        "closed_ids": [0],
+    }
     return {name: values or nothing[name] for name, values in filters(gate).items()}
 
 
-_MY_WINDOW_SQL = _placed(_my_text(_MY_WINDOW, "closed_domains", "closed_relays", "closed_ids"))
+_MY_CLOSED = ("closed_domains", "closed_lanes", "closed_relays", "closed_ids")
+_MY_WINDOW_SQL = _placed(_my_text(_MY_WINDOW, *_MY_CLOSED))
 _MY_EDGE_SQL = _placed(sa.text(_MY_EDGE))
 _MY_TAKE_SQL = {
     lock: _my_text(_MY_TAKE.format(lock="FOR UPDATE SKIP LOCKED" if lock else ""), "ids").columns(*COLUMNS)
@@ -478,34 +505,37 @@ def _my_edge(connection: Connection, after: Key) -> Key | None:
 
 
 def _my_pairs_of(connection: Connection, domains: Sequence[str]) -> list[Pair]:
-    if not connection.execute(_MY_ON).first():
-        return []
+    return _my_pairs(connection, "domain", domains) if connection.execute(_MY_ON).first() else []
+
+
+def _my_pairs(connection: Connection, by: By, names: Sequence[str]) -> list[Pair]:
     due: list[Pair] = []
-    for begin in range(0, len(domains), AT_ONCE):
-        asked = [(domain, -1) for domain in domains[begin : begin + AT_ONCE]]
+    for begin in range(0, len(names), AT_ONCE):
+        asked = [(name, -1) for name in names[begin : begin + AT_ONCE]]
         while asked:  # each priority once
             rows = connection.exec_driver_sql(
-                " UNION ALL ".join([_MY_PAIR] * len(asked)), tuple(value for pair in asked for value in pair)
+                " UNION ALL ".join([_MY_PAIR.format(by=by)] * len(asked)),
+                tuple(value for pair in asked for value in pair),
             ).all()
-            due += [(row.domain, row.priority) for row in rows if row.due]
-            asked = [(row.domain, row.priority) for row in rows]
-    place = {domain: number for number, domain in enumerate(domains)}
+            due += [(row.name, row.priority) for row in rows if row.due]
+            asked = [(row.name, row.priority) for row in rows]
+    place = {name: number for number, name in enumerate(names)}
     return sorted(due, key=lambda pair: (place[pair[0] or ""], pair[1]))
 
 
 def _my_pairs_from(
-    connection: Connection, start: str, closed: Collection[str], steps: int
+    connection: Connection, by: By, start: str, closed: Collection[str], steps: int
 ) -> tuple[list[Pair], str | None]:
-    """The closed domains are known: what is free lies in the gaps between them, and most of these are empty."""
+    """The closed ones are known: what is free lies in the gaps between them, and most of these are empty."""
     pairs: list[Pair] = []
     gaps = _gaps(start, closed) if connection.execute(_MY_ON).first() else []
     for begin in range(0, len(gaps), GAPS_AT_ONCE):
         if len(pairs) >= ENOUGH or begin >= steps:
             return pairs, gaps[begin].low
-        for gap in _my_filled(connection, gaps[begin : begin + GAPS_AT_ONCE]):
+        for gap in _my_filled(connection, by, gaps[begin : begin + GAPS_AT_ONCE]):
             rest: _Gap | None = gap
             while rest is not None:
-                found, rest = _my_stretch(connection, rest)
+                found, rest = _my_stretch(connection, by, rest)
                 pairs += found
                 steps -= STEPS_OF_STRETCH
                 if rest is not None and (len(pairs) >= ENOUGH or begin >= steps):
@@ -514,7 +544,7 @@ def _my_pairs_from(
 
 
 class _Gap(NamedTuple):
-    """The domains above `low`, itself too if `above` is ">=", and below `high`."""
+    """The domains (or lanes) above `low`, itself too if `above` is ">=", and below `high`."""
 
     low: str
     above: str
@@ -527,41 +557,39 @@ def _gaps(start: str, closed: Collection[str]) -> list[_Gap]:
     return [_Gap(low, above, high) for (low, above), high in zip(lows, [*bounds, LAST_DOMAIN], strict=True)]
 
 
-def _my_filled(connection: Connection, gaps: Sequence[_Gap]) -> list[_Gap]:
-    statement = " UNION ALL ".join(_MY_FIRST_OF_GAP.format(n=n, above=gap.above) for n, gap in enumerate(gaps))
+def _my_filled(connection: Connection, by: By, gaps: Sequence[_Gap]) -> list[_Gap]:
+    statement = " UNION ALL ".join(_MY_FIRST_OF_GAP.format(n=n, by=by, above=gap.above) for n, gap in enumerate(gaps))
     values = tuple(value for gap in gaps for value in (gap.low, gap.high))
-    found = {row.n: row.domain for row in connection.exec_driver_sql(statement, values)}
+    found = {row.n: row.name for row in connection.exec_driver_sql(statement, values)}
     return [gap for n, gap in enumerate(gaps) if found[n] is not None]
 
 
-def _my_stretch(connection: Connection, gap: _Gap) -> tuple[list[Pair], _Gap | None]:
+def _my_stretch(connection: Connection, by: By, gap: _Gap) -> tuple[list[Pair], _Gap | None]:
     """The pairs of a gap, and what is left of it."""
-    rows = connection.exec_driver_sql(_MY_STRETCH.format(above=gap.above), (gap.low, gap.high, LOOK)).all()
-    due = [(row.domain, row.priority) for row in rows if row.due]
+    rows = connection.exec_driver_sql(_MY_STRETCH.format(by=by, above=gap.above), (gap.low, gap.high, LOOK)).all()
+    due = [(row.name, row.priority) for row in rows if row.due]
     if sum(row.number for row in rows) < LOOK:
         return due, None
-    last = rows[-1].domain  # perhaps not all of its priorities were seen
-    whole = [*(pair for pair in due if pair[0] != last), *_my_pairs_of(connection, [last])]
+    last = rows[-1].name  # perhaps not all of its priorities were seen
+    whole = [*(pair for pair in due if pair[0] != last), *_my_pairs(connection, by, [last])]
     return whole, _Gap(last, ">", gap.high)
 
 
 def _my_heads(
-    connection: Connection, gate: Gate, wanted: Sequence[tuple[Pair, int]], *, lock: bool = True
+    connection: Connection, by: By, gate: Gate, wanted: Sequence[tuple[Pair, int]], *, lock: bool = True
 ) -> list[Any]:
-    look = LOOK if gate.closed_relays or gate.closed_ids else 0
     found: list[Any] = []
     for begin in range(0, len(wanted), AT_ONCE):
         some = wanted[begin : begin + AT_ONCE]
         values: dict[str, Any] = {}
-        for n, ((domain, priority), most) in enumerate(some):
-            values |= {f"priority_{n}": priority, f"limit_{n}": most, f"look_{n}": max(look, most)}
-            values |= {} if domain is None else {f"domain_{n}": domain}
+        for n, ((name, priority), most) in enumerate(some):
+            values |= {f"priority_{n}": priority, f"limit_{n}": most, f"look_{n}": LOOK}
+            values |= {} if name is None else {f"name_{n}": name}
         statement = " UNION ALL ".join(
-            _MY_HEAD.format(n=n, is_wanted="IS NULL" if domain is None else f"= :domain_{n}")
-            for n, ((domain, _), _) in enumerate(some)
+            _MY_HEAD.format(n=n, by=by, is_wanted="IS NULL" if name is None else f"= :name_{n}")
+            for n, ((name, _), _) in enumerate(some)
         )
-        same = {name: values for name, values in _my_filters(gate).items() if name != "closed_domains"}
-        ids = connection.execute(_my_text(statement, *same), {**values, **same}).scalars().all()
+        ids = connection.execute(_my_text(statement, *_MY_CLOSED), {**values, **_my_filters(gate)}).scalars().all()
         found += _my_taken(connection, ids, lock=lock)
     return found
 

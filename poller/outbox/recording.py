@@ -114,7 +114,7 @@ def _record_group(connection: Connection, writer: Writer, steps: Sequence[Step])
     """The ids that were written, and the journal's position if it was."""
     written = DIALECTS[connection.dialect.name].record(connection, writer.holder, [_values(step) for step in steps])
     done = [step for step in steps if step.row_id in written]
-    _write_recipients(connection, done)
+    _write_recipients(connection, done, also_as_written=False)
     _write_notes(connection, writer.holder, done)
     return written, write_position(connection, writer, {step.key for step in done})
 
@@ -152,7 +152,8 @@ def _settle_late(connection: Connection, writer: Writer, step: Step) -> Late:
     """The fence let `step` not through: find out why, and save what is a fact."""
     holder = writer.holder
     message_id = given_message_id(connection, key=writer.message_id_key, domain=writer.message_id_domain)
-    columns = (outbox.c.claim_seq, message_id.label("message_id"), outbox.c.status, outbox.c.updated_at)
+    facts = (outbox.c.claim_seq, outbox.c.status, outbox.c.updated_at, outbox.c.reply_code, outbox.c.queue_id)
+    columns = (*facts, message_id.label("message_id"))
     row = connection.execute(sa.select(*columns).where(outbox.c.id == step.row_id).with_for_update()).first()
     accepted = step.sent_at is not None
     if row is None:
@@ -161,7 +162,9 @@ def _settle_late(connection: Connection, writer: Writer, step: Step) -> Late:
     if row.message_id == step.message_id and row.claim_seq < step.claim_seq and row.status != "sent":
         return _claim_again(connection, writer, step, row.status)
     if (row.claim_seq, row.message_id) != (step.claim_seq, step.message_id):
-        if not accepted or (row.message_id == step.message_id and _is_known(connection, row.status, step)):
+        is_same = row.message_id == step.message_id
+        is_known = is_same and _is_known(connection, row.status, step) and not _is_another(connection, row, step)
+        if not accepted or is_known:
             return Late.OVERTAKEN
         _write_notes(
             connection, holder, [step], outcome="accepted_twice", why="accepted by a claim that was no longer ours"
@@ -169,7 +172,7 @@ def _settle_late(connection: Connection, writer: Writer, step: Step) -> Late:
         return Late.ACCEPTED_TWICE
     if not accepted or _is_known(connection, row.status, step):
         return Late.RECORDED if _says_the_same(row, step) else Late.OVERTAKEN
-    _write_recipients(connection, [step])
+    _write_recipients(connection, [step], also_as_written=True)
     _write_notes(connection, holder, [step], outcome="accepted", why="its reply was recorded late")
     if step.status != "queued" or row.status == "in_doubt":
         connection.execute(sa.update(outbox).where(outbox.c.id == step.row_id).values(_late_values(step, holder)))
@@ -211,6 +214,29 @@ def _is_known(connection: Connection, status: str, step: Step) -> bool:
     )
 
 
+def _is_another(connection: Connection, row: Any, step: Step) -> bool:
+    """Whether what is written down is the acceptance of a later claim, by other words than those that `step` was told.
+
+    A person's word that it was sent ("resolve") is none.
+    """
+    if row.claim_seq <= step.claim_seq:
+        return False
+    if not step.recipients:
+        return _differs(row, step.queue_id)
+    query = sa.select(recipient).where(recipient.c.outbox_id == step.row_id, recipient.c.status == "sent")
+    written = {line.address: line for line in connection.execute(query)}
+    return any(
+        _differs(written[state.address], state.queue_id)
+        for state in step.recipients
+        if state.status == "sent" and state.address in written and state.sent_at == step.at
+    )
+
+
+def _differs(written: Any, queue_id: str | None) -> bool:
+    by_a_relay = written.reply_code is not None and written.reply_code // 100 == 2  # noqa: PLR2004 - the class "done"
+    return by_a_relay and written.queue_id != queue_id
+
+
 def _says_the_same(row: Any, step: Step) -> bool:
     """Two may write within one tick of the clock: the time alone proves nothing."""
     if step.status != "queued":
@@ -218,9 +244,13 @@ def _says_the_same(row: Any, step: Step) -> bool:
     return row.updated_at == step.at and row.status in {"queued", "paused", "cancelled"}
 
 
-def _write_recipients(connection: Connection, steps: Iterable[Step]) -> None:
+def _write_recipients(connection: Connection, steps: Iterable[Step], *, also_as_written: bool) -> None:
+    """A row of thousands has most of them written: only a database that may have lost them gets them again."""
     rows = [
-        {"outbox_id": step.row_id, **_recipient_values(state, step.at)} for step in steps for state in step.recipients
+        {"outbox_id": step.row_id, **_recipient_values(state, step.at)}
+        for step in steps
+        for state in step.recipients
+        if also_as_written or state.address not in step.as_written
     ]
     upsert(connection, recipient, rows)
 

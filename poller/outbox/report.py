@@ -227,7 +227,11 @@ def throttles(engine: Engine) -> dict[ScopeKey, Record]:
         query = sa.select(throttle).order_by(throttle.c.kind, throttle.c.name).limit(MOST_GROUPS)
         return {
             ScopeKey(row["kind"], row["name"]): Record(
-                values={name: row[name] for name in COLUMNS}, limits=row["limits"], session_limit=row["session_limit"]
+                values={name: row[name] for name in COLUMNS},
+                **{
+                    name: row[name]
+                    for name in ("limits", "session_limit", "recipient_limit", "pipelining", "pipelining_reason")
+                },
             )
             for row in connection.execute(query).mappings()
         }

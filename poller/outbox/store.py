@@ -15,10 +15,12 @@ import hashlib
 import secrets
 from collections.abc import Callable, Collection
 from dataclasses import replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import sqlalchemy as sa
 
+from poller.domains import spellings
 from poller.exchange import Reply
 from poller.outbox import choosing, recording, throttling
 from poller.outbox.database import DatabaseUnavailable, transaction
@@ -215,10 +217,10 @@ class Store:
     ) -> list[ClaimedRow]:
         if _is_wide_open(gate):
             return self._claimed(connection, self._sql.claim(connection, request))
-        if not (gate.scopes or (choose and gate.closed_relays)):
+        if not (gate.paced or gate.scopes):
             grants = choosing.unpaced(connection, gate, self._walk)
         elif choose is None:
-            raise ValueError("a gate with scopes needs somebody who chooses")
+            raise ValueError("a paced gate needs somebody who chooses")
         else:
             grants, locked = choosing.chosen(connection, gate, choose, self._walk)
             self._entered -= {key for key in gate.scopes if key not in locked}
@@ -417,16 +419,19 @@ class Store:
 
 def _is_wide_open(gate: Gate) -> bool:
     """Then the claim is one statement."""
-    return not (gate.closed_domains or gate.open_domains or gate.closed_relays or gate.closed_ids or gate.scopes)
+    return gate == Gate(limit=gate.limit)
 
 
 def _fence(row: ClaimedRow | None) -> Fence | None:
     return (row.id, row.claim_seq, row.message_id) if row is not None else None
 
 
-def _suppression_keys(address: str) -> tuple[str, str]:
-    lower = address.lower()
-    return lower, "@" + lower.rpartition("@")[2]
+@lru_cache(maxsize=4096)
+def _suppression_keys(address: str) -> tuple[str, ...]:
+    """What an entry that means it may be: itself before its domain, the domain in each spelling."""
+    local_part, _, domain = address.lower().rpartition("@")
+    domains = spellings(domain)
+    return *(f"{local_part}@{name}" for name in domains), *(f"@{name}" for name in domains)
 
 
 def _meta_or_new(connection: Connection, name: str, value: str) -> str:

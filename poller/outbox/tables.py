@@ -119,6 +119,7 @@ outbox = sa.Table(
     sa.Column("relay", sa.Text),
     sa.Column("created_at", Utc, nullable=False, server_default=sa.FetchedValue()),
     sa.Column("domain", sa.Text, server_default=sa.FetchedValue()),
+    sa.Column("lane", sa.Text, server_default=sa.FetchedValue()),
     sa.Column("attempts", sa.Integer, nullable=False, server_default=sa.FetchedValue()),
     sa.Column("doubts", sa.Integer, nullable=False, server_default=sa.FetchedValue()),
     sa.Column("setbacks", sa.Integer, nullable=False, server_default=sa.FetchedValue()),
@@ -208,6 +209,9 @@ throttle = sa.Table(
     sa.Column("paused_until", Utc),
     sa.Column("reason", sa.Text),
     sa.Column("session_limit", sa.Integer),
+    sa.Column("recipient_limit", sa.Integer),
+    sa.Column("pipelining", sa.Text),
+    sa.Column("pipelining_reason", sa.Text),
     sa.Column("slots", sa.Text),
     sa.Column("updated_at", Utc, nullable=False, server_default=sa.FetchedValue()),
 )

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import sqlalchemy as sa
 
@@ -25,7 +25,7 @@ from poller.outbox.tables import worker as worker_table
 from poller.outbox.upsert import insert_unless_there
 from poller.throttle.gate import Record, ScopeKey, Share
 from poller.throttle.limits import Limit, Scope
-from poller.throttle.row import as_row, repaired, unsent
+from poller.throttle.row import MOST_TEXT, as_row, repaired, unsent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -36,14 +36,26 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 MOST_READ = 10_000
-"""Scopes; the domains are read last."""
+"""Scopes; those that say nothing are read last, and the domains among them."""
 MOST_NAMES = 500
 """In one statement."""
 WAITED_FOR = ("outbox", "relay")
+Learnt = Literal["session_limit", "recipient_limit"]
+"""Messages on one connection, recipients in one transaction: columns, and fields of Record."""
+GEARS = ("off", "transaction", "overlap")
+"""Of outbox_throttle.pipelining, the most careful first."""
 
-_COLUMNS = "kind, name, limits, session_limit, slots, paused_until, reason, pace"
+_COLUMNS = (
+    "kind, name, limits, session_limit, recipient_limit, pipelining, pipelining_reason,"
+    " slots, paused_until, reason, pace"
+)
 # Bare text: values come as the driver gives them, and a time that can't be read breaks nothing.
-_READ = sa.text(f"SELECT {_COLUMNS} FROM outbox_throttle ORDER BY kind DESC, name LIMIT {MOST_READ}")
+# What holds mail back comes first: no pause is missed for the number of those that say nothing.
+_READ = sa.text(
+    f"SELECT {_COLUMNS} FROM outbox_throttle"
+    " ORDER BY CASE WHEN paused_until IS NOT NULL OR pace < 1 THEN 0 ELSE 1 END, kind DESC, name"
+    f" LIMIT {MOST_READ}"
+)
 _WRITE = (
     "UPDATE outbox_throttle SET slots = :slots, paused_until = :paused_until, reason = :reason, pace = :pace,"
     " updated_at = {now} WHERE kind = :kind AND name = :name"
@@ -89,17 +101,28 @@ class Throttles:
 
         self._write(work)
 
-    def learn(self, key: ScopeKey, session_limit: int) -> int:
-        """Keep how many messages a relay takes on one connection: the least that it ever said. Returns that."""
+    def learn(self, key: ScopeKey, what: Learnt, limit: int) -> int:
+        """Keep how many messages or recipients a relay takes: the least that it ever said. Returns that."""
 
         def work(connection: Connection) -> int:
-            known = _one(connection, key).session_limit
-            least = max(1, session_limit if known is None else min(known, session_limit))
+            known: int | None = getattr(_one(connection, key), what)
+            least = max(1, limit if known is None else min(known, limit))
             if least != known:
-                connection.execute(sa.update(throttle).where(_is(key)).values(session_limit=least))
+                connection.execute(sa.update(throttle).where(_is(key)).values({what: least}))
             return least
 
         return self._write(work)
+
+    def lower(self, key: ScopeKey, pipelining: str, reason: str) -> None:
+        """Keep the gear that a relay was found to bear at most. One that is lower already stays (GEARS)."""
+
+        def work(connection: Connection) -> None:
+            known = _one(connection, key).pipelining
+            if known is None or GEARS.index(pipelining) < GEARS.index(known):
+                values = {"pipelining": pipelining, "pipelining_reason": reason[:MOST_TEXT]}
+                connection.execute(sa.update(throttle).where(_is(key)).values(values))
+
+        self._write(work)
 
     def connect(self, relay: str, most: int) -> bool:
         """Enter that we hold a connection to `relay`; False if `most` others do, whose leases have not ended."""
@@ -248,6 +271,9 @@ def _records(rows: Iterable[Any]) -> dict[ScopeKey, Record]:
             },
             limits=row.limits,
             session_limit=row.session_limit,
+            recipient_limit=row.recipient_limit,
+            pipelining=row.pipelining,
+            pipelining_reason=row.pipelining_reason,
         )
         for row in rows
     }
@@ -273,4 +299,6 @@ def _says_nothing(record: Record, now: datetime) -> bool:
     state, _ = repaired(Limit(), record.values, now)
     is_over = state.paused_until is None or state.paused_until <= now
     known = replace(state, paused_until=None, reason="", free_at=None, gap_until=None)
-    return record.session_limit is None and is_over and known == Scope()
+    learnt = (record.session_limit, record.recipient_limit, record.pipelining)
+    is_known = any(value is not None for value in learnt)
+    return not is_known and is_over and known == Scope()

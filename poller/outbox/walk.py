@@ -1,10 +1,11 @@
 """The walk through the queue that a gate asks for: the rows that may go, and not those that stand before them.
 
 Rule 1. First comes what the window shows, which is all there is where few rows are closed. Where closed rows fill it,
-        the walk goes from domain to domain instead, past those that are closed, so that a hundred thousand rows of a
-        destination that rests stand in nobody's way.
-Rule 2. Each walk is bounded. Where it ends before the queue does, the next one goes on: nothing that may go is passed
-        by for ever.
+        the walk goes from domain to domain, and from lane to lane, past those that are closed, so that a hundred
+        thousand rows of a destination, a sender or a relay that rests stand in nobody's way.
+Rule 2. Where that finds too little (rows that somebody has locked have no index), the windows go on behind one another,
+        FURTHER of them in one claim. Where a walk ends before the queue does, the next one goes on: nothing that may
+        go is passed by for ever.
 Rule 3. Rows of open domains come beside the others, and take at most half of the room while the others fill theirs.
 
 The order within what is found is the claim's: priority, due_at, id.
@@ -12,21 +13,24 @@ The order within what is found is the claim's: priority, due_at, id.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from poller.outbox.dialects import PRIORITIES
 from poller.outbox.paths import FIRST, PATHS, Key, Pair
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from sqlalchemy.engine import Connection
 
+    from poller.outbox.paths import By
     from poller.throttle.gate import Gate
 
 STEPS = 2000
 """Pairs of domain and priority that one walk from domain to domain looks at, before it begins again at the first."""
+FURTHER = 10
+"""Windows that one claim opens behind the first: ten thousand locked rows stand in nobody's way for longer."""
 ASKED_AT_ONCE = 50
 """Open domains: as many as fill a claim are asked for rows, those named first."""
 LEAST_PAIRS = 50
@@ -45,7 +49,8 @@ class Page:
 class Walk:
     """Remembers from one claim to the next how far it came. Each worker has its own."""
 
-    _domain: str = field(default="")
+    _names: dict[By, str] = field(default_factory=lambda: {"domain": "", "lane": ""})
+    """Where the walk along each column goes on."""
     _place: Key = field(default=FIRST)
 
     def first(self, connection: Connection, gate: Gate) -> Page:
@@ -72,9 +77,9 @@ class Walk:
         paths = PATHS[connection.dialect.name]
         if paths.window(connection, gate, FIRST, 1, lock=False):
             return True
-        if paths.heads(connection, gate, _open_pairs(connection, gate), lock=False):
+        if _heads_of_open(connection, gate, lock=False):
             return True
-        edge = paths.edge(connection, FIRST) if _closes(gate) else None
+        edge = paths.edge(connection, FIRST)
         return edge is not None and bool(self._beyond(connection, gate, edge, 1, lock=False))
 
     def _page(self, connection: Connection, gate: Gate, after: Key, limit: int) -> Page:
@@ -82,36 +87,48 @@ class Walk:
         rows = paths.window(connection, gate, after, limit)
         if len(rows) >= limit:
             return Page(rows=rows, end=Key.of(rows[-1]))
-        edge = paths.edge(connection, after) if _closes(gate) else None
+        edge = paths.edge(connection, after)
         if edge is not None:
             rows = in_order([*rows, *self._beyond(connection, gate, edge, limit - len(rows), lock=True)])[:limit]
         return Page(rows=rows, end=None)
 
     def _beyond(self, connection: Connection, gate: Gate, edge: Key, limit: int, *, lock: bool) -> list[Any]:
-        """Behind a window that closed rows fill."""
-        rows = self._by_domain(connection, gate, limit, lock=lock) if gate.closed_domains else []
-        if len(rows) < limit and (gate.closed_relays or gate.closed_ids):
+        """Behind a window that closed or locked rows fill."""
+        rows: list[Any] = []
+        for by, closed in _ways(gate):
+            if len(rows) < limit:
+                rows += self._along(connection, by, closed, gate, limit - len(rows), lock=lock)
+        if len(rows) < limit:
             rows += self._further(connection, gate, edge, limit - len(rows), lock=lock)
         return rows
 
-    def _by_domain(self, connection: Connection, gate: Gate, limit: int, *, lock: bool) -> list[Any]:
+    def _along(
+        self, connection: Connection, by: By, closed: Sequence[str], gate: Gate, limit: int, *, lock: bool
+    ) -> list[Any]:
+        """From name to name of one column, past the closed ones."""
         paths = PATHS[connection.dialect.name]
-        pairs, end = paths.pairs_from(connection, self._domain, gate.closed_domains, STEPS)
-        if end is None and self._domain:
-            more, end = paths.pairs_from(connection, "", gate.closed_domains, STEPS)
+        start = self._names[by]
+        pairs, end = paths.pairs_from(connection, by, start, closed, STEPS)
+        if end is None and start:
+            more, end = paths.pairs_from(connection, by, "", closed, STEPS)
             pairs += more
-        rows = paths.heads(connection, gate, _shares(pairs, limit), lock=lock)
+        rows = paths.heads(connection, by, gate, _shares(pairs, limit), lock=lock)
         if lock or not rows:
-            self._domain = end or ""
+            self._names[by] = end or ""
         return rows
 
     def _further(self, connection: Connection, gate: Gate, edge: Key, limit: int, *, lock: bool) -> list[Any]:
-        """Rows that name a closed relay have no index to be passed by: the windows go on behind one another."""
+        """Window behind window, from where the last walk ended."""
         paths = PATHS[connection.dialect.name]
-        begin = max(edge, self._place)
-        rows = paths.window(connection, gate, begin, limit, lock=lock)
+        rows: list[Any] = []
+        begin: Key | None = max(edge, self._place)
+        for _ in range(FURTHER):
+            if begin is None or len(rows) >= limit:
+                break
+            rows += paths.window(connection, gate, begin, limit - len(rows), lock=lock)
+            begin = paths.edge(connection, begin)
         if lock or not rows:
-            self._place = paths.edge(connection, begin) or FIRST
+            self._place = begin or FIRST
         return rows
 
 
@@ -120,8 +137,12 @@ def in_order(rows: Iterable[Any]) -> list[Any]:
     return sorted({row.id: row for row in rows}.values(), key=Key.of)
 
 
-def _closes(gate: Gate) -> bool:
-    return bool(gate.closed_domains or gate.closed_relays or gate.closed_ids)
+def _ways(gate: Gate) -> Iterator[tuple[By, Sequence[str]]]:
+    """The columns along which something is closed, and what."""
+    if gate.closed_domains:
+        yield "domain", gate.closed_domains
+    if gate.closed_lanes:
+        yield "lane", gate.closed_lanes
 
 
 def _shares(pairs: Iterable[Pair], limit: int) -> list[tuple[Pair, int]]:
@@ -145,10 +166,17 @@ def _open_pairs(connection: Connection, gate: Gate) -> list[tuple[Pair, int]]:
     return wanted
 
 
+def _heads_of_open(connection: Connection, gate: Gate, *, lock: bool) -> list[Any]:
+    """What the gate closes but for the domains: the open ones are among those."""
+    otherwise = replace(gate, closed_domains=())
+    wanted = _open_pairs(connection, gate)
+    return PATHS[connection.dialect.name].heads(connection, "domain", otherwise, wanted, lock=lock) if wanted else []
+
+
 def _of_open_domains(connection: Connection, gate: Gate) -> list[Any]:
     left = dict(gate.open_domains)
     kept = []
-    for row in in_order(PATHS[connection.dialect.name].heads(connection, gate, _open_pairs(connection, gate))):
+    for row in in_order(_heads_of_open(connection, gate, lock=True)):
         left[row.domain] -= 1
         if left[row.domain] >= 0:
             kept.append(row)

@@ -1,9 +1,12 @@
 """The connection: it owns the socket, waits, and drives conversations.
 
 Rule 1. While it waits to write it also reads, so that two sides that both write can never block each other.
-Rule 2. `LineLost` at a write says how many of its bytes the kernel took: those may have left. The rest never will, as
-        the line is closed then. Under TLS a record leaves as a whole, so each write to it is one record at most.
-        What the relay had said before can still be read.
+Rule 2. `LineLost` at a write says how many of its bytes may have left this machine. The rest never will, as the line is
+        closed then. Under TLS a record leaves as a whole, so each write to it is one record at most. What the relay had
+        said before can still be read.
+        What the kernel took may lie in its buffer for long, where the relay reads slowly. A write that `leaves` waits
+        until nothing of it lies there: only then does the time for the final reply begin, and what lay there when the
+        line broke has not left. Only Linux tells (`poller.smtp.unsent`); elsewhere what the kernel took may have left.
 Rule 3. Each wait ends: by its timeout (of `SmtpSettings`, by phase), by the line's end, or by the bell.
 
 Raises `LineLost` and RelayTrouble, each in words that name the relay's side of it. It does not reconnect, and knows
@@ -23,10 +26,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
 from poller.exchange import Loss, Message, Phase, RelayTrouble, Reply
-from poller.smtp.actions import Await, Committing, LineLost, Send, StartTls, nothing_meanwhile
+from poller.smtp.actions import Await, Committing, LineLost, Send, StartTls, Unasked, nothing_meanwhile
 from poller.smtp.dial import STOPPING, dial, place
 from poller.smtp.replies import MAX_WAITING, NotSmtp, RawReply, ReplyReader
 from poller.smtp.tls import client_context, in_words
+from poller.smtp.unsent import unsent
 from poller.units import format_duration
 
 if TYPE_CHECKING:
@@ -46,6 +50,9 @@ QUICK_ACK: int | None = getattr(socket, "TCP_QUICKACK", None)
 """Only Linux has it."""
 QUIT_TIMEOUT_S = 2.0
 """For the farewell's reply. RFC 5321 wants it awaited; nothing depends on it, so not for long."""
+
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.001, 0.05
+"""Between two looks at what still lies in the kernel; most messages leave before the first."""
 
 _ENVELOPE = frozenset({Phase.MAIL, Phase.RCPT, Phase.DATA})
 _READABLE = select.POLLIN | select.POLLHUP | select.POLLERR
@@ -114,6 +121,10 @@ class Connection:
                 return self._read_reply(action.phase)
             case Send():
                 self._write(action.data, action.phase)
+                if action.leaves:
+                    self._let_leave(len(action.data), action.phase)
+            case Unasked():
+                return self._said_unasked()
             case Committing():
                 committing(action.message, action.rcpt)
             case StartTls():
@@ -169,8 +180,45 @@ class Connection:
             while rest:
                 rest = rest[self._write_some(rest[:at_once], phase) :]
         except LineLost as lost:
-            lost.taken = len(data) - len(rest)
+            taken = len(data) - len(rest)
+            in_the_kernel = 0 if isinstance(self._sock, ssl.SSLSocket) else unsent(self._sock)
+            lost.taken = max(0, taken - in_the_kernel)
             raise
+
+    def _let_leave(self, size: int, phase: Phase) -> None:
+        """Wait until nothing of what was written lies in the kernel; each part that leaves has the whole time anew."""
+        left = least = unsent(self._sock)
+        if not left:
+            return
+        deadline = time.monotonic() + self._patience_to_write(phase)
+        pause = FIRST_PAUSE_S
+        try:
+            while left:
+                if self._wait_a_little(pause, phase) and not self._receive(phase):
+                    raise self._lost(phase, "the relay closed the connection")
+                pause = min(2 * pause, LONGEST_PAUSE_S)
+                left = unsent(self._sock)
+                if left < least:
+                    least, deadline = left, time.monotonic() + self._patience_to_write(phase)
+                if left and time.monotonic() > deadline:
+                    words = format_duration(self._patience_to_write(phase))
+                    raise self._lost(phase, f"the relay took nothing of the message for {words}")
+        except LineLost as lost:
+            left = unsent(self._sock)
+            is_whole = left == 0
+            lost.taken = size if is_whole else 0 if isinstance(self._sock, ssl.SSLSocket) else max(0, size - left)
+            raise
+
+    def _wait_a_little(self, seconds: float, phase: Phase) -> bool:
+        """Whether there is something to read. Raises LineLost when the bell rings."""
+        self._poll_for(select.POLLIN)
+        ready = dict(self._poll.poll(seconds * 1000))
+        if self._bell.fd in ready:
+            raise self._lost(phase, STOPPING)
+        return self._sock.fileno() in ready
+
+    def _patience_to_write(self, phase: Phase) -> float:
+        return self._timeouts[phase] if phase is Phase.END else self._settings.block_timeout
 
     def _write_some(self, data: memoryview, phase: Phase) -> int:
         """How many bytes were taken; 0 after a wait."""
@@ -186,8 +234,7 @@ class Connection:
 
     def _wait_to_write(self, events: int, phase: Phase) -> None:
         """Until there is room; each block has the whole time, and what comes in meanwhile is kept."""
-        patience = self._timeouts[phase] if phase is Phase.END else self._settings.block_timeout
-        ready = self._wait(events, time.monotonic() + patience, phase)
+        ready = self._wait(events, time.monotonic() + self._patience_to_write(phase), phase)
         if ready & _READABLE and not self._receive(phase):
             raise self._lost(phase, "the relay closed the connection")
 
@@ -214,6 +261,15 @@ class Connection:
         except NotSmtp as error:
             raise self._lost(phase, str(error)) from error
         return data
+
+    def _said_unasked(self) -> RawReply | None:
+        self._poll_for(select.POLLIN)
+        if self._has_pending() or self._sock.fileno() in dict(self._poll.poll(0)):
+            try:
+                self._receive(Phase.CONTENT)  # an end of the line shows itself at the write that follows
+            except LineLost:
+                return None
+        return self._last_words()
 
     def _acknowledge(self) -> None:
         """We heard a part of the replies and have nothing to say to it, so no ACK goes out with our next bytes.
@@ -279,7 +335,7 @@ class Connection:
     def _begin_tls(self, context: ssl.SSLContext, phase: Phase) -> None:
         self._poll.unregister(self._sock)
         self._sock = secure = context.wrap_socket(
-            self._sock, server_hostname=self._settings.host, do_handshake_on_connect=False
+            self._sock, server_hostname=self._settings.name_in_certificate, do_handshake_on_connect=False
         )
         self._poll.register(secure, select.POLLIN)
         self._polled = select.POLLIN

@@ -1,11 +1,13 @@
 r"""The conversation with a relay, without I/O: what to say next, given what was answered.
 
 Each conversation is a generator of actions (`poller.smtp.actions`). So it can be driven by a socket
-(`poller.smtp.connection`) or by a table in a test. Three kinds of mail transactions, by what the relay offers:
+(`poller.smtp.connection`) or by a table in a test. Four kinds of mail transactions, by the session's gear
+(`poller.smtp.gears`):
 
-    no PIPELINING                   lock-step               poller.smtp.overlap
-    PIPELINING                      one round trip each     poller.smtp.overlap
-    CHUNKING too, and a window > 1  several in flight       poller.smtp.window
+    off          lock-step               poller.smtp.overlap
+    transaction  two round trips each    poller.smtp.overlap
+    overlap      one round trip each     poller.smtp.overlap
+    window       several in flight       poller.smtp.window
 
 Rule 1. `Session.flight` holds what was begun and not yet reported, in order. `next_exchange` reports the first of it:
         as soon as its final reply is read, and without waiting for anything else.
@@ -29,6 +31,7 @@ from typing import TYPE_CHECKING
 
 from poller.exchange import Phase
 from poller.smtp.actions import Await, Send, nothing_meanwhile
+from poller.smtp.gears import Gear
 from poller.smtp.overlap import next_by_data
 from poller.smtp.window import next_by_bdat
 
@@ -55,8 +58,7 @@ def next_exchange(
 
     None: nothing of it was sent, for a hook raised; what it raised is in `Session.trouble`.
     """
-    features = session.features
-    if session.window > 1 and features.chunking and features.pipelining:
+    if session.gear is Gear.WINDOW:
         return next_by_bdat(session, take, clock, meanwhile)
     return next_by_data(session, take, clock, meanwhile)
 

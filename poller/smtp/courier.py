@@ -8,10 +8,11 @@
 Rule 1. One `Exchange` for each message taken from the iterator, in order, each as soon as its final reply is read.
         With nothing in flight none is taken unless the line was quiet a moment before, so a relay that has closed it
         costs no row anything.
-Rule 2. Where the relay allows it, messages are taken ahead: one, whose envelope goes out with the end of the one in
-        hand; or up to `window` unanswered ones (`poller.smtp.window`). None is taken ahead when the session has served
-        its time. When the iterator has none now, nothing is held back. An exchange that is `unanswered` was taken ahead
-        in vain: the session ended before its turn, and it is free to be carried again.
+Rule 2. Where the session's gear allows it (`poller.smtp.gears`), messages are taken ahead: one, whose envelope goes out
+        with the end of the one in hand; or up to `window` unanswered ones (`poller.smtp.window`). None is taken ahead
+        when the session has served its time. When the iterator has none now, nothing is held back. An exchange that is
+        `unanswered` was taken in vain, and is free to be carried again: the session ended before its turn, or the relay
+        did not bear the gear. In that case the session ends, `bears` is lowered, and "relay.lowered" is told.
 Rule 3. `carry` ends when the session does (lost, 421, a reply that does not fit). Whether to rest before the next
         `open` is the caller's to decide; what was not taken is still in the caller's iterator. The only session that
         `carry` replaces itself is one that has served its time: `max_messages_per_connection`, `max_connection_age`.
@@ -47,6 +48,7 @@ from poller.smtp.actions import LineLost, nothing_meanwhile
 from poller.smtp.connection import Connection
 from poller.smtp.conversation import next_exchange, none_ahead, quit_session
 from poller.smtp.dial import place
+from poller.smtp.gears import Gear, first_gear
 from poller.smtp.opening import Handshake, Line, open_session
 from poller.smtp.transaction import LARGE, Session
 from poller.smtp.wake import Bell
@@ -58,6 +60,9 @@ if TYPE_CHECKING:
     from poller.smtp.connection import Hook
     from poller.smtp.replies import Features
     from poller.smtp.settings import SmtpSettings
+
+ENVELOPES_LOST = 3
+"""Sessions in a row that end while one envelope is answered: a relay may not bear its commands in one write."""
 
 _FIRST = "smtp"
 """The table of the first relay, which the words of a trouble name."""
@@ -86,7 +91,8 @@ class Courier:
     """Carries messages to the relay of `settings`.
 
     `clock` counts seconds for ages and durations. `session_events(name, facts)` hears "session.opened" (relay, tls,
-    authenticated, banner) and "session.closed" (relay, reason, messages, seconds). `table` is where the settings are
+    authenticated, banner, pipelining), "session.closed" (relay, reason, messages, seconds) and "relay.lowered" (relay,
+    pipelining, reason). `table` is where the settings are
     written, for the remedies in RelayTrouble.
     """
 
@@ -103,6 +109,8 @@ class Courier:
         self.relay = place(settings.host, settings.port)
         self.session_limit: int | None = None
         """How many messages the relay takes in a session, where that was learnt."""
+        self.bears = Gear.WINDOW
+        """The gear that the relay is known to bear at most, where that was learnt."""
         self._settings = settings
         self._clock = clock
         self._committing = committing
@@ -113,6 +121,7 @@ class Courier:
         self._left: deque[Exchange] = deque()
         self._trouble: Exception | None = None
         self._table = table
+        self._envelopes_lost = self._served = 0
 
     # The session ------------------------------------------------------------------------------------------------------
 
@@ -120,6 +129,11 @@ class Courier:
     def is_open(self) -> bool:
         """A session is there, as far as we know."""
         return self._line is not None
+
+    @property
+    def messages(self) -> int:
+        """That were begun in the present session, or in the last one if there is none."""
+        return self._line.messages if self._line else self._served
 
     @property
     def handshake(self) -> Handshake | None:
@@ -187,6 +201,8 @@ class Courier:
         if session.over:
             self._left.extend(self._rest(line))
             self._drop(session.over)
+        elif session.sign and not session.flight:
+            self._drop(session.sign)
         elif session.trouble is not None and not session.flight:
             self._drop(f"given up within a transaction: {type(session.trouble).__name__}")
         if exchange is None:
@@ -203,12 +219,16 @@ class Courier:
         message = next(messages, None)
         if message is None:
             return None
-        self._line.session.begin(message, self._clock())
+        session = self._line.session
+        session.gear = min(session.gear, self.bears)
+        session.begin(message, self._clock())
         return self._line
 
     def _take_ahead(self, messages: Iterator[Message]) -> Message | None:
         """The next message, if the session can take it on and the iterator has one now."""
         if self._line is None or self._trouble is not None or self._has_served_its_time(self._line):
+            return None
+        if self.bears < Gear.OVERLAP:  # another worker has found out
             return None
         if len(self._line.session.flight[-1].message.content) > LARGE:
             return None
@@ -282,9 +302,11 @@ class Courier:
             tls=connection.tls,
         )
         handshake = connection.drive(open_session(self._settings, ends), self._committing)
+        gear = first_gear(self._settings, handshake.features, handshake.banner, self.bears)
         facts = {"tls": handshake.tls, "authenticated": handshake.authenticated, "banner": handshake.banner}
+        facts["pipelining"] = gear.word
         self._events("session.opened", {"relay": self.relay, **facts})
-        session = Session(features=handshake.features, relay=self.relay, window=self._settings.window)
+        session = Session(features=handshake.features, relay=self.relay, gear=gear, window=self._settings.window)
         return _Line(connection, handshake, session, self._clock())
 
     def _has_served_its_time(self, line: _Line) -> bool:
@@ -317,11 +339,26 @@ class Courier:
             return False
         return True
 
+    def _learn_from(self, session: Session) -> None:
+        """A gear that the relay did not bear is lowered for good; a line that we ended ourselves shows nothing."""
+        if self._bell.rung:
+            return
+        lost = session.has_lost_envelope
+        self._envelopes_lost = self._envelopes_lost + 1 if lost else 0
+        if self._envelopes_lost >= ENVELOPES_LOST:
+            session.lower(Gear.OFF, f"{ENVELOPES_LOST} sessions in a row ended within an envelope: {session.over}")
+        if session.sign and session.bears < self.bears:
+            self.bears = session.bears
+            facts = {"relay": self.relay, "pipelining": self.bears.word, "reason": session.sign}
+            self._events("relay.lowered", facts)
+
     def _drop(self, reason: str) -> None:
         line, self._line = self._line, None
         if line is None:
             return
         line.connection.abort()
+        self._served = line.messages
+        self._learn_from(line.session)
         self._trouble = self._trouble or line.session.trouble
         seconds = self._clock() - line.opened
         facts = {"relay": self.relay, "reason": reason, "messages": line.messages, "seconds": seconds}

@@ -1,4 +1,4 @@
-"""The opening of a session, without I/O: greeting, EHLO, STARTTLS, login (RFC 5321 3.1, 3207, 4954).
+"""The opening of a session, without I/O: greeting, EHLO, STARTTLS (RFC 5321 3.1, 3207), and then `poller.smtp.login`.
 
 Rule 1. No login in clear text to another machine: with `security = "none"` only to the loopback.
 Rule 2. What was offered before TLS is forgotten: anyone on the way could have said it.
@@ -10,22 +10,19 @@ Raises RelayTrouble, with the remedy, whenever a session cannot be had. It keeps
 from __future__ import annotations
 
 import re
-from base64 import b64encode
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from poller.exchange import Phase, RelayTrouble
 from poller.smtp.actions import Await, LineLost, Send, StartTls
-from poller.smtp.replies import DONE, GO_ON, Features
+from poller.smtp.login import log_in
+from poller.smtp.replies import DONE, Features
 from poller.smtp.transaction import last_words
 
 if TYPE_CHECKING:
     from poller.smtp.actions import Talk
     from poller.smtp.replies import RawReply
     from poller.smtp.settings import SmtpSettings
-
-LONGEST_COMMAND = 512
-"""Bytes with CRLF (RFC 5321 section 4.5.3.1.4); a longer AUTH sends its response by itself (RFC 4954 section 4)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,7 +60,7 @@ def open_session(settings: SmtpSettings, line: Line) -> Talk[Handshake]:
             tls = yield from _start_tls(line, features)
             features = yield from _introduce(line)
         if settings.username is not None:
-            yield from _log_in(settings, line, features)
+            yield from log_in(settings, line.relay, features)
     except LineLost as lost:
         said = yield from last_words()
         words = f", after saying: {said.reply}" if said else ""
@@ -121,48 +118,3 @@ def _start_tls(line: Line, features: Features) -> Talk[str]:
     _expect_done(Phase.STARTTLS, f"{line.relay} offers STARTTLS and refuses it", raw)
     tls: str = yield StartTls()
     return tls
-
-
-def _log_in(settings: SmtpSettings, line: Line, features: Features) -> Talk[None]:
-    # A secret from the environment may hold bytes that are no UTF-8: surrogateescape gives them back as they were.
-    username, password = (
-        (word or "").encode("utf-8", "surrogateescape") for word in (settings.username, settings.password)
-    )
-    if "PLAIN" in features.auth:
-        answer = yield from _plain(username, password)
-    elif "LOGIN" in features.auth:
-        answer = yield from _login(username, password)
-    else:
-        offered = "only " + " ".join(sorted(features.auth)) if features.auth else "no login"
-        reason = f"{line.relay} offers {offered}, not AUTH PLAIN or LOGIN; check [smtp] port, security and username"
-        raise RelayTrouble(Phase.AUTH, reason)
-    _expect_done(Phase.AUTH, f"{line.relay} refused our login; check [smtp] username and password", answer)
-
-
-def _plain(username: bytes, password: bytes) -> Talk[RawReply]:
-    """RFC 4616."""
-    response = b64encode(b"\0".join((b"", username, password)))
-    command = b"AUTH PLAIN " + response + b"\r\n"
-    if len(command) <= LONGEST_COMMAND:
-        return (yield from _ask(command))
-    return (yield from _respond((yield from _ask(b"AUTH PLAIN\r\n")), response))
-
-
-def _login(username: bytes, password: bytes) -> Talk[RawReply]:
-    """What Outlook's servers spoke before there was a standard: two questions."""
-    answer = yield from _ask(b"AUTH LOGIN\r\n")
-    answer = yield from _respond(answer, b64encode(username))
-    return (yield from _respond(answer, b64encode(password)))
-
-
-def _respond(question: RawReply, response: bytes) -> Talk[RawReply]:
-    """Only a 3xx asks for more; any other reply stands as the answer to the login."""
-    if question.code // 100 != GO_ON:
-        return question
-    return (yield from _ask(response + b"\r\n"))
-
-
-def _ask(command: bytes) -> Talk[RawReply]:
-    yield Send(Phase.AUTH, command)
-    answer: RawReply = yield Await(Phase.AUTH)
-    return answer

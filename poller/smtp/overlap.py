@@ -1,16 +1,19 @@
-"""The conversation by DATA: message after message, the end of one together with the envelope of the next.
+"""The conversation by DATA: message after message, as far ahead as the session's gear allows (`poller.smtp.gears`).
 
 Rule 1. Content goes out only for a recipient that was accepted, after a 354. A 354 with no recipient accepted is
-        answered by a lone dot, which delivers nothing (RFC 2920 section 3.1).
-Rule 2. With PIPELINING the end of a message and the envelope of the next are one write (RFC 2920 section 3.1 lets
-        content be first in a group): one round trip for each message. If there is no next one, the end goes alone.
-        Without PIPELINING nothing is sent whose predecessor was refused.
+        answered by a lone dot, which delivers nothing (RFC 2920 section 3.1). But a 354 behind a refused MAIL is out of
+        step: the relay may not have forgotten the message before, and would deliver an empty one to its recipients.
+Rule 2. In the gear `overlap` the end of a message and the envelope of the next are one write (RFC 2920 section 3.1 lets
+        content be first in a group): one round trip for each message. If there is no next one, and in the gear
+        `transaction`, the end goes alone. In the gear `off` nothing is sent whose predecessor was refused.
 Rule 3. The end of data clears the relay's state whatever its answer (RFC 5321 section 4.1.1.4), so no RSET stands
-        between. A relay that refuses the end and then calls the next MAIL out of sequence all the same has not looked
-        at that message: its envelope is said once more, behind an RSET; or it is unanswered, if the session is over.
+        between. A relay that calls a command of ours out of turn all the same does not bear the gear. The session ends
+        then, and the message is unanswered.
 Rule 4. A relay may hold back the final reply until it has dealt with the envelope behind it, as Postfix does: the reply
         is awaited as long as RFC 5321 says, which is ample for both.
-Rule 5. The end of data is deemed sent when the line has taken its last byte, whatever became of the bytes behind it.
+Rule 5. The end of data is deemed sent when its last byte has left this machine, whatever became of the bytes behind it.
+Rule 6. Before the end of data leaves, nothing that the relay said may be unread. A 4xx or 5xx there is its answer,
+        given early; a 2xx or 3xx is out of step, and would otherwise be taken for the final reply.
 """
 
 from __future__ import annotations
@@ -18,14 +21,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from poller.exchange import Phase
-from poller.smtp.actions import LineLost, Send
+from poller.smtp.actions import LineLost, Send, Unasked
 from poller.smtp.commands import envelope_commands, in_two
+from poller.smtp.gears import Gear
 from poller.smtp.replies import DONE, GO_ON, RawReply
 from poller.smtp.transaction import (
     AWAIT_DATA,
     AWAIT_END,
-    BAD_SEQUENCE,
     LAST_PIECE,
+    finds_out,
     goes_on,
     is_done,
     out_of_step,
@@ -65,24 +69,23 @@ def next_by_data(
     return session.report(clock())
 
 
+UNASKED = Unasked()
+
 # The envelope ---------------------------------------------------------------------------------------------------------
 
 
 def _envelope(transaction: Transaction, session: Session) -> Talk[None]:
     """Through to the reply to DATA. Ends in `Phase.CONTENT` if the content may follow."""
-    if not session.features.pipelining:
+    if session.gear is Gear.OFF and not transaction.spoken:
         yield from _envelope_in_steps(transaction, session)
         return
     if not transaction.spoken:
         yield Send(Phase.MAIL, _group(transaction, session))
-    yield from _read_envelope(transaction, session)
-    if _was_led_astray(transaction, session):
-        transaction.mail = transaction.data = None  # these replies answer the message before
-        transaction.rcpt.clear()
-        if session.over:
-            return
-        yield Send(Phase.MAIL, _group(transaction, session))
-        yield from _read_envelope(transaction, session)
+    if (yield from read_group(transaction, session)):
+        yield from _read_data(transaction, session)
+    if finds_out(transaction, session):
+        transaction.in_vain, transaction.phase = True, Phase.MAIL
+        session.over = session.over or session.sign
 
 
 def _group(transaction: Transaction, session: Session) -> bytes:
@@ -90,19 +93,6 @@ def _group(transaction: Transaction, session: Session) -> bytes:
     transaction.reset_first = session.reset_due
     reset = b"RSET\r\n" if session.reset_due else b""
     return b"".join((reset, *envelope_commands(transaction.message, session.features), b"DATA\r\n"))
-
-
-def _read_envelope(transaction: Transaction, session: Session) -> Talk[None]:
-    if (yield from read_group(transaction, session)):
-        yield from _read_data(transaction, session)
-
-
-def _was_led_astray(transaction: Transaction, session: Session) -> bool:
-    """Rule 3: the predecessor was refused, and the relay has not forgotten it."""
-    if not (transaction.ahead and session.reset_due):
-        return False
-    astray = transaction.mail is not None and transaction.mail.code == BAD_SEQUENCE
-    return astray and not (session.over and transaction.loss is None)  # 421 is an answer to everybody
 
 
 def _envelope_in_steps(transaction: Transaction, session: Session) -> Talk[None]:
@@ -140,9 +130,9 @@ def _decline_to_send(transaction: Transaction, session: Session) -> Talk[None]:
 
     The lone dot's reply has no place: it answers no content of ours, and as `end` a 250 would look like delivery.
     """
-    if any(map(is_done, transaction.rcpt)):
-        # MAIL was refused, yet RCPT and DATA were taken: into whose transaction, only the relay knows.
-        out_of_step(transaction, session, "the relay refused MAIL and then took RCPT and DATA")
+    if not is_done(transaction.mail):
+        # Into whose transaction DATA was taken, only the relay knows.
+        out_of_step(transaction, session, "the relay refused MAIL and then took DATA")
         return
     yield Send(Phase.DATA, b".\r\n")
     raw: RawReply = yield AWAIT_DATA
@@ -168,11 +158,13 @@ def _content(
     before, last = in_two(transaction.message.content, LAST_PIECE)
     if before is not None:
         yield Send(Phase.CONTENT, before)
+    if (yield from _answered_early(transaction, session)):
+        return None
     following = _envelope_behind(session, take, clock)
     yield transaction.committing
     transaction.end_of_data_sent = True
     try:
-        yield Send(Phase.CONTENT, b"".join((last, following)) if following else last)
+        yield Send(Phase.CONTENT, b"".join((last, following)) if following else last, leaves=True)
     except LineLost as lost:
         if lost.taken < len(last):
             transaction.end_of_data_sent = False
@@ -185,9 +177,24 @@ def _content(
     goes_on(transaction, session, reply, DONE)
 
 
+def _answered_early(transaction: Transaction, session: Session) -> Talk[bool]:
+    """Rule 6. True: the session is over, and the end of data does not leave."""
+    raw: RawReply | None = yield UNASKED
+    if raw is None:
+        return False
+    reply = raw.reply
+    if reply.kind in {DONE, GO_ON}:
+        out_of_step(transaction, session, f"the relay spoke before the message had ended: {reply}")
+        return True
+    transaction.end = reply
+    session.over = f"the relay answered before the message had ended: {reply}"
+    session.deaf = True
+    return True
+
+
 def _envelope_behind(session: Session, take: Callable[[], Message | None], clock: Callable[[], float]) -> bytes:
     """Rule 2: of the next message, if there is one now and it can go."""
-    message = take() if session.features.pipelining else None
+    message = take() if session.gear > Gear.TRANSACTION else None
     if message is None:
         return b""
     following = session.begin(message, clock(), ahead=True)

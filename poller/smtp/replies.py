@@ -32,7 +32,8 @@ MAX_WAITING = 4 * 1024 * 1024
 MAX_TEXT = 1000
 """Characters of a reply that are kept."""
 
-_LINE = re.compile(rb"([2-5][0-9][0-9])(?:([ -])(.*))?", re.DOTALL)
+_LINE = re.compile(rb"([2-5][0-9][0-9])(?:(-)|[ \t]|(?![0-9]))(.*)", re.DOTALL)
+"""Only a hyphen says that more follows. Some servers write "250OK", or a tab."""
 _LAST_LINE = {b"%d " % code: code for code in range(200, 600)}
 """The code by the beginning of a reply's last line, faster than by a pattern: there is one for each message that comes
 only once, the final reply with the queue id."""

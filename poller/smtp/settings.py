@@ -21,6 +21,8 @@ class SmtpSettings:
     """PEM file of a private CA to trust beside the system's."""
     username: str | None = None
     password: str | None = field(default=None, repr=False)
+    auth: Literal["auto", "plain", "login", "cram-md5"] = "auto"
+    """The mechanism of the login; auto: the first of these that the relay offers and takes."""
     ehlo_name: str | None = None
     """What we call ourselves in EHLO; default this machine's full name."""
     connect_timeout: Seconds = 30.0
@@ -32,6 +34,8 @@ class SmtpSettings:
     """For the relay to take a block of content: 3 minutes."""
     end_timeout: Seconds = 600.0
     """For the final reply: 10 minutes. A shorter one causes duplicates."""
+    pipelining: Literal["auto", "overlap", "transaction", "off"] = "auto"
+    """How far to speak ahead of a relay that offers PIPELINING: `poller.smtp.gears`."""
     window: Count = 1
     """Messages that may be in flight on a relay that offers CHUNKING and PIPELINING: the bound on doubt. 1: off."""
     idle_close: SecondsOrZero = 2.0
@@ -43,3 +47,8 @@ class SmtpSettings:
     rest_first: Seconds = 1.0
     rest_longest: Seconds = 300.0
     """A relay in trouble rests from `rest_first`, doubling up to `rest_longest`."""
+
+    @property
+    def name_in_certificate(self) -> str:
+        """The host without the dot that makes a name absolute in the DNS: certificates and SNI have none (RFC 6066)."""
+        return self.host.rstrip(".")

@@ -20,6 +20,7 @@ def client_context(ca_file: str | None) -> ssl.SSLContext:
     """The system's CAs, and those of `ca_file` beside them. Raises RelayTrouble if that cannot be read."""
     context = ssl.create_default_context()
     context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.hostname_checks_common_name = False  # RFC 9525 section 2: a name is in subjectAltName, or nowhere
     if ca_file is not None:
         try:
             context.load_verify_locations(ca_file)
@@ -38,7 +39,7 @@ def in_words(error: ssl.SSLError, host: str) -> str:
     if error.verify_code in _X509_NAME_MISMATCH:
         return (
             f"its certificate is for another name ({error.verify_message}); set [smtp] host to a name in the "
-            f"certificate instead of {host}"
+            f"certificate instead of {host}; a name that is only in the CN, not in subjectAltName, does not count"
         )
     if error.verify_code == _X509_EXPIRED:
         return "its certificate has expired; it has to be renewed there, or this machine's clock is wrong"

@@ -5,6 +5,8 @@ Rule 2. After a 421, a lost line, or a reply that does not fit, the session is o
         that does not fit is recorded in its place, and as a `Loss`, because what the relay did is then unknown; after
         it, and after a 421, no reply is believed any more.
 Rule 3. A transaction that is not known to have ended with 250 leaves an RSET due.
+Rule 4. A relay that does not bear its gear (`poller.smtp.gears`) is found out by an odd reply to what was sent ahead,
+        or by a line lost while something was ahead. No message pays for that: what was ahead is unanswered.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from typing import TYPE_CHECKING
 from poller.exchange import Exchange, Loss, Phase
 from poller.smtp.actions import Await, Committing, LineLost
 from poller.smtp.commands import lacking
+from poller.smtp.gears import Gear, blames_the_order, is_out_of_turn
 from poller.smtp.replies import DONE, Features, RawReply
 
 if TYPE_CHECKING:
@@ -29,8 +32,6 @@ LARGE = 256 * 1024
 """Bytes of content: a round trip is nothing to its transfer, and two in memory are too many."""
 CLOSING = 421
 """RFC 5321 section 3.8: the relay closes the line, whatever it was asked."""
-BAD_SEQUENCE = 503
-"""RFC 5321 section 4.2.2: "bad sequence of commands"."""
 
 AWAIT_RSET, AWAIT_MAIL, AWAIT_RCPT, AWAIT_DATA, AWAIT_END = (
     Await(phase) for phase in (Phase.RSET, Phase.MAIL, Phase.RCPT, Phase.DATA, Phase.END)
@@ -57,6 +58,8 @@ class Transaction:
     end: Reply | None = None
     loss: Loss | None = None
     end_of_data_sent: bool = False
+    in_vain: bool = False
+    """The relay did not bear how it was said; nothing of it was delivered."""
 
     @property
     def has_recipient(self) -> bool:
@@ -70,8 +73,15 @@ class Transaction:
 
     @property
     def unanswered(self) -> bool:
-        """The session ended before it was this message's turn."""
+        """It is free to be carried again: the session ended before its turn, or did not bear how it was said."""
+        if self.in_vain:
+            return True
         return self.ahead and self.loss is not None and self.mail is None and not self.end_of_data_sent
+
+    @property
+    def is_envelope(self) -> bool:
+        """Its envelope was said and is not answered to its end."""
+        return self.spoken and not self.end_of_data_sent and self.phase is not Phase.CONTENT
 
     def exchange(self, session: Session, now: float) -> Exchange:
         """The facts, for good. Without the content of a large message: nobody needs it any more."""
@@ -109,8 +119,15 @@ class Session:
 
     features: Features
     relay: str = ""
+    gear: Gear = Gear.OVERLAP
     window: int = 1
     """How many messages may be unanswered where BDAT is spoken."""
+    bears: Gear = Gear.WINDOW
+    """The gear that the relay was found to bear, if that is lower than `gear`."""
+    sign: str = ""
+    """What showed it, in words; "" for nothing."""
+    has_lost_envelope: bool = False
+    """The line was lost while the commands of one envelope were answered."""
     reset_due: bool = False
     refusals: int = 0
     """Transactions by BDAT that did not end with 250."""
@@ -124,6 +141,15 @@ class Session:
     """What was begun and not yet reported, in order."""
     answered: float = 0.0
     """When the last final reply was read: only then could the relay turn to the next message."""
+
+    def __post_init__(self) -> None:
+        if not self.features.pipelining:
+            self.gear = Gear.OFF
+
+    def lower(self, gear: Gear, sign: str) -> None:
+        """The relay bears no more than `gear`. Nothing is begun ahead any more."""
+        if not self.sign and gear < self.gear:
+            self.bears, self.sign = gear, sign
 
     def begin(self, message: Message, now: float, *, ahead: bool = False) -> Transaction:
         """A new transaction, the last of the flight."""
@@ -163,6 +189,7 @@ def goes_on(transaction: Transaction, session: Session, reply: Reply, good: int)
 
 def out_of_step(transaction: Transaction, session: Session, reason: str) -> bool:
     """What the relay did is unknown from here on."""
+    weigh_end(session, reason)
     transaction.lose(reason)
     session.over = reason
     session.deaf = True
@@ -198,6 +225,9 @@ def read_rset(transaction: Transaction, session: Session) -> Talk[bool]:
     raw: RawReply = yield AWAIT_RSET
     if raw.code // 100 == DONE:
         return True
+    if raw.code == CLOSING:  # an answer to everybody
+        transaction.mail = raw.reply
+        return goes_on(transaction, session, raw.reply, DONE)
     return out_of_step(transaction, session, f"the relay did not accept RSET: {raw.reply}")
 
 
@@ -230,6 +260,7 @@ def last_words() -> Talk[RawReply | None]:
 def record_lost_line(transaction: Transaction, session: Session, lost: LineLost) -> Talk[None]:
     """A relay may refuse in the midst of content and hang up: then its words are the answer, not the broken line."""
     reason = lost.loss.reason
+    weigh_end(session, reason)
     said = yield from last_words()
     if said is not None and transaction.phase is Phase.CONTENT and said.code // 100 in {4, 5}:
         transaction.end = said.reply
@@ -237,3 +268,39 @@ def record_lost_line(transaction: Transaction, session: Session, lost: LineLost)
         reason = f"{reason}, after saying: {said.reply}"
     session.over = session.over or reason
     transaction.lose(reason)
+
+
+# Gears ----------------------------------------------------------------------------------------------------------------
+
+
+def finds_out(transaction: Transaction, session: Session) -> bool:
+    """Whether the replies to an envelope show that the relay does not bear how it was said (Rule 4)."""
+    odd = _odd_reply(transaction)
+    if odd is None:
+        return False
+    session.lower(Gear.TRANSACTION if transaction.ahead else Gear.OFF, f"to a command sent ahead it said: {odd}")
+    return True
+
+
+def _odd_reply(transaction: Transaction) -> Reply | None:
+    """Of a group, the reply that finds fault with the order of the commands, not with what they say.
+
+    Behind a command that was refused such a reply is due. To the first command of a session it has other reasons.
+    """
+    due = transaction.mail if transaction.ahead and is_out_of_turn(transaction.mail) else None
+    if due is None and is_done(transaction.mail):
+        due = next(filter(is_out_of_turn, transaction.rcpt), None)
+        if due is None and transaction.has_recipient and is_out_of_turn(transaction.data):
+            due = transaction.data
+    return due or next(filter(blames_the_order, (transaction.mail, *transaction.rcpt, transaction.data)), None)
+
+
+def weigh_end(session: Session, reason: str) -> None:
+    """A lost line, or a reply that does not fit: while something was ahead, that is a sign against the gear."""
+    flight = session.flight
+    if len(flight) > 1 or (flight and flight[0].ahead and flight[0].is_envelope):
+        session.lower(Gear.TRANSACTION, f"while a message was ahead: {reason}")
+        for transaction in flight:
+            transaction.in_vain = transaction.ahead and transaction.is_envelope
+    elif flight and flight[0].is_envelope and session.gear > Gear.OFF:
+        session.has_lost_envelope = True

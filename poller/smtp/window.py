@@ -9,7 +9,8 @@ Rule 3. Each message is judged by its own replies. When the session ends, those 
         reply was not read are in doubt; those whose end has not left are not.
 Rule 4. After a few refusals in a session one message at a time is sent: relays hang up on clients that make many
         errors, and what is in flight then would be in doubt.
-Rule 5. What a hook raises stops the sending at once; what was committed before is still waited for and reported, then
+Rule 5. The first sign that the relay does not bear a window ends the taking; what is in flight is read to its end.
+Rule 6. What a hook raises stops the sending at once; what was committed before is still waited for and reported, then
         it comes out.
 
 There is no 354, and no dot-stuffing. Content is one chunk: an unfinished last chunk delivers nothing, so smaller chunks
@@ -24,7 +25,16 @@ from poller.exchange import Phase
 from poller.smtp.actions import LineLost, Send
 from poller.smtp.commands import chunk, envelope_commands
 from poller.smtp.replies import DONE, RawReply
-from poller.smtp.transaction import AWAIT_END, LAST_PIECE, goes_on, is_done, out_of_step, read_group
+from poller.smtp.transaction import (
+    AWAIT_END,
+    LAST_PIECE,
+    finds_out,
+    goes_on,
+    is_done,
+    out_of_step,
+    read_group,
+    weigh_end,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -61,6 +71,7 @@ def next_by_bdat(
         try:
             yield from _read(transaction, session)
         except LineLost as lost:
+            weigh_end(session, lost.loss.reason)
             session.over = session.over or lost.loss.reason
             transaction.lose(session.over)
         accepted = is_done(transaction.end)
@@ -81,7 +92,7 @@ def _fill(session: Session, take: Callable[[], Message | None], clock: Callable[
 
 
 def _may_take(session: Session) -> bool:
-    if session.over or session.trouble or session.refusals >= MOST_REFUSALS:
+    if session.over or session.trouble or session.sign or session.refusals >= MOST_REFUSALS:
         return False
     return sum(len(transaction.message.recipients) + 3 for transaction in session.flight) < MOST_REPLIES
 
@@ -105,9 +116,10 @@ def _say(transaction: Transaction, session: Session) -> Talk[None]:
             yield Send(patience, group[:-LAST_PIECE])
         if (yield from _commit(transaction, session)):
             transaction.end_of_data_sent = True
-            yield Send(patience, last)
+            yield Send(patience, last, leaves=True)
     except LineLost as lost:
         transaction.end_of_data_sent = transaction.end_of_data_sent and lost.taken >= len(last)
+        weigh_end(session, lost.loss.reason)
         session.over = lost.loss.reason
         transaction.lose(session.over)
 
@@ -115,7 +127,7 @@ def _say(transaction: Transaction, session: Session) -> Talk[None]:
 def _commit(transaction: Transaction, session: Session) -> Talk[bool]:
     try:
         yield transaction.committing
-    except Exception as trouble:  # noqa: BLE001 - a caller's hook may raise anything; it comes out, later (Rule 5)
+    except Exception as trouble:  # noqa: BLE001 - a caller's hook may raise anything; it comes out, later (Rule 6)
         session.trouble = trouble
         session.flight.pop()
         return False
@@ -132,7 +144,10 @@ def _read(transaction: Transaction, session: Session) -> Talk[None]:
         goes_on(transaction, session, reply, DONE)
     elif reply.code // 100 == DONE:
         what = "for nobody" if transaction.end_of_data_sent else "that was not complete"
+        if transaction.end_of_data_sent and any(map(is_done, transaction.rcpt)):  # MAIL was refused, and yet
+            transaction.end = reply
         out_of_step(transaction, session, f"the relay took a message {what}: {reply}")
     else:
         transaction.phase, transaction.data = Phase.DATA, reply
         goes_on(transaction, session, reply, DONE)
+    finds_out(transaction, session)

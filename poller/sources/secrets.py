@@ -98,7 +98,7 @@ def _secret_from_command(given: Given) -> str:
 
 def _secret_text(raw: bytes, origin: str) -> str:
     with suppress(UnicodeDecodeError):
-        text = raw.decode().rstrip("\r\n")
+        text = raw.decode("utf-8-sig").rstrip("\r\n")
         if text and len(raw) <= SECRET_LIMIT_BYTES:
             return text
         raise _NoSecretError(f"{origin}: {'too long for a secret' if text else 'empty'}")

@@ -35,15 +35,18 @@ class ScopeKey:
 class Gate:
     """What one claim may take. Domains are as they stand in `outbox.domain`.
 
-    The general walk takes any due row but those of `closed_domains`, those that name one of `closed_relays`, and
-    `closed_ids`; of each domain in `open_domains`, which are among the closed ones, so many rows at most.
-    Without `scopes` and `closed_relays` whatever the walk finds is claimed, and `Choose` is not asked.
-    With `closed_relays` it is: a row that names none of them may have no other all the same.
+    The general walk takes any due row but those of `closed_domains`, `closed_lanes` and `closed_ids`, and those that
+    name one of `closed_relays`; of each domain in `open_domains`, which are among the closed ones, so many at most.
+    Only a gate that is not `paced` lets through whatever the walk finds; else `Choose` is asked, for each row.
     """
 
     limit: int
+    paced: bool = False
+    """Something is limited, paused or away, so that a row may have to wait."""
     closed_domains: tuple[str, ...] = ()
     open_domains: tuple[tuple[str, int], ...] = ()
+    closed_lanes: tuple[str, ...] = ()
+    """As in outbox.lane: the relay that a row names and its sender, "relay sender", each may be empty."""
     closed_relays: tuple[str, ...] = ()
     closed_ids: tuple[int, ...] = ()
     scopes: tuple[ScopeKey, ...] = ()
@@ -59,6 +62,7 @@ class Candidate:
     domain: str | None
     relay: str | None
     sender: str | None
+    lane: str
     recipients: str | None
     cc: str | None
     bcc: str | None
@@ -91,10 +95,14 @@ class Grant:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Choice:
-    """Who goes, by row id; the others stay as they are. `states` are to be written."""
+    """Who goes, by row id; the others stay as they are. `states` are to be written.
+
+    `closed_lanes` are those of which nothing more may go now: the claim looks behind them.
+    """
 
     grants: Mapping[int, Grant] = field(default_factory=dict)
     states: Mapping[ScopeKey, Scope] = field(default_factory=dict)
+    closed_lanes: frozenset[str] = frozenset()
 
 
 Choose = Callable[[Sequence[Candidate], Mapping[ScopeKey, "Record"], "datetime"], Choice]
@@ -111,3 +119,7 @@ class Record:
     values: Mapping[str, object]
     limits: str | None = None
     session_limit: int | None = None
+    recipient_limit: int | None = None
+    pipelining: str | None = None
+    """The gear that a relay bears at most, as learnt: `poller.smtp.gears`."""
+    pipelining_reason: str | None = None

@@ -60,13 +60,14 @@ def check_suffix(name: str) -> str:
 
 
 def check_sender(address: str) -> str:
-    """An address, or "@example.com" for all of a domain. Raises ValueError."""
-    local_part, at, domain = address.rpartition("@")
+    """An address, or "@example.com" for all of a domain; in lower case, so that no spelling passes a limit by.
+
+    Raises ValueError.
+    """
+    local_part, at, domain = address.lower().rpartition("@")
     if not at or (local_part and not _LOCAL_PART.fullmatch(local_part)) or not _is_domain(domain):
-        raise ValueError(
-            'not a sender; write it like "a@example.com", or "@example.com" for all, the domain in lower case'
-        )
-    return address
+        raise ValueError('not a sender; write it like "a@example.com", or "@example.com" for all')
+    return address.lower()
 
 
 def check_provider(name: str) -> str:

@@ -48,9 +48,13 @@ expired: too late. suppressed: every recipient stands in outbox_suppression',
     created_at       DATETIME(6)  NOT NULL DEFAULT (UTC_TIMESTAMP(6)),
     domain           VARCHAR(255) GENERATED ALWAYS AS (
         IF(LOCATE('@', COALESCE(NULLIF(TRIM(recipients), ''), NULLIF(TRIM(cc), ''), bcc)) = 0, NULL,
-           LEFT(LOWER(TRIM(TRIM(TRAILING '>' FROM TRIM(SUBSTRING_INDEX(
-               COALESCE(NULLIF(TRIM(recipients), ''), NULLIF(TRIM(cc), ''), bcc), '@', -1))))), 255))
+           LEFT(LOWER(TRIM(SUBSTRING_INDEX(SUBSTRING_INDEX(SUBSTRING_INDEX(SUBSTRING_INDEX(SUBSTRING_INDEX(
+               COALESCE(NULLIF(TRIM(recipients), ''), NULLIF(TRIM(cc), ''), bcc), '@', -1), '(', 1), ';', 1), ',', 1), '>', 1))), 255))
     ) STORED COMMENT 'Domain of the last address of the first list that has one.',
+    lane             VARCHAR(400) GENERATED ALWAYS AS (
+        LEFT(CONCAT(COALESCE(relay, ''), ' ', LOWER(TRIM(SUBSTRING_INDEX(
+            SUBSTRING(COALESCE(sender, ''), LOCATE('<', COALESCE(sender, '')) + 1), '>', 1)))), 400)
+    ) STORED COMMENT 'The relay that the row names and the address of its sender: the limits that it falls under beside its destination''s.',
     attempts         INT          NOT NULL DEFAULT 0 COMMENT 'Attempts that were this message''s own; trouble of the session or the relay costs none.',
     doubts           INT          NOT NULL DEFAULT 0 COMMENT 'How often the final reply was lost.',
     setbacks         INT          NOT NULL DEFAULT 0 COMMENT 'How often trouble of the session or the relay interrupted this very row, at no cost to it.',
@@ -78,6 +82,7 @@ expired: too late. suppressed: every recipient stands in outbox_suppression',
          OR status IN ('sent', 'partial', 'failed', 'cancelled', 'expired', 'suppressed')),
     CONSTRAINT outbox_body_or_template_not_both CHECK
         (template IS NULL OR (body_text IS NULL AND body_html IS NULL)),
+    CONSTRAINT outbox_message_id_is_ascii CHECK (LENGTH(message_id) = CHAR_LENGTH(message_id)),
     CONSTRAINT outbox_context_is_an_object CHECK (JSON_TYPE(context) = 'OBJECT'),
     CONSTRAINT outbox_headers_is_an_object CHECK (JSON_TYPE(headers) = 'OBJECT'),
     CONSTRAINT outbox_dedupe_key_is_not_empty CHECK (dedupe_key <> ''),
@@ -99,6 +104,7 @@ expired: too late. suppressed: every recipient stands in outbox_suppression',
 
     INDEX outbox_due (status, priority, due_at, id),
     INDEX outbox_due_by_domain (status, domain, priority, due_at, id),
+    INDEX outbox_due_by_lane (status, lane, priority, due_at, id),
     INDEX outbox_held (status, claimed_by),
     INDEX outbox_by_batch (batch, status),
     INDEX outbox_by_finish (finished_at)
@@ -193,13 +199,18 @@ CREATE TABLE IF NOT EXISTS outbox_throttle (
     paused_until  DATETIME(6)   NULL COMMENT 'UTC. Nothing goes before. NULL or past: not paused.',
     reason        TEXT          NULL COMMENT 'Why it is paused or slow.',
     session_limit INT           NULL COMMENT 'How many messages this relay takes on one connection, as learnt from its replies.',
+    recipient_limit INT         NULL COMMENT 'How many recipients this relay takes in one transaction, as learnt from its replies.',
+    pipelining    VARCHAR(16)   NULL COMMENT 'The most that this relay bears of sending ahead ([smtp] pipelining), as learnt. It stays until a person sets it to NULL.',
+    pipelining_reason VARCHAR(1000) NULL COMMENT 'What showed it.',
     slots         TEXT          NULL COMMENT 'What was taken of the limits. JSON, kept by the workers; NULL forgets it.',
     updated_at    DATETIME(6)   NOT NULL DEFAULT (UTC_TIMESTAMP(6)),
     PRIMARY KEY (kind, name),
     CONSTRAINT outbox_throttle_kind_is_known CHECK (kind IN ('outbox', 'relay', 'sender', 'provider', 'domain')),
     CONSTRAINT outbox_throttle_pace_is_a_share CHECK (pace > 0 AND pace <= 1),
     CONSTRAINT outbox_throttle_paused_until_is_a_time CHECK (paused_until BETWEEN '1000-01-01' AND '9999-12-30'),
-    CONSTRAINT outbox_throttle_session_limit_is_positive CHECK (session_limit > 0)
+    CONSTRAINT outbox_throttle_session_limit_is_positive CHECK (session_limit > 0),
+    CONSTRAINT outbox_throttle_recipient_limit_is_positive CHECK (recipient_limit > 0),
+    CONSTRAINT outbox_throttle_pipelining_is_known CHECK (pipelining IN ('overlap', 'transaction', 'off'))
 ) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE /*M! utf8mb4_nopad_bin */ /*!80017 utf8mb4_0900_bin */
   COMMENT 'What is paced, paused or slowed, for all workers. A plain UPDATE of pace or paused_until takes effect within seconds; deleting a row forgets what was taken and heard.';
 
@@ -214,7 +225,7 @@ FROM outbox
 GROUP BY status;
 
 -- What does not move, and why?
-CREATE OR REPLACE VIEW outbox_stuck AS
+CREATE OR REPLACE ALGORITHM = TEMPTABLE VIEW outbox_stuck AS
 SELECT o.id, o.status, o.domain, o.batch, o.due_at, o.attempts, o.doubts, o.claimed_by, o.claimed_at, o.reply_code, o.error,
        CASE
            WHEN o.status = 'in_doubt' THEN 'may have been delivered; decide with: poller resolve'
@@ -229,7 +240,7 @@ WHERE o.status IN ('in_doubt', 'paused')
    OR (o.status = 'queued' AND o.due_at < UTC_TIMESTAMP(6) - INTERVAL 15 MINUTE);
 
 -- Who did not get it today (UTC), and why?
-CREATE OR REPLACE VIEW outbox_failed_today AS
+CREATE OR REPLACE ALGORITHM = TEMPTABLE VIEW outbox_failed_today AS
 SELECT o.id, o.status, r.address, o.recipients, o.domain, o.batch, o.attempts,
        CASE WHEN r.address IS NULL THEN o.reply_code ELSE r.reply_code END AS reply_code,
        CASE WHEN r.address IS NULL THEN o.reply_status ELSE r.reply_status END AS reply_status,
@@ -269,15 +280,51 @@ FROM outbox
 GROUP BY domain;
 
 -- What is paused or slowed now, until when, and why? (waiting: its queued rows, where it is a domain)
-CREATE OR REPLACE VIEW outbox_throttled AS
+CREATE OR REPLACE ALGORITHM = TEMPTABLE VIEW outbox_throttled AS
 SELECT kind, name, paused_until, pace, reason, limits,
        CASE WHEN kind = 'domain'
             THEN (SELECT count(*) FROM outbox AS o WHERE o.status = 'queued' AND o.domain = t.name) END AS waiting
 FROM outbox_throttle AS t
 WHERE paused_until > UTC_TIMESTAMP(6) OR pace < 1;
 
+-- The tables as a reader may see them: no bodies, no variables, no contents, no secrets. As temporary tables, so that nobody who may
+-- only read can lock a row that the poller needs: HANDLER and FOR UPDATE ask for no more than SELECT on a table.
+CREATE OR REPLACE ALGORITHM = TEMPTABLE VIEW outbox_rows AS
+SELECT id, status, priority, due_at, expires_at, recipients, cc, bcc, sender, reply_to, envelope_from, subject, template, locale,
+       headers, message_id, batch, dedupe_key, on_doubt, max_attempts, relay, created_at, domain, lane, attempts, doubts, setbacks,
+       first_attempt_at, claim_seq, claimed_by, claimed_at, reply_code, reply_status, reply_text, queue_id, error, sent_at,
+       finished_at, updated_at
+FROM outbox;
+
+CREATE OR REPLACE ALGORITHM = TEMPTABLE VIEW outbox_files AS
+SELECT id, outbox_id, name, content_type, content_id
+FROM outbox_attachment;
+
+CREATE OR REPLACE ALGORITHM = TEMPTABLE VIEW outbox_recipients AS
+SELECT outbox_id, address, status, attempts, doubts, reply_code, reply_status, reply_text, queue_id, error, sent_at, updated_at
+FROM outbox_recipient;
+
+CREATE OR REPLACE ALGORITHM = TEMPTABLE VIEW outbox_attempts AS
+SELECT id, outbox_id, claim_seq, at, worker, recipient, outcome, blame, phase, relay, reply_code, reply_status, reply_text,
+       queue_id, error
+FROM outbox_attempt;
+
+CREATE OR REPLACE ALGORITHM = TEMPTABLE VIEW outbox_suppressions AS
+SELECT address, reason, created_at
+FROM outbox_suppression;
+
+CREATE OR REPLACE ALGORITHM = TEMPTABLE VIEW outbox_workers AS
+SELECT name, identity, incarnation, host, pid, version, started_at, heartbeat_at, lease_until, stopped_at, trouble,
+       journal_applied, connected_to
+FROM outbox_worker;
+
+CREATE OR REPLACE ALGORITHM = TEMPTABLE VIEW outbox_throttles AS
+SELECT kind, name, limits, pace, paused_until, reason, session_limit, recipient_limit, pipelining, pipelining_reason, slots,
+       updated_at
+FROM outbox_throttle;
+
 -- What may an application see of its rows? No bodies, no addresses.
-CREATE OR REPLACE VIEW outbox_state AS
+CREATE OR REPLACE ALGORITHM = TEMPTABLE VIEW outbox_state AS
 SELECT id, status, domain, batch, dedupe_key, priority, due_at, attempts, doubts, reply_code, reply_status, error,
        created_at, sent_at, finished_at
 FROM outbox;

@@ -14,24 +14,20 @@ CREATE ROLE IF NOT EXISTS outbox_app, outbox_reader, outbox_poller;
 -- An application.
 GRANT INSERT (recipients, cc, bcc, sender, reply_to, envelope_from, subject, body_text, body_html, template, context,
               locale, headers, message_id, batch, priority, due_at, expires_at, dedupe_key, on_doubt, max_attempts, relay,
-              created_at),
-      SELECT (id, dedupe_key)
+              created_at)
     ON outbox TO outbox_app;
-GRANT INSERT (outbox_id, name, content_type, content, content_id), SELECT (id) ON outbox_attachment TO outbox_app;
+GRANT INSERT (outbox_id, name, content_type, content, content_id) ON outbox_attachment TO outbox_app;
 GRANT SELECT ON outbox_state TO outbox_app;
 
--- A reader. Not body_text, body_html, context; not outbox_meta, which holds the secret behind Message-IDs.
-GRANT SELECT (id, status, priority, due_at, expires_at, recipients, cc, bcc, sender, reply_to, envelope_from, subject,
-              template, locale, headers, message_id, batch, dedupe_key, on_doubt, max_attempts, relay, created_at, domain,
-              attempts, doubts, first_attempt_at, claim_seq, claimed_by, claimed_at, reply_code, reply_status, reply_text,
-              queue_id, error, sent_at, finished_at, updated_at)
-    ON outbox TO outbox_reader;
-GRANT SELECT (id, outbox_id, name, content_type, content_id) ON outbox_attachment TO outbox_reader;
-GRANT SELECT ON outbox_recipient TO outbox_reader;
-GRANT SELECT ON outbox_attempt TO outbox_reader;
-GRANT SELECT ON outbox_suppression TO outbox_reader;
-GRANT SELECT ON outbox_worker TO outbox_reader;
-GRANT SELECT ON outbox_throttle TO outbox_reader;
+-- A reader: views and no tables. With SELECT on one column of a table one reads all of them by HANDLER, and locks rows
+-- with FOR UPDATE. Not body_text, body_html, context; not outbox_meta, which holds the secret behind Message-IDs.
+GRANT SELECT ON outbox_rows TO outbox_reader;
+GRANT SELECT ON outbox_files TO outbox_reader;
+GRANT SELECT ON outbox_recipients TO outbox_reader;
+GRANT SELECT ON outbox_attempts TO outbox_reader;
+GRANT SELECT ON outbox_suppressions TO outbox_reader;
+GRANT SELECT ON outbox_workers TO outbox_reader;
+GRANT SELECT ON outbox_throttles TO outbox_reader;
 GRANT SELECT ON outbox_throttled TO outbox_reader;
 GRANT SELECT ON outbox_now TO outbox_reader;
 GRANT SELECT ON outbox_stuck TO outbox_reader;

@@ -40,7 +40,13 @@ CREATE TABLE outbox (
     relay            text,
     created_at       timestamptz NOT NULL DEFAULT now(),
     domain           text        GENERATED ALWAYS AS (
-        left(lower(rtrim(substring(coalesce(nullif(btrim(recipients), ''), nullif(btrim(cc), ''), bcc) FROM '@([^@]*)$'), '> ')), 255)
+        left(lower(btrim(split_part(split_part(split_part(split_part(
+            substring(coalesce(nullif(btrim(recipients), ''), nullif(btrim(cc), ''), bcc) FROM '@([^@]*)$'),
+            '(', 1), ';', 1), ',', 1), '>', 1))), 255)
+    ) STORED,
+    lane             text        GENERATED ALWAYS AS (
+        left(coalesce(relay, '') || ' ' || lower(btrim(split_part(
+            substr(coalesce(sender, ''), strpos(coalesce(sender, ''), '<') + 1), '>', 1))), 400)
     ) STORED,
     attempts         integer     NOT NULL DEFAULT 0,
     doubts           integer     NOT NULL DEFAULT 0,
@@ -70,6 +76,7 @@ CREATE TABLE outbox (
          OR status IN ('sent', 'partial', 'failed', 'cancelled', 'expired', 'suppressed')),
     CONSTRAINT outbox_body_or_template_not_both CHECK
         (template IS NULL OR (body_text IS NULL AND body_html IS NULL)),
+    CONSTRAINT outbox_message_id_is_ascii CHECK (octet_length(message_id) = length(message_id)),
     CONSTRAINT outbox_context_is_an_object CHECK (jsonb_typeof(context) = 'object'),
     CONSTRAINT outbox_headers_is_an_object CHECK (jsonb_typeof(headers) = 'object'),
     CONSTRAINT outbox_dedupe_key_is_not_empty CHECK (dedupe_key <> ''),
@@ -112,6 +119,7 @@ COMMENT ON COLUMN outbox.batch IS 'A label that groups rows: a campaign, a night
 COMMENT ON COLUMN outbox.dedupe_key IS 'Unique while the row exists, compared byte by byte.';
 COMMENT ON COLUMN outbox.on_doubt IS 'When the last reply was lost: resend or hold; NULL: as configured.';
 COMMENT ON COLUMN outbox.domain IS 'Domain of the last address of the first list that has one.';
+COMMENT ON COLUMN outbox.lane IS 'The relay that the row names and the address of its sender: the limits that it falls under beside its destination''s.';
 COMMENT ON COLUMN outbox.attempts IS 'Attempts that were this message''s own; trouble of the session or the relay costs none.';
 COMMENT ON COLUMN outbox.doubts IS 'How often the final reply was lost.';
 COMMENT ON COLUMN outbox.setbacks IS 'How often trouble of the session or the relay interrupted this very row, at no cost to it.';
@@ -126,6 +134,8 @@ COMMENT ON COLUMN outbox.error IS 'Why it is not simply sent, in words.';
 CREATE INDEX outbox_due ON outbox (priority, due_at, id) WHERE status = 'queued';
 -- The same within one destination, for those that are paced.
 CREATE INDEX outbox_due_by_domain ON outbox (domain, priority, due_at, id) WHERE status = 'queued';
+-- The same from one sender or for one relay.
+CREATE INDEX outbox_due_by_lane ON outbox (lane, priority, due_at, id) WHERE status = 'queued';
 -- Which rows does a worker hold?
 CREATE INDEX outbox_held ON outbox (claimed_by) WHERE claimed_by IS NOT NULL AND status IN ('sending', 'paused', 'cancelled');
 CREATE INDEX outbox_by_batch ON outbox (batch, status) WHERE batch IS NOT NULL;
@@ -234,13 +244,18 @@ CREATE TABLE outbox_throttle (
     paused_until  timestamptz,
     reason        text,
     session_limit integer,
+    recipient_limit integer,
+    pipelining    text,
+    pipelining_reason text,
     slots         text,
     updated_at    timestamptz      NOT NULL DEFAULT now(),
     PRIMARY KEY (kind, name),
     CONSTRAINT outbox_throttle_kind_is_known CHECK (kind IN ('outbox', 'relay', 'sender', 'provider', 'domain')),
     CONSTRAINT outbox_throttle_pace_is_a_share CHECK (pace > 0 AND pace <= 1),
     CONSTRAINT outbox_throttle_paused_until_is_a_time CHECK (paused_until BETWEEN '1000-01-01Z' AND '9999-12-30Z'),
-    CONSTRAINT outbox_throttle_session_limit_is_positive CHECK (session_limit > 0)
+    CONSTRAINT outbox_throttle_session_limit_is_positive CHECK (session_limit > 0),
+    CONSTRAINT outbox_throttle_recipient_limit_is_positive CHECK (recipient_limit > 0),
+    CONSTRAINT outbox_throttle_pipelining_is_known CHECK (pipelining IN ('overlap', 'transaction', 'off'))
 );
 
 COMMENT ON TABLE outbox_throttle IS 'What is paced, paused or slowed, for all workers. A plain UPDATE of pace or paused_until takes effect within seconds; deleting a row forgets what was taken and heard.';
@@ -250,6 +265,9 @@ COMMENT ON COLUMN outbox_throttle.pace IS '1: at full pace. Less: this share of 
 COMMENT ON COLUMN outbox_throttle.paused_until IS 'Nothing goes before. NULL or past: not paused.';
 COMMENT ON COLUMN outbox_throttle.reason IS 'Why it is paused or slow.';
 COMMENT ON COLUMN outbox_throttle.session_limit IS 'How many messages this relay takes on one connection, as learnt from its replies.';
+COMMENT ON COLUMN outbox_throttle.recipient_limit IS 'How many recipients this relay takes in one transaction, as learnt from its replies.';
+COMMENT ON COLUMN outbox_throttle.pipelining IS 'The most that this relay bears of sending ahead ([smtp] pipelining), as learnt. It stays until a person sets it to NULL.';
+COMMENT ON COLUMN outbox_throttle.pipelining_reason IS 'What showed it.';
 COMMENT ON COLUMN outbox_throttle.slots IS 'What was taken of the limits. JSON, kept by the workers; NULL forgets it.';
 
 -- How much is waiting, going, finished?
@@ -324,6 +342,41 @@ SELECT kind, name, paused_until, pace, reason, limits,
             THEN (SELECT count(*) FROM outbox AS o WHERE o.status = 'queued' AND o.domain = t.name) END AS waiting
 FROM outbox_throttle AS t
 WHERE paused_until > now() OR pace < 1;
+
+-- The tables as a reader may see them: no bodies, no variables, no contents, no secrets.
+CREATE VIEW outbox_rows AS
+SELECT id, status, priority, due_at, expires_at, recipients, cc, bcc, sender, reply_to, envelope_from, subject, template, locale,
+       headers, message_id, batch, dedupe_key, on_doubt, max_attempts, relay, created_at, domain, lane, attempts, doubts, setbacks,
+       first_attempt_at, claim_seq, claimed_by, claimed_at, reply_code, reply_status, reply_text, queue_id, error, sent_at,
+       finished_at, updated_at
+FROM outbox;
+
+CREATE VIEW outbox_files AS
+SELECT id, outbox_id, name, content_type, content_id
+FROM outbox_attachment;
+
+CREATE VIEW outbox_recipients AS
+SELECT outbox_id, address, status, attempts, doubts, reply_code, reply_status, reply_text, queue_id, error, sent_at, updated_at
+FROM outbox_recipient;
+
+CREATE VIEW outbox_attempts AS
+SELECT id, outbox_id, claim_seq, at, worker, recipient, outcome, blame, phase, relay, reply_code, reply_status, reply_text,
+       queue_id, error
+FROM outbox_attempt;
+
+CREATE VIEW outbox_suppressions AS
+SELECT address, reason, created_at
+FROM outbox_suppression;
+
+CREATE VIEW outbox_workers AS
+SELECT name, identity, incarnation, host, pid, version, started_at, heartbeat_at, lease_until, stopped_at, trouble,
+       journal_applied, connected_to
+FROM outbox_worker;
+
+CREATE VIEW outbox_throttles AS
+SELECT kind, name, limits, pace, paused_until, reason, session_limit, recipient_limit, pipelining, pipelining_reason, slots,
+       updated_at
+FROM outbox_throttle;
 
 -- What may an application see of its rows? No bodies, no addresses.
 CREATE VIEW outbox_state AS

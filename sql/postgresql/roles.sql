@@ -38,6 +38,8 @@ GRANT SELECT (id, status, priority, due_at, expires_at, recipients, cc, bcc, sen
     ON outbox TO outbox_reader;
 GRANT SELECT (id, outbox_id, name, content_type, content_id) ON outbox_attachment TO outbox_reader;
 GRANT SELECT ON outbox_recipient, outbox_attempt, outbox_suppression, outbox_worker, outbox_throttle TO outbox_reader;
+GRANT SELECT ON outbox_rows, outbox_files, outbox_recipients, outbox_attempts, outbox_suppressions, outbox_workers, outbox_throttles
+    TO outbox_reader;
 GRANT SELECT ON outbox_now, outbox_stuck, outbox_failed_today, outbox_batch_progress, outbox_domains, outbox_throttled, outbox_state
     TO outbox_reader;
 

@@ -64,11 +64,21 @@ CREATE TABLE outbox (
     -- Domain of the last address of the first list that has one.
     domain           TEXT GENERATED ALWAYS AS (
         CASE WHEN instr(coalesce(nullif(trim(recipients), ''), nullif(trim(cc), ''), bcc), '@') > 0 THEN
-            substr(lower(rtrim(
+            substr(lower(trim(rtrim(substr(
                 replace(coalesce(nullif(trim(recipients), ''), nullif(trim(cc), ''), bcc),
                         rtrim(coalesce(nullif(trim(recipients), ''), nullif(trim(cc), ''), bcc),
-                              replace(coalesce(nullif(trim(recipients), ''), nullif(trim(cc), ''), bcc), '@', '')), ''), '> ')), 1, 255)
+                              replace(coalesce(nullif(trim(recipients), ''), nullif(trim(cc), ''), bcc), '@', '')), ''),
+                1, instr(
+                replace(coalesce(nullif(trim(recipients), ''), nullif(trim(cc), ''), bcc),
+                        rtrim(coalesce(nullif(trim(recipients), ''), nullif(trim(cc), ''), bcc),
+                              replace(coalesce(nullif(trim(recipients), ''), nullif(trim(cc), ''), bcc), '@', '')), '') || '(', '(') - 1), ',;> '))), 1, 255)
         END
+    ) VIRTUAL,
+    -- The relay that the row names and the address of its sender: the limits that it falls under beside its destination's.
+    lane             TEXT GENERATED ALWAYS AS (
+        substr(coalesce(relay, '') || ' ' || lower(trim(substr(
+            substr(coalesce(sender, ''), instr(coalesce(sender, ''), '<') + 1),
+            1, instr(substr(coalesce(sender, ''), instr(coalesce(sender, ''), '<') + 1) || '>', '>') - 1))), 1, 400)
     ) VIRTUAL,
     -- Attempts that were this message's own; trouble of the session or the relay costs none.
     attempts         INTEGER NOT NULL DEFAULT 0,
@@ -107,6 +117,8 @@ CREATE TABLE outbox (
          OR status IN ('sent', 'partial', 'failed', 'cancelled', 'expired', 'suppressed')),
     CONSTRAINT outbox_body_or_template_not_both CHECK
         (template IS NULL OR (body_text IS NULL AND body_html IS NULL)),
+    -- Every write of the poller names it: text that can't be read back as it is would never match.
+    CONSTRAINT outbox_message_id_is_ascii CHECK (message_id NOT GLOB '*[^ -~]*' AND length(CAST(message_id AS BLOB)) = length(message_id)),
     CONSTRAINT outbox_context_is_an_object CHECK (context IS NULL OR (json_valid(context) AND json_type(context) = 'object')),
     CONSTRAINT outbox_headers_is_an_object CHECK (headers IS NULL OR (json_valid(headers) AND json_type(headers) = 'object')),
     CONSTRAINT outbox_dedupe_key_is_not_empty CHECK (dedupe_key <> ''),
@@ -151,6 +163,8 @@ CREATE TABLE outbox (
 CREATE INDEX outbox_due ON outbox (priority, due_at, id) WHERE status = 'queued';
 -- The same within one destination, for those that are paced.
 CREATE INDEX outbox_due_by_domain ON outbox (domain, priority, due_at, id) WHERE status = 'queued';
+-- The same from one sender or for one relay.
+CREATE INDEX outbox_due_by_lane ON outbox (lane, priority, due_at, id) WHERE status = 'queued';
 -- Which rows does a worker hold?
 CREATE INDEX outbox_held ON outbox (claimed_by) WHERE claimed_by IS NOT NULL AND status IN ('sending', 'paused', 'cancelled');
 CREATE INDEX outbox_by_batch ON outbox (batch, status) WHERE batch IS NOT NULL;
@@ -264,6 +278,12 @@ CREATE TABLE outbox_throttle (
     reason        TEXT,
     -- How many messages this relay takes on one connection, as learnt from its replies.
     session_limit INTEGER,
+    -- How many recipients this relay takes in one transaction, as learnt from its replies.
+    recipient_limit INTEGER,
+    -- The most that this relay bears of sending ahead ([smtp] pipelining), as learnt. It stays until a person sets it to NULL.
+    pipelining    TEXT,
+    -- What showed it.
+    pipelining_reason TEXT,
     -- What was taken of the limits. JSON, kept by the workers; NULL forgets it.
     slots         TEXT,
     updated_at    TEXT    NOT NULL DEFAULT (strftime('%Y-%m-%d %H:%M:%f000', 'now')),
@@ -272,7 +292,9 @@ CREATE TABLE outbox_throttle (
     CONSTRAINT outbox_throttle_pace_is_a_share CHECK (pace > 0 AND pace <= 1),
     CONSTRAINT outbox_throttle_paused_until_is_a_time CHECK (paused_until IS NULL OR
         (strftime('%Y-%m-%d %H:%M:%S', substr(paused_until, 1, 19), '+0 days') IS substr(paused_until, 1, 19))),
-    CONSTRAINT outbox_throttle_session_limit_is_positive CHECK (session_limit > 0)
+    CONSTRAINT outbox_throttle_session_limit_is_positive CHECK (session_limit > 0),
+    CONSTRAINT outbox_throttle_recipient_limit_is_positive CHECK (recipient_limit > 0),
+    CONSTRAINT outbox_throttle_pipelining_is_known CHECK (pipelining IN ('overlap', 'transaction', 'off'))
 ) STRICT;
 
 -- How much is waiting, going, finished?
@@ -347,6 +369,41 @@ SELECT kind, name, paused_until, pace, reason, limits,
             THEN (SELECT count(*) FROM outbox AS o WHERE o.status = 'queued' AND o.domain = t.name) END AS waiting
 FROM outbox_throttle AS t
 WHERE paused_until > strftime('%Y-%m-%d %H:%M:%f000', 'now') OR pace < 1;
+
+-- The tables as a reader may see them: no bodies, no variables, no contents, no secrets.
+CREATE VIEW outbox_rows AS
+SELECT id, status, priority, due_at, expires_at, recipients, cc, bcc, sender, reply_to, envelope_from, subject, template, locale,
+       headers, message_id, batch, dedupe_key, on_doubt, max_attempts, relay, created_at, domain, lane, attempts, doubts, setbacks,
+       first_attempt_at, claim_seq, claimed_by, claimed_at, reply_code, reply_status, reply_text, queue_id, error, sent_at,
+       finished_at, updated_at
+FROM outbox;
+
+CREATE VIEW outbox_files AS
+SELECT id, outbox_id, name, content_type, content_id
+FROM outbox_attachment;
+
+CREATE VIEW outbox_recipients AS
+SELECT outbox_id, address, status, attempts, doubts, reply_code, reply_status, reply_text, queue_id, error, sent_at, updated_at
+FROM outbox_recipient;
+
+CREATE VIEW outbox_attempts AS
+SELECT id, outbox_id, claim_seq, at, worker, recipient, outcome, blame, phase, relay, reply_code, reply_status, reply_text,
+       queue_id, error
+FROM outbox_attempt;
+
+CREATE VIEW outbox_suppressions AS
+SELECT address, reason, created_at
+FROM outbox_suppression;
+
+CREATE VIEW outbox_workers AS
+SELECT name, identity, incarnation, host, pid, version, started_at, heartbeat_at, lease_until, stopped_at, trouble,
+       journal_applied, connected_to
+FROM outbox_worker;
+
+CREATE VIEW outbox_throttles AS
+SELECT kind, name, limits, pace, paused_until, reason, session_limit, recipient_limit, pipelining, pipelining_reason, slots,
+       updated_at
+FROM outbox_throttle;
 
 -- What may an application see of its rows? No bodies, no addresses.
 CREATE VIEW outbox_state AS

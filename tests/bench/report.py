@@ -19,10 +19,12 @@ if TYPE_CHECKING:
     from bench.targets import Target
 
 DOCS = Path(__file__).parents[2] / "docs"
+TARGETS_TITLE, NOT_MEASURED, _UNKNOWN = "Against the targets", "Not measured.", "| not measured |"
 BEGIN, END = "<!-- figures: begin (written by tests/bench/run.py --write) -->", "<!-- figures: end -->"
 NAMES = {
     **{kind: f"poller, {name}" for kind, name in KINDS.items()},
-    "poller": "poller",
+    "overlap": "poller, overlapped",
+    "transaction": "poller, one transaction at a time",
     "post_office": "django-post_office",
     "post_office_default": "django-post_office, as it comes",
     "mailer": "django-mailer",
@@ -40,15 +42,33 @@ STAGES = {
 
 
 def write(book: Book, docs: Path = DOCS) -> None:
-    """Replace what stands between the markers, and the charts."""
+    """Replace what stands between the markers, and the charts; what the book does not hold stays as it was."""
     page = docs / "performance.md"
     before, _, rest = page.read_text().partition(BEGIN)
-    after = rest.partition(END)[2]
+    old, _, after = rest.partition(END)
     charts = docs / "performance"
     charts.mkdir(exist_ok=True)
     for name, drawing in _charts(book).items():
         (charts / f"{name}.svg").write_text(drawing)
-    page.write_text(f"{before}{BEGIN}\n\n{figures(book)}\n\n{END}{after}")
+    page.write_text(f"{before}{BEGIN}\n\n{_kept(old, figures(book))}\n\n{END}{after}")
+
+
+def _kept(old: str, new: str) -> str:
+    """The new sections, but the old one of each that was not measured; so with the rows of the targets' table."""
+    before, after = _sections(old), _sections(new)
+    known = {line.split(" | ")[0]: line for line in before.get(TARGETS_TITLE, "").splitlines()}
+    for title, text in after.items():
+        if title == TARGETS_TITLE:
+            lines = (known.get(line.split(" | ")[0], line) if _UNKNOWN in line else line for line in text.splitlines())
+            after[title] = "\n".join(lines)
+        elif NOT_MEASURED in text:
+            after[title] = before.get(title, text)
+    return "\n\n".join(f"### {title}\n\n{text}" for title, text in after.items())
+
+
+def _sections(text: str) -> dict[str, str]:
+    parts = (part.partition("\n") for part in text.split("### ")[1:])
+    return {title.strip(): words.strip() for title, _, words in parts}
 
 
 def figures(book: Book) -> str:
@@ -76,6 +96,8 @@ def figures(book: Book) -> str:
         _claims(book),
         "### Waiting, attachments, a foreign snapshot, the proxy",
         _others(book),
+        "### Twice the text",
+        _growth(book),
         "### Where the time goes",
         _profile(book),
         "### Machine and programs",
@@ -103,7 +125,7 @@ def _target(book: Book, target: Target) -> tuple[str, ...]:
 
 
 def _drain(book: Book) -> str:
-    names = (*KINDS, "post_office", "post_office_default", "mailer", "naive", "smtp-source")
+    names = (*KINDS, "overlap", "post_office", "post_office_default", "mailer", "naive", "smtp-source")
     rows = [
         (
             NAMES[name],
@@ -133,7 +155,8 @@ def _drain(book: Book) -> str:
     words = (
         f"{book.words.get('drain.rows', '')}. *Drain*: poller from the first claim to the last acceptance; a peer the "
         "call that sends; smtp-source as a whole. *Whole process*: with the start and the end, which on an empty queue "
-        f"take {start[0]:.2f} s and {start[1]:.2f} CPU s. *CPU per 1,000* without them."
+        f"take {start[0]:.2f} s and {start[1]:.2f} CPU s. *CPU per 1,000* without them. *Overlapped*: the gear that "
+        "relays get which are known to bear it, on PostgreSQL; else the gear of all others, `transaction`."
     )
     return _section(book, "drain", _table(head, rows), words)
 
@@ -146,7 +169,7 @@ def _rtt(book: Book) -> str:
             *(_cell(book, f"rtt.{name}.{ms}", "/s") for ms in times),
             _cell(book, f"rtt.{name}.round-trips", ""),
         )
-        for name in ("poller", "post_office", "mailer", "naive", "smtp-source")
+        for name in ("transaction", "overlap", "post_office", "mailer", "naive", "smtp-source")
     ]
     head = ("to smtp-sink over a delay proxy", *(f"{ms} ms" for ms in times), "round trips a message")
     words = "The peers and smtp-source are timed with their greeting; the round trips are with a connection's two ends."
@@ -159,11 +182,13 @@ def _relay(book: Book) -> str:
     window = book.words.get("relay.window", "not measured")
     rows = [
         ("smtp-source -d -s 1, no delay", _cell(book, "relay.smtp-source.rate", "/s")),
-        ("poller, no delay", _cell(book, "relay.poller.plain", "/s")),
+        ("poller, overlapped, no delay", _cell(book, "relay.poller.plain", "/s")),
+        ("poller, one transaction at a time, no delay", _cell(book, "relay.poller.transaction", "/s")),
         ("poller to smtp-source", _cell(book, "relay.poller.to-source", TIMES)),
         ("processors busy while smtp-source sends", _cell(book, "relay.smtp-source.busy", " %")),
         ("processors busy while poller sends", _cell(book, "relay.poller.busy", " %")),
-        ("poller, 20 ms", _cell(book, "relay.poller.plain-20ms", "/s")),
+        ("poller, overlapped, 20 ms", _cell(book, "relay.poller.plain-20ms", "/s")),
+        ("poller, one transaction at a time, 20 ms", _cell(book, "relay.poller.transaction-20ms", "/s")),
         ("poller, window 16, no delay", _cell(book, "relay.poller.window", "/s", window)),
         ("poller, window 16, 20 ms", _cell(book, "relay.poller.window-20ms", "/s", window)),
     ]
@@ -273,6 +298,25 @@ def _others(book: Book) -> str:
     return f"{whens or 'Not measured'}.\n\n{_table(('', ''), rows)}"
 
 
+def _growth(book: Book) -> str:
+    """By column, the shape that grew most."""
+    shapes = [name.removesuffix(".ratio") for name in book.figures if name.startswith("growth.") and "ratio" in name]
+    columns: dict[str, list[str]] = {}
+    for shape in shapes:
+        columns.setdefault(shape.removeprefix("growth.").partition(" ")[0], []).append(shape)
+    rows = []
+    for column, found in columns.items():
+        most = max(found, key=lambda shape: book.median(f"{shape}.ratio") or 0)
+        piece = most.partition(" ")[2].replace("|", "\\|")
+        slowest = max(book.median(f"{shape}.ms") or 0 for shape in found)
+        rows.append(
+            (column, str(len(found)), f"`{piece}`", _cell(book, f"{most}.ratio", " times"), f"{slowest:.0f} ms")
+        )
+    words = f"Each shape repeated to {book.words.get('growth.size', '')} characters, and to twice as many."
+    head = ("", "shapes", "the one that grew most", "work for twice the text", "the slowest shape, twice the text")
+    return _section(book, "growth", words, _table(head, rows))
+
+
 def _profile(book: Book) -> str:
     """Largest first."""
     parts = []
@@ -299,13 +343,14 @@ def _machine(book: Book) -> str:
 def _charts(book: Book) -> dict[str, str]:
     drawn = {}
     rates = [
-        (NAMES[n], book.median(f"drain.{n}.rate")) for n in (*KINDS, "post_office", "mailer", "naive", "smtp-source")
+        (NAMES[n], book.median(f"drain.{n}.rate"))
+        for n in (*KINDS, "overlap", "post_office", "mailer", "naive", "smtp-source")
     ]
     if known := [(name, rate) for name, rate in rates if rate is not None]:
         drawn["drain"] = chart.bars("Messages per second to smtp-sink, one connection, no delay", "/s", known)
     over = [
         chart.Line(name=NAMES[n], points=_points(book, f"rtt.{n}."))
-        for n in ("poller", "post_office", "mailer", "naive", "smtp-source")
+        for n in ("transaction", "overlap", "post_office", "mailer", "naive", "smtp-source")
     ]
     if any(line.points for line in over):
         drawn["rtt"] = chart.lines("Rate against round-trip time", "round-trip time, ms", "messages per second", over)

@@ -30,7 +30,7 @@ import databases  # noqa: E402 - found by the line above
 import sqlalchemy as sa  # noqa: E402
 from bench import report, rivals  # noqa: E402
 from bench.book import Book  # noqa: E402
-from bench.measures import claims, costs, profile, rates  # noqa: E402
+from bench.measures import claims, costs, growth, profile, rates  # noqa: E402
 from bench.scene import Scene  # noqa: E402
 
 from poller.outbox.database import connect  # noqa: E402
@@ -50,6 +50,7 @@ MEASURES = {
     "attachments": costs.attachments,
     "claim": claims.claim,
     "foreign": claims.foreign,
+    "growth": growth.growth,
     "profile": profile.profile,
 }
 

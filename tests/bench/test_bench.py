@@ -80,15 +80,17 @@ def test_the_page_shows_the_median_of_the_rounds_between_its_markers_and_keeps_i
     for rate in (3400, 3100, 9999):
         book.add("drain.postgresql.rate", rate)
     for ms in (5, 20, 50):
-        book.add(f"rtt.poller.{ms}", 900 / ms)
+        book.add(f"rtt.overlap.{ms}", 900 / ms)
     page = tmp_path / "performance.md"
-    page.write_text(f"Before.\n{report.BEGIN}\nyesterday\n{report.END}\nAfter.\n")
+    backlog = "### Rate and memory against the backlog\n\nOf one run, last week."
+    page.write_text(f"Before.\n{report.BEGIN}\nyesterday\n\n{backlog}\n\n{report.END}\nAfter.\n")
     report.write(book, tmp_path)
     text = page.read_text()
     assert text.startswith("Before.\n")
     assert text.endswith("\nAfter.\n")
     assert "yesterday" not in text
     assert "| drain, PostgreSQL | at least 3,000/s | 3,400/s | 3,100 … 9,999 (3) | yes |" in text
-    assert "| 20 ms round trip, PIPELINING only | at least 43/s | 45/s |  | yes |" in text
+    assert "| 20 ms round trip, overlapped | at least 43/s | 45/s |  | yes |" in text
+    assert backlog in text
     assert "| composing from a template | at most 200 µs | not measured |  |  |" in text
     assert {drawing.name for drawing in (tmp_path / "performance").iterdir()} == {"drain.svg", "rtt.svg"}

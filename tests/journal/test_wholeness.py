@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from journal.scribe import OUTBOX, Scribe, positions, read_back
@@ -15,9 +16,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def lived(tmp_path: Path, **how: str) -> Scribe:
+def lived(tmp_path: Path, **how: Any) -> Scribe:
     """A worker that took up what there was, and sent two messages."""
-    scribe = Scribe(state=tmp_path, **how)  # type: ignore[arg-type]
+    scribe = Scribe(state=tmp_path, **how)
     scribe.journal.taken_up()
     scribe._wrote("t", None)
     for row_id in (1, 2):
@@ -27,7 +28,11 @@ def lived(tmp_path: Path, **how: str) -> Scribe:
 
 def is_whole(scribe: Scribe, *, boot: str = "boot-1", applied: int = 0) -> bool:
     scribe.journal.close()
-    return read_back(scribe)[0].is_whole(boot=boot, applied=applied)
+    reader = scribe.reader()
+    try:
+        return reader.outline(OUTBOX).is_whole(boot=boot, applied=applied)
+    finally:
+        reader.close()
 
 
 def test_there_is_nothing_to_know_of_what_was_never_there() -> None:
@@ -57,6 +62,44 @@ def test_damage_without_a_power_cut_is_damage_even_if_each_intent_was_synced(tmp
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
     assert not is_whole(scribe)
+
+
+EACH_BYTE = 1 if os.environ.get("POLLER_TEST_LONG") else 37
+
+
+def two_hundred_records(tmp_path: Path) -> tuple[Scribe, Path, bytes]:
+    """As `kill -9` leaves them: the room behind them is zeros."""
+    scribe = lived(tmp_path, size=64 * 1024)
+    while scribe.last < 200:
+        scribe.send(scribe.last)
+    path = segments(scribe.journal.directory)[-1]
+    assert is_whole(scribe)
+    return scribe, path, path.read_bytes().ljust(scribe.size, b"\0")
+
+
+def test_one_flipped_bit_anywhere_and_it_is_not_whole(tmp_path: Path) -> None:
+    scribe, path, data = two_hundred_records(tmp_path)
+    used = len(data.rstrip(b"\0"))
+    passed_off = []
+    for at in range(0, used, EACH_BYTE):
+        path.write_bytes(data[:at] + bytes([data[at] ^ 1 << at % 8]) + data[at + 1 :])
+        if is_whole(scribe):
+            passed_off.append(at)
+    path.write_bytes(data)
+    assert passed_off == []
+    assert is_whole(scribe)
+
+
+@pytest.mark.parametrize("zeroed", [False, True])
+def test_a_tail_that_is_gone_is_missed_wherever_it_was_cut(tmp_path: Path, zeroed: bool) -> None:  # noqa: FBT001
+    scribe, path, data = two_hundred_records(tmp_path)
+    ends = [end for segment, end in scribe.ends if segment == path]
+    passed_off = []
+    for at in {*range(ends[0], ends[-1], EACH_BYTE), *ends[:-1]}:
+        path.write_bytes(data[:at].ljust(len(data) if zeroed else 0, b"\0"))
+        if is_whole(scribe):
+            passed_off.append(at)
+    assert passed_off == []
 
 
 def test_a_power_cut_that_tears_what_was_not_synced_takes_no_intent(tmp_path: Path) -> None:

@@ -157,12 +157,12 @@ LINES = [
     (
         Phase.RCPT,
         "554 5.7.1 Service unavailable; Client host [192.0.2.1] blocked using zen.spamhaus.org",
-        "deferred session",
+        "deferred destination",
     ),
     (
         Phase.RCPT,
         "550 5.7.1 Recipient not authorized, your IP has been found on a block list",
-        "deferred session",
+        "deferred destination",
     ),
     (Phase.MAIL, "550 5.7.606 Access denied, banned sending IP [192.0.2.1]", "deferred session"),
     (Phase.MAIL, "550 5.7.649 Access denied", "deferred session"),
@@ -171,12 +171,12 @@ LINES = [
         "550 5.7.1 Unfortunately, messages from [192.0.2.1] weren't sent. Part of their network is on our block list",
         "deferred session",
     ),
-    (Phase.RCPT, "550 rejected because 192.0.2.1 is in a black list at zen.spamhaus.org", "deferred session"),
+    (Phase.RCPT, "550 rejected because 192.0.2.1 is in a black list at zen.spamhaus.org", "deferred destination"),
     (Phase.RCPT, "504 5.5.2 <box>: Helo command rejected: need fully-qualified hostname", "deferred session"),
     (Phase.END, "550 5.7.25 The IP address sending this message does not have a PTR record", "deferred session"),
-    (Phase.RCPT, "554 5.7.1 <r1@example.com>: Recipient address rejected: Access denied", "deferred session"),
+    (Phase.RCPT, "554 5.7.1 <r1@example.com>: Recipient address rejected: Access denied", "failed recipient"),
     (Phase.RCPT, "554 5.7.1 <s@example.org>: Sender address rejected: Access denied", "deferred session"),
-    (Phase.RCPT, "454 4.7.1 <r1@example.com>: Recipient address rejected: Access denied", "deferred session"),
+    (Phase.RCPT, "454 4.7.1 <r1@example.com>: Recipient address rejected: Access denied", "deferred recipient"),
     # Our sender rights
     (
         Phase.RCPT,
@@ -254,8 +254,8 @@ LINES = [
     (Phase.RCPT, "450 4.1.8 <s@example.org>: Sender address rejected: Domain not found", "deferred message"),
     (Phase.RCPT, "554 5.7.1 Service unavailable; Sender address [s@example.org] blocked", "failed message"),
     (Phase.RCPT, "550 5.7.23 <r1@example.com>: Message rejected due to: SPF fail", "failed message"),
-    (Phase.END, "550 5.7.26 Unauthenticated email from example.org is not accepted due to DMARC", "failed message"),
-    (Phase.END, "550 5.7.515 Access denied, sending domain example.org does not meet the level", "failed message"),
+    (Phase.END, "550 5.7.26 Unauthenticated email from example.org is not accepted due to DMARC", "deferred session"),
+    (Phase.END, "550 5.7.515 Access denied, sending domain example.org does not meet the level", "deferred session"),
     (Phase.END, "554 5.7.1 Access denied", "failed message"),
     (Phase.END, "554 5.7.1 Message rejected as spam", "failed message"),
     (Phase.END, "550 5.7.1 Your message talks of relay access denied", "failed message"),
@@ -716,3 +716,32 @@ def test_what_is_said_at_the_door_is_about_the_relay() -> None:
     assert heard.reason == "the relay takes no more sessions from us: at greeting: 421 Too many sessions opened"
     assert heard_at_the_door(RelayTrouble(Phase.CONNECT, "refused")) is None
     assert heard_at_the_door(RelayTrouble(Phase.AUTH, "no", said("535 5.7.8 no"))) is None
+
+
+TOO_MANY = [
+    ("554 Transaction failed: Recipient count exceeds 50.", 60, 50),  # Amazon SES
+    ("554 Transaction failed: Recipient count exceeds 50.", 130, 50),
+    ("552 5.5.3 Too many recipients (130, at most 100)", 130, 100),
+    ("452 4.5.3 Too many recipients", 10, 5),
+    ("554 5.5.3 Too many recipients", 2, 1),
+]
+
+
+@pytest.mark.parametrize(("line", "recipients", "most"), TOO_MANY)
+@pytest.mark.parametrize("phase", [Phase.DATA, Phase.END])
+def test_a_message_refused_for_the_number_of_its_recipients_is_divided_and_nobody_is_charged(
+    phase: Phase, line: str, recipients: int, most: int
+) -> None:
+    reply = said(line)
+    exchange = Exchange(message=message(recipients), phase=phase, mail=OK, rcpt=(OK,) * recipients, data=GO_ON)
+    replies = {"data": reply} if phase is Phase.DATA else {"end": reply, "end_of_data_sent": True}
+    verdict = judge(replace(exchange, **replies))
+    assert verdict.most_recipients == most
+    assert {(o.blame, o.at_once) for o in verdict.outcomes if isinstance(o, Deferred)} == {(Blame.SESSION, True)}
+    assert len(verdict.outcomes) == recipients
+
+
+def test_a_message_to_one_recipient_cannot_be_divided() -> None:
+    verdict = judge(answered(Phase.END, said("554 5.5.3 Too many recipients")))
+    assert verdict.most_recipients is None
+    assert [type(outcome) for outcome in verdict.outcomes] == [Failed]

@@ -33,7 +33,10 @@ def limited(*rates: str, burst: int = 1, counts: Any = "messages") -> Limit:
 
 def row(number: int, domain: str, **more: Any) -> Candidate:
     known = {"relay": None, "sender": None, "cc": None, "bcc": None, "priority": 5, "due_at": NOW}
-    return Candidate(**{"id": number, "domain": domain, "recipients": f"r{number}@{domain}"} | known | more)
+    lane = f"{more.get('relay') or ''} {(more.get('sender') or '').lower()}"
+    return Candidate(
+        **{"id": number, "domain": domain, "lane": lane, "recipients": f"r{number}@{domain}"} | known | more
+    )
 
 
 class Table:
@@ -275,3 +278,9 @@ def test_what_pauses_is_asked_of_all_that_a_row_falls_under() -> None:
     assert worker.is_paused("a.example", None, "smtp", NOW)
     assert not worker.is_paused("a.example", "a@other.example", "smtp", NOW)
     assert not worker.is_paused("a.example", None, "smtp", NOW + timedelta(minutes=1))
+
+
+def test_no_spelling_of_a_sender_passes_its_limit_by() -> None:
+    worker = pacing(senders={"news@xn--mnchen-3ya.example": A_MINUTE})
+    for sender in ("news@münchen.example", "News <NEWS@MÜNCHEN.example>", "news@XN--mnchen-3ya.example"):
+        assert worker.address_of(sender) == "news@xn--mnchen-3ya.example"

@@ -9,47 +9,47 @@ from poller.suspicion import MOST_SUSPECTS, Suspicion
 
 
 def test_one_end_says_nothing() -> None:
-    assert not Suspicion().ended("a")
+    assert not Suspicion().befell("a")
 
 
 def test_a_second_end_at_the_same_destination_with_others_accepted_between_is_its_doing() -> None:
     suspicion = Suspicion()
-    suspicion.ended("a")
+    suspicion.befell("a")
     suspicion.accepted("b")
-    assert suspicion.ended("a")
+    assert suspicion.befell("a")
 
 
 def test_a_second_end_with_nothing_accepted_between_is_the_relays() -> None:
     suspicion = Suspicion()
-    suspicion.ended("a")
-    assert not suspicion.ended("a")
+    suspicion.befell("a")
+    assert not suspicion.befell("a")
 
 
 def test_an_end_at_another_destination_makes_nobody_a_suspect() -> None:
     suspicion = Suspicion()
-    suspicion.ended("a")
+    suspicion.befell("a")
     suspicion.accepted("b")
-    assert not suspicion.ended("c")
+    assert not suspicion.befell("c")
 
 
 def test_an_acceptance_clears_a_destination() -> None:
     suspicion = Suspicion()
-    suspicion.ended("a")
+    suspicion.befell("a")
     suspicion.accepted("b")
     suspicion.accepted("a")
-    assert not suspicion.ended("a")
+    assert not suspicion.befell("a")
 
 
 def test_only_so_many_suspects_are_remembered_and_the_oldest_is_forgotten() -> None:
     suspicion = Suspicion()
     for number in range(MOST_SUSPECTS + 1):
-        suspicion.ended(f"d{number}")
+        suspicion.befell(f"d{number}")
     suspicion.accepted("other")
-    assert not suspicion.ended("d0")
-    assert suspicion.ended(f"d{MOST_SUSPECTS}")
+    assert not suspicion.befell("d0")
+    assert suspicion.befell(f"d{MOST_SUSPECTS}")
 
 
-EVENTS = st.lists(st.tuples(st.sampled_from(["ended", "accepted"]), st.sampled_from("abc")), max_size=40)
+EVENTS = st.lists(st.tuples(st.sampled_from(["befell", "accepted"]), st.sampled_from("abc")), max_size=40)
 
 
 @given(EVENTS)
@@ -62,5 +62,5 @@ def test_it_is_a_destinations_doing_if_and_only_if_all_between_two_ends_were_oth
             suspicion.accepted(destination)
             continue
         own = [place for place, (_, who) in enumerate(events[:number]) if who == destination]
-        between = events[own[-1] + 1 : number] if own and events[own[-1]][0] == "ended" else []
-        assert suspicion.ended(destination) == any(what == "accepted" for what, _ in between)
+        between = events[own[-1] + 1 : number] if own and events[own[-1]][0] == "befell" else []
+        assert suspicion.befell(destination) == any(what == "accepted" for what, _ in between)

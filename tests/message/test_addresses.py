@@ -61,7 +61,7 @@ BAD = [
     ("a@b.test c@d.test", "comma"),
     ("Anna <a@b.test> c@d.test", "separate addresses by a comma"),
     ("a@b.test@c.test", "second @"),
-    ("a@b.test <c@d.test>", "something follows"),
+    ("a@b.test <c@d.test>", "a display name that holds an @ stands in double quotes"),
     ("Anna", "no @"),
     ("Anna Lind", "no @"),
     ("@b.test", "before the @"),
@@ -232,9 +232,13 @@ def test_a_non_ascii_local_part_makes_the_message_smtputf8_and_stands_raw() -> N
     assert not compose(recipients="Jürgen <user@例え.jp>").smtputf8
 
 
-@pytest.mark.parametrize("column", ["bcc", "sender", "envelope_from", "reply_to"])
-def test_smtputf8_is_wanted_whichever_address_needs_it(column: str) -> None:
+@pytest.mark.parametrize("column", ["cc", "sender", "envelope_from", "reply_to"])
+def test_smtputf8_is_wanted_whichever_address_in_the_message_needs_it(column: str) -> None:
     assert compose(**{column: "ü@b.test"}).smtputf8
+
+
+def test_a_blind_copy_wants_no_smtputf8_for_the_others() -> None:
+    assert not compose(bcc="ü@b.test").smtputf8
 
 
 def test_the_sender_is_one_address_from_the_row_or_the_settings() -> None:

@@ -291,3 +291,33 @@ def test_any_other_message_id_is_refused(bad: str) -> None:
     with pytest.raises(Unsendable) as caught:
         compose(message_id=bad)
     assert caught.value.column == "message_id"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("List-ID", "Größe und Maß <news.example.com>"),
+        ("X-Sender", "Jürgen <j@example.com>"),
+        ("Errors-To", "Ä <e@b.c>"),
+    ],
+)
+def test_a_name_is_encoded_and_what_it_names_stands_as_it_is(name: str, value: str) -> None:
+    raw = content(headers={name: value}).partition(b"\r\n\r\n")[0].decode("ascii")
+    field = parsed_raw(headers={name: value})[name]
+    assert field.endswith(value[value.index("<") :])
+    assert decoded(field) == value
+    assert max(map(len, raw.split("\r\n"))) <= 78
+
+
+LONG = ["a" * 1000, "ab " * 400, "é" * 400, "é" * 20 + " b", "x=?", "ä, ö" * 30, "Zoë " * 3]
+
+
+@pytest.mark.parametrize("column", ["sender", "recipients", "cc", "reply_to"])
+@pytest.mark.parametrize("name", LONG)
+def test_no_line_of_an_address_field_is_too_long(column: str, name: str) -> None:
+    quoted = '"' + name + '"'
+    addresses = f"{quoted} <a@example.com>" + ("" if column == "sender" else f", {quoted} <b@example.com>")
+    raw = content(**{"recipients": "b@c.d", column: addresses})
+    for field in raw.partition(b"\r\n\r\n")[0].replace(b"\r\n ", b"\0 ").split(b"\r\n"):
+        lines = field.split(b"\0")
+        assert max(map(len, lines)) <= (76 if b"=?" in field else 998)

@@ -120,6 +120,7 @@ def test_an_empty_body_is_a_body() -> None:
 
 IMAGE = attachment("l.png", "image/png", content_id="logo")
 FILE = attachment()
+SHOWS = "<img src='cid:logo'>"
 
 
 @pytest.mark.parametrize(
@@ -129,18 +130,28 @@ FILE = attachment()
         ({"body_html": "x"}, ("alternative", "text/plain", "text/html")),
         ({"body_text": "x", "attachments": (FILE,)}, ("mixed", "text/plain", "application/pdf")),
         (
-            {"body_html": "x", "attachments": (FILE, IMAGE)},
+            {"body_html": SHOWS, "attachments": (FILE, IMAGE)},
             ("mixed", ("alternative", "text/plain", ("related", "text/html", "image/png")), "application/pdf"),
         ),
         (
-            {"body_html": "x", "attachments": (IMAGE,)},
+            {"body_html": SHOWS, "attachments": (IMAGE,)},
             ("alternative", "text/plain", ("related", "text/html", "image/png")),
         ),
         ({"body_text": "x", "attachments": (IMAGE,)}, ("mixed", "text/plain", "image/png")),
+        (
+            {"body_html": "x", "attachments": (IMAGE,)},
+            ("mixed", ("alternative", "text/plain", "text/html"), "image/png"),
+        ),
     ],
 )
 def test_the_structure_is_as_deep_as_needed(columns: dict[str, Any], expected: Any) -> None:
     assert expected == shape(parsed(**columns))
+
+
+def test_what_no_html_names_is_a_file_and_not_hidden_in_the_message() -> None:
+    notes = attachment("notes.txt", "text/plain", content_id="notes")
+    message = parsed(body_html="<p>See the notes", attachments=(notes,))
+    assert [part.get_content_disposition() for part in message.iter_attachments()] == ["attachment"]
 
 
 NAMES = st.text(st.characters(exclude_categories=["Cs", "Cc", "Zl", "Zp"]), min_size=1, max_size=120).filter(str.strip)

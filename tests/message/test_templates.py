@@ -130,6 +130,7 @@ def test_a_name_outside_the_rules_is_refused(tmp_path: Path, name: str) -> None:
     assert caught.value.column == "template"
 
 
+LONG = ["characters or items"]
 FAULTS: list[tuple[str, object, str, list[str]]] = [
     ("a\n{{ name }}", {}, "context", ["t.txt, line 2", "'name' is undefined", "default"]),
     ("{{ order.total }}", {"order": {}}, "context", ["line 1", "total"]),
@@ -147,14 +148,87 @@ FAULTS: list[tuple[str, object, str, list[str]]] = [
         "{% for a in range(99999) %}{% for b in range(99999) %}x{% endfor %}{% endfor %}",
         {},
         "template",
-        ["10000 characters"],
+        ["10,000 characters", "max_size"],
     ),
     ("{{ 'x' * 1000000000 }}", {}, "template", ["repetition"]),
     ("{{ 9 ** 9 ** 9 }}", {}, "template", ["power"]),
     ("{% for a in range(10**9) %}{% endfor %}", {}, "template", ["line 1"]),
     ("{{ [1, 2]|random }}", {}, "template", ["random"]),
     ("{{ lipsum() }}", {}, "context", ["lipsum"]),
+    ("{{ order.items }}", {"order": {"item": 3}}, "context", ["line 1", "items"]),
+    (
+        "{% set s = namespace(a='ab') %}{% for i in range(99) %}{% set s.a = s.a ~ s.a %}{% endfor %}",
+        {},
+        "template",
+        LONG,
+    ),
+    (
+        "{% set s = namespace(a='ab') %}{% for i in range(99) %}{% set s.a = s.a + s.a %}{% endfor %}",
+        {},
+        "template",
+        LONG,
+    ),
+    ("{{ '%999999999d'|format(1) }}", {}, "template", ["wider"]),
+    ("{{ '%999999999d' % 1 }}", {}, "template", ["wider"]),
+    ("{{ '%*d' % (999999999, 1) }}", {}, "template", ["wider"]),
+    ("{{ '{:>999999999}'.format(1) }}", {}, "template", ["wider"]),
+    ("{{ 'a'|center(1000000000) }}", {}, "template", ["center"]),
+    ("{{ 'a'.ljust(1000000000) }}", {}, "template", ["ljust"]),
+    ("{{ [1]|slice(1000000000)|list }}", {}, "template", ["slice"]),
+    ("{{ ['a']|map('center', 1000000000)|list }}", {}, "template", ["number beyond"]),
+    ("{{ ('a' * 9000)|replace('a', 'b' * 9000) }}", {}, "template", ["replace"]),
+    ("{{ ('a' * 9000).replace('a', 'b' * 9000) }}", {}, "template", ["replace"]),
+    ("{{ ('x' * 9000).join(['a'] * 9000) }}", {}, "template", ["join"]),
+    ("{{ (['a'] * 9000)|join('x' * 9000) }}", {}, "template", ["join"]),
 ]
+TOO_LONG = [
+    "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}",
+    "{% macro m(n) %}{% if n %}{{ m(n - 1) }}{{ m(n - 1) }}{% endif %}{% endmacro %}{{ m(60) }}",
+    "{% for a in range(99999) %}{% set x = range(9999)|list|sort|sum %}{% endfor %}",
+]
+GOOD = [
+    ("{{ order.items }}", {"order": {"items": 3}}, "3"),
+    ("{% for k, v in order.items() %}{{ k }}={{ v }};{% endfor %}", {"order": {"a": 1}}, "a=1;"),
+    ("{% for k, v in order.items() %}{{ k }}{% endfor %}", {"order": {"items": 1}}, "items"),
+    ("{{ order.a is defined }}{{ order.items is defined }}", {"order": {"a": 1}}, "TrueFalse"),
+    (
+        "{% for x in rows %}{{ loop.index }}/{{ loop.length }}{{ loop.last }} {% endfor %}",
+        {"rows": [1, 2]},
+        "1/2False 2/2True ",
+    ),
+    (
+        "{% for x in rows recursive %}{{ x.n }}{{ loop(x.more) if x.more }}{% endfor %}",
+        {"rows": [{"n": 1, "more": [{"n": 2, "more": []}]}]},
+        "12",
+    ),
+    (
+        "{% for x in range(200) %}{% if loop.last %}{{ loop.length }}{{ loop.previtem }}{% endif %}{% endfor %}",
+        {},
+        "200198",
+    ),
+    ("{{ 5000000|round|int }} {{ n|string|length }}", {"n": 5000000}, "5000000 7"),
+    ("{{ '%s and %5d' % ('a', 3) }} {{ '%.2f'|format(1.5) }} {{ '{:>3}'.format(1) }}", {}, "a and     3 1.50   1"),
+    (
+        "{{ name.upper() }}{{ name|replace('a', 'b') }}{{ rows|map(attribute='n')|join(', ') }}",
+        {"name": "Anna", "rows": [{"n": 1}]},
+        "ANNAAnnb1",
+    ),
+]
+
+
+@pytest.mark.parametrize(("text", "context", "made"), GOOD)
+def test_a_key_comes_before_a_method_and_what_is_usual_works(
+    tmp_path: Path, text: str, context: object, made: str
+) -> None:
+    assert render(write(tmp_path, t__subject__txt="s", t__txt=text), context).text == made
+
+
+@pytest.mark.parametrize("text", TOO_LONG)
+def test_a_template_that_does_not_end_fails_its_row(tmp_path: Path, text: str) -> None:
+    write(tmp_path, t__subject__txt="s", t__txt=text)
+    with pytest.raises(Unsendable, match=r"takes longer than 0\.2 s") as caught:
+        render(Templates(str(tmp_path), 10_000, max_seconds=0.2), {})
+    assert caught.value.column == "template"
 
 
 @pytest.mark.parametrize(("text", "context", "column", "words"), FAULTS)
@@ -256,3 +330,10 @@ def test_any_context_is_either_rendered_or_the_rows_fault(shared: Composer, valu
     for context in (value, {"a": value, "b": value}):
         made = attempted(shared, draft(template="t", context=context))
         assert not isinstance(made, Unsendable) or made.column in ("context", "template")
+
+
+def test_a_byte_order_mark_in_front_of_a_template_is_no_text(tmp_path: Path) -> None:
+    (tmp_path / "t.subject.txt").write_bytes("\ufeffHello".encode())
+    (tmp_path / "t.txt").write_bytes("\ufeffText".encode())
+    made = render(Templates(str(tmp_path), 100), {})
+    assert (made.subject, made.text) == ("Hello", "Text")

@@ -25,7 +25,7 @@ from outbox.ground import (
 )
 
 from poller.outbox.database import keyed_message_id
-from poller.outbox.operate import Selection, change, pause_all, resume_all
+from poller.outbox.operate import Selection, change, count, pause_all, resume_all
 from poller.outbox.report import PIECE
 from poller.outbox.rows import ClaimedRow, NameTaken
 from poller.outbox.store import Store
@@ -322,6 +322,24 @@ def test_rows_that_ended_or_wait_are_nobodys_orphans(store: Store, other: Store)
 
 
 # ---- suppression
+
+
+IDN, IN_ASCII = "münchen.example", "xn--mnchen-3ya.example"
+
+
+@pytest.mark.parametrize("listed", [f"anna@{IDN}", f"anna@{IN_ASCII}", f"@{IDN}", f"@{IN_ASCII}"])
+@pytest.mark.parametrize("domain", [IDN, IN_ASCII, "MÜNCHEN.example", "XN--Mnchen-3ya.example"])
+def test_a_suppression_holds_for_each_spelling_of_a_domain(store: Store, listed: str, domain: str) -> None:
+    with store.engine.begin() as connection:
+        connection.execute(sa.insert(suppression), {"address": listed, "reason": "asked"})
+    assert store.suppressed({f"Anna@{domain}", f"anna@x{domain}"}) == {f"Anna@{domain}": "asked"}
+
+
+@pytest.mark.parametrize("asked", [IDN, IN_ASCII])
+def test_rows_are_chosen_by_each_spelling_of_a_domain(store: Store, asked: str) -> None:
+    for domain in (IDN, IN_ASCII, "other.example"):
+        insert(store.engine, recipients=f"anna@{domain}")
+    assert count(store.engine, Selection(domain=asked), "cancel") == {"queued": 2}
 
 
 def test_an_address_is_suppressed_by_itself_or_by_its_domain(store: Store) -> None:

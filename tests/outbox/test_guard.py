@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import databases
 import pytest
+import sqlalchemy as sa
 from outbox.ground import insert
 
-from poller.outbox.guard import HELD, adopt, hold, home_of, stranger
+from poller.outbox import guard
+from poller.outbox.database import connect
+from poller.outbox.guard import HELD, address_of, adopt, hold, home_of, stranger
 from poller.outbox.operate import pause_all, resume_all
 from poller.outbox.settings import DatabaseSettings
 from poller.throttle.gate import Gate
@@ -32,13 +36,14 @@ HERE, THERE = "postgresql://db1:5432/shop", "postgresql://db2:5432/shop"
     ],
 )
 def test_an_address_is_the_same_however_it_is_written_and_holds_no_secret(url: str, home: str) -> None:
-    assert home_of(DatabaseSettings(url=url)) == home
+    assert address_of(DatabaseSettings(url=url)) == home
 
 
 def test_a_schema_is_part_of_the_address_and_a_given_name_replaces_it() -> None:
     url = "postgresql://db1/shop"
-    assert home_of(DatabaseSettings(url=url, schema="mail")) == "postgresql://db1:5432/shop schema mail"
-    assert home_of(DatabaseSettings(url=url, belongs_to="production")) == "production"
+    assert address_of(DatabaseSettings(url=url, schema="mail")) == "postgresql://db1:5432/shop schema mail"
+    nobody = sa.create_engine("sqlite://")
+    assert home_of(DatabaseSettings(url=url, belongs_to="production"), nobody) == "production"
 
 
 def test_the_first_who_asks_moves_in_and_others_are_strangers(store: Store) -> None:
@@ -75,3 +80,40 @@ def test_an_operators_word_is_not_replaced_and_not_lifted_by_adopting(store: Sto
     done = adopt(store.engine, HERE)
     assert (done.switched_on, done.still_off) == (False, "maintenance")
     assert resume_all(store.engine)
+
+
+def test_the_same_address_on_another_server_is_another_place(
+    store: Store, database: DatabaseSettings, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = DatabaseSettings(url="mysql://localhost/shop") if kind == "mariadb" else database
+    monkeypatch.setattr(guard, "machine_id", lambda: "1" * 32)
+    home = home_of(here, store.engine)
+    assert home == home_of(here, store.engine)
+    assert home.startswith(address_of(here) + " on ")
+    assert stranger(store.engine, home) == ""
+    if kind == "postgresql":
+        try:
+            postgres = databases.EmbeddedPostgres()
+        except databases.Missing as why:
+            pytest.skip(str(why))
+        other = connect(DatabaseSettings(url=postgres.url))
+        try:
+            there = home_of(here, other)
+        finally:
+            other.dispose()
+            postgres.stop()
+    else:
+        monkeypatch.setattr(guard, "machine_id", lambda: "0" * 32)
+        there = home_of(here, store.engine)
+    assert there.startswith(address_of(here) + " on ")
+    assert "poller adopt" in stranger(store.engine, there)
+
+
+@pytest.mark.parametrize("statement", ["_MAY_ASK", "_ASK"])
+def test_where_a_server_does_not_tell_the_url_decides_alone(
+    store: Store, database: DatabaseSettings, kind: str, statement: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if kind == "postgresql":
+        monkeypatch.setattr(guard, statement, "SELECT NULL" if statement == "_MAY_ASK" else "SELECT no_such_function()")
+    monkeypatch.setattr(guard, "machine_id", lambda: "")
+    assert home_of(database, store.engine) == address_of(database)

@@ -216,7 +216,7 @@ class Rows(RuleBasedStateMachine):
     def restore(self, number: int) -> None:
         row_id, row, lines, accepted = self.backups[number % len(self.backups)]
         with self.engine.begin() as connection:
-            values = {name: value for name, value in row.items() if name != "domain"}
+            values = {name: value for name, value in row.items() if name not in {"domain", "lane"}}
             connection.execute(sa.update(outbox).where(outbox.c.id == row_id).values(values))
             connection.execute(sa.delete(recipient).where(recipient.c.outbox_id == row_id))
             if lines:

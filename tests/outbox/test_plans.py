@@ -121,6 +121,7 @@ def test_sqlite_looks_for_the_rows_in_somebodys_hands_by_the_index(full: Engine)
 CLOSED, FREE, BESIDE = 20_000, 3, 500
 MANY = tuple(f"d{n}.example" for n in range(BESIDE))
 GATE = Gate(limit=LIMIT, closed_domains=("closed.example", *MANY), open_domains=((MANY[7], 2), ("gone.example", 2)))
+BY_SENDER = Gate(limit=LIMIT, closed_lanes=tuple(f" a@{domain}" for domain in GATE.closed_domains))
 DOMAIN = {
     "postgresql": "'d' || (n % {n}) || '.example'",
     "mariadb": "CONCAT('d', MOD(n, {n}), '.example')",
@@ -136,27 +137,29 @@ def blocked(kind: str, database: DatabaseSettings) -> Iterator[Engine]:
         many = DOMAIN[kind].format(n=BESIDE)
         for count, domain in ((CLOSED, "'closed.example'"), (CLOSED, many), (FREE, "'free.example'")):
             to = f"CONCAT('a@', {domain})" if kind == "mariadb" else f"'a@' || {domain}"
-            rows = f"SELECT {to}, 'x', 5, {NOW[kind]} FROM ({NUMBERS[kind].format(n=count)}) AS s"
-            connection.execute(sa.text(f"INSERT INTO outbox ({COLUMNS}) {rows}"))
+            rows = f"SELECT {to}, 'x', 5, {NOW[kind]}, {to} FROM ({NUMBERS[kind].format(n=count)}) AS s"
+            connection.execute(sa.text(f"INSERT INTO outbox ({COLUMNS}, sender) {rows}"))
         connection.exec_driver_sql("ANALYZE TABLE outbox" if kind == "mariadb" else "ANALYZE outbox")
     yield engine
     engine.dispose()
 
 
-def walked(connection: sa.Connection) -> None:
+def walked(connection: sa.Connection, by: paths.By) -> None:
     """Every path once, as a claim takes them."""
     found = paths.PATHS[connection.dialect.name]
-    found.window(connection, GATE, paths.FIRST, LIMIT)
+    gate, prefix = (GATE, "") if by == "domain" else (BY_SENDER, " a@")
+    found.window(connection, gate, paths.FIRST, LIMIT)
     found.edge(connection, paths.FIRST)
     found.pairs_of(connection, [domain for domain, _ in GATE.open_domains])
-    found.pairs_from(connection, "", GATE.closed_domains, 2000)
-    wanted = [(("closed.example", 5), 2), (("free.example", 5), LIMIT), ((None, 5), LIMIT)]
-    assert len(found.heads(connection, GATE, wanted)) == 2 + FREE
+    found.pairs_from(connection, by, "", gate.closed_domains or gate.closed_lanes, 2000)
+    wanted = [((f"{prefix}closed.example", 5), 2), ((f"{prefix}free.example", 5), LIMIT), ((None, 5), LIMIT)]
+    assert len(found.heads(connection, by, Gate(limit=LIMIT), wanted)) == 2 + FREE
 
 
+@pytest.mark.parametrize("by", ["domain", "lane"])
 @pytest.mark.parametrize("kind", ["postgresql"])
 @pytest.mark.parametrize("mode", ["force_custom_plan", "force_generic_plan"])
-def test_postgresql_passes_by_closed_rows_by_the_index(blocked: Engine, mode: str) -> None:
+def test_postgresql_passes_by_closed_rows_by_the_index(blocked: Engine, mode: str, by: paths.By) -> None:
     plans: list[dict[str, Any]] = []
 
     def explained(_: sa.Connection, cursor: Any, statement: str, parameters: Any, *__: Any) -> None:
@@ -167,7 +170,7 @@ def test_postgresql_passes_by_closed_rows_by_the_index(blocked: Engine, mode: st
     with blocked.connect() as connection:
         connection.exec_driver_sql(f"SET plan_cache_mode = {mode}")
         sa.event.listen(connection, "before_cursor_execute", explained)
-        walked(connection)
+        walked(connection, by)
         connection.rollback()
     assert len(plans) == 6
     for plan in plans:
@@ -177,8 +180,9 @@ def test_postgresql_passes_by_closed_rows_by_the_index(blocked: Engine, mode: st
         assert read <= 2 * paths.LOOK, plan
 
 
+@pytest.mark.parametrize("by", ["domain", "lane"])
 @pytest.mark.parametrize("kind", ["sqlite"])
-def test_sqlite_passes_by_closed_rows_by_the_index(blocked: Engine) -> None:
+def test_sqlite_passes_by_closed_rows_by_the_index(blocked: Engine, by: paths.By) -> None:
     plan: list[str] = []
 
     def explained(_: sa.Connection, cursor: Any, statement: str, parameters: Any, *__: Any) -> None:
@@ -187,19 +191,20 @@ def test_sqlite_passes_by_closed_rows_by_the_index(blocked: Engine) -> None:
 
     with blocked.connect() as connection:
         sa.event.listen(connection, "before_cursor_execute", explained)
-        walked(connection)
+        walked(connection, by)
         connection.rollback()
     assert [line for line in plan if line in {"SCAN outbox", "SCAN o"} or "FOR ORDER BY" in line] == []
     searches = {line for line in plan if line.startswith(("SEARCH outbox ", "SEARCH o "))}
     assert {line for line in searches if "outbox_due" not in line and "rowid=?" not in line} == set()
 
 
+@pytest.mark.parametrize("by", ["domain", "lane"])
 @pytest.mark.parametrize("kind", ["mariadb"])
-def test_mariadb_passes_by_closed_rows_and_locks_none_of_them(blocked: Engine) -> None:
+def test_mariadb_passes_by_closed_rows_and_locks_none_of_them(blocked: Engine, by: paths.By) -> None:
     mine = "SELECT trx_rows_locked FROM information_schema.innodb_trx WHERE trx_mysql_thread_id = CONNECTION_ID()"
     with blocked.connect() as connection:
         connection.exec_driver_sql("FLUSH STATUS")
-        walked(connection)
+        walked(connection, by)
         rows = connection.exec_driver_sql("SHOW SESSION STATUS LIKE 'Handler_read%%'")
         read = sum(int(row[1]) for row in rows)
         locked = connection.exec_driver_sql(mine).scalar_one()
@@ -208,7 +213,10 @@ def test_mariadb_passes_by_closed_rows_and_locks_none_of_them(blocked: Engine) -
     assert locked <= 4 * LIMIT
 
 
-def test_free_rows_behind_all_others_come_with_the_first_claim(blocked: Engine) -> None:
+@pytest.mark.parametrize("by", ["domain", "lane"])
+def test_free_rows_behind_all_others_come_with_the_first_claim(blocked: Engine, by: paths.By) -> None:
     store = store_for(blocked, "w1")
-    assert store.anything_due(GATE)
-    assert [row.domain for row in store.claim(GATE)] == [MANY[7]] * 2 + ["free.example"] * FREE
+    gate = GATE if by == "domain" else BY_SENDER
+    opened = [MANY[7]] * 2 if by == "domain" else []
+    assert store.anything_due(gate)
+    assert [row.domain for row in store.claim(gate)] == opened + ["free.example"] * FREE

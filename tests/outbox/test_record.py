@@ -235,6 +235,38 @@ def test_a_late_deferral_does_not_undo_what_another_worker_judged(store: Store, 
     assert status_of(store.engine, row_id) == "in_doubt"
 
 
+@pytest.mark.parametrize("recipients", ["a@example.com", "a@example.com, b@example.com"])
+def test_a_late_acceptance_beside_that_of_a_later_claim_is_told(store: Store, other: Store, recipients: str) -> None:
+    row_id = insert(store.engine, recipients=recipients)
+    row = claimed(store)
+    addresses = recipients.split(", ")
+
+    def accepted(by: Store, its: ClaimedRow, queue_id: str) -> Step:
+        made = sent(by, its)
+        states = tuple(state(to, "sent", queue_id=queue_id, reply=ACCEPTED, sent_at=made.at) for to in addresses)
+        return replace(made, queue_id=queue_id, recipients=states if len(states) > 1 else ())
+
+    late = accepted(store, row, "FIRST")
+    other.record([deferred(other, row, seconds=-1)], holder=row.holder)
+    second = accepted(other, claimed(other), "SECOND")
+    assert other.record([second]).written == {row_id}
+    assert store.record([late]).late == {row_id: Late.ACCEPTED_TWICE}
+    line = history_of(store.engine, row_id)[-1]
+    assert (line.outcome, line.claim_seq, line.queue_id) == ("accepted_twice", 1, "FIRST")
+    assert (status_of(store.engine, row_id), row_of(store.engine, row_id).queue_id) == ("sent", "SECOND")
+    assert other.record([second]).late == {row_id: Late.RECORDED}
+
+
+def test_what_a_person_called_sent_is_no_second_acceptance(store: Store, other: Store) -> None:
+    row_id = insert(store.engine)
+    row = claimed(store)
+    late = sent(store, row)
+    other.record([deferred(other, row, seconds=-1)], holder=row.holder)
+    other.record([doubtful(other, claimed(other))])
+    change(store.engine, Selection(ids=(row_id,)), "resolve-sent")
+    assert store.record([late]).late == {row_id: Late.OVERTAKEN}
+
+
 def test_a_late_acceptance_after_another_claim_is_kept_as_accepted_twice(store: Store, other: Store) -> None:
     row_id = insert(store.engine)
     row = claimed(store)

@@ -28,6 +28,7 @@ VIEWS = {
     "outbox_batch_progress",
     "outbox_domains",
     "outbox_state",
+    *(f"outbox_{name}" for name in ("rows", "files", "recipients", "attempts", "suppressions", "workers", "throttles")),
 }
 NOT_EVERYWHERE = re.compile(r"(claimed|first_attempt|sent|finished|updated)_at_is_a_time$")  # SQLite: times are text
 
@@ -69,10 +70,10 @@ def test_keys_in_python_are_those_of_the_database(engine: Engine, table: sa.Tabl
     assert {(c.name,) for c in table.columns if c.unique} == unique
 
 
-def test_domain_is_the_only_generated_column(engine: Engine) -> None:
+def test_domain_and_lane_are_the_only_generated_columns(engine: Engine) -> None:
     look = sa.inspect(engine)
     generated = [(t, c["name"]) for t in metadata.tables for c in look.get_columns(t) if "computed" in c]
-    assert generated == [("outbox", "domain")]
+    assert generated == [("outbox", "domain"), ("outbox", "lane")]
 
 
 def test_every_index_that_the_file_names_is_there(engine: Engine, kind: str) -> None:
@@ -297,6 +298,12 @@ DOMAINS = {
     "a@müller.example": "müller.example",
     "a@[192.0.2.1]": "[192.0.2.1]",
     "a@localhost": "localhost",
+    "Team: a@x.example, b@x.example;": "x.example",
+    "Team: Ann <a@x.example>;": "x.example",
+    "c@x.example,": "x.example",
+    "c@x.example, ": "x.example",
+    "d@x.example (Dora)": "x.example",
+    "Dora <d@x.example> (Dora)": "x.example",
     "nobody": None,
     "a@": "",
     "a@" + "x" * 300: "x" * 255,
@@ -308,6 +315,26 @@ def test_the_domain_is_computed_alike_everywhere(engine: Engine, addresses: str,
     assert row_of(engine, insert(engine, recipients=addresses)).domain == domain
     assert row_of(engine, insert(engine, recipients=None, cc=" ", bcc=addresses)).domain == domain
     assert row_of(engine, insert(engine, recipients="", cc=addresses, bcc="z@z.example")).domain == domain
+
+
+LANES = {
+    (None, None): " ",
+    ("bulk", None): "bulk ",
+    (None, "News@Example.COM"): " news@example.com",
+    ("bulk", "News <News@Example.COM>"): "bulk news@example.com",
+    (None, " News < news@example.com > "): " news@example.com",
+    (None, "News <news@example.com> (weekly)"): " news@example.com",
+    (None, '"x@y" <news@example.com>'): " news@example.com",
+    (None, "news@münchen.example"): " news@münchen.example",
+    (None, "<>"): " ",
+    (None, "x" * 500): " " + "x" * 399,
+}
+
+
+@pytest.mark.parametrize(("names", "lane"), LANES.items(), ids=range(len(LANES)))
+def test_the_lane_is_computed_alike_everywhere(engine: Engine, names: tuple[str | None, str | None], lane: str) -> None:
+    relay, sender = names
+    assert row_of(engine, insert(engine, relay=relay, sender=sender)).lane == lane
 
 
 # ---- times

@@ -11,7 +11,7 @@ import pytest
 import sqlalchemy as sa
 from outbox.ground import by_hand, insert, row_of, status_of, store_for
 
-from poller.outbox import choosing
+from poller.outbox import choosing, throttling
 from poller.outbox.database import connect
 from poller.outbox.tables import outbox, throttle, worker
 from poller.outbox.throttling import Throttles
@@ -107,7 +107,13 @@ def test_candidates_show_what_pacing_depends_on_in_the_order_of_the_claim(store:
     ((shown, full),) = taking.shown
     assert (shown.id, shown.domain, shown.priority, shown.due_at) == (first, "b.example", 0, NOON)
     assert full == Candidate(
-        id=last, domain="example.com", recipients="a@example.com", priority=5, due_at=NOON, **columns
+        id=last,
+        domain="example.com",
+        lane="other me@example.com",
+        recipients="a@example.com",
+        priority=5,
+        due_at=NOON,
+        **columns,
     )
 
 
@@ -319,7 +325,7 @@ def test_whatever_a_hand_did_to_a_row_raises_nothing(store: Store, throttles: Th
 def test_what_the_configuration_allows_is_written_beside_what_is_known(engine: Engine, throttles: Throttles) -> None:
     heard = Scope(pace=0.5, reason="slow down", pace_of=parse_rate("10/m"))
     throttles.change(PACED, lambda _, __: heard)
-    throttles.learn(RELAY, 50)
+    throttles.learn(RELAY, "session_limit", 50)
     throttles.announce({ALL: "100/h", PACED: "10/m", RELAY: "2/s"})
     assert {key: record.limits for key, record in throttles.read().items()} == {
         ALL: "100/h",
@@ -344,7 +350,7 @@ def test_a_pause_that_is_not_over_outlives_the_limit_that_named_its_scope(thrott
 
 
 def test_the_least_that_a_relay_ever_took_on_one_connection_is_kept(throttles: Throttles) -> None:
-    assert [throttles.learn(RELAY, most) for most in (50, 20, 100)] == [50, 20, 20]
+    assert [throttles.learn(RELAY, "session_limit", most) for most in (50, 20, 100)] == [50, 20, 20]
     assert throttles.read()[RELAY].session_limit == 20
 
 
@@ -395,3 +401,15 @@ def test_workers_that_connect_at_once_do_not_pass_the_limit(engine: Engine, shar
 
     crowd(shared, 4, 5, work)
     assert len(set(got)) == 2
+
+
+def test_a_pause_is_read_however_many_scopes_say_nothing(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(throttling, "_READ", sa.text(throttling._READ.text.replace(str(throttling.MOST_READ), "5")))
+    lines = [{"kind": "domain", "name": f"a{n}.example"} for n in range(9)]
+    with store.engine.begin() as connection:
+        connection.execute(sa.insert(throttle), lines)
+        pause = {"kind": "domain", "name": "z.example", "paused_until": datetime(2099, 1, 1, tzinfo=UTC)}
+        connection.execute(sa.insert(throttle), pause)
+    read = Throttles(store.engine, worker="w1").read()
+    assert len(read) == 5
+    assert ScopeKey("domain", "z.example") in read

@@ -41,13 +41,17 @@ class Authority:
         subject = ["-subj", "/CN=poller test CA", "-addext", "keyUsage=critical,keyCertSign,cRLSign"]
         _openssl("req", "-x509", *_NEW_KEY, "-days", "2", *subject, "-keyout", self._key, "-out", self.ca_file)
 
-    def issue(self, name: str = "localhost", *, days: int = 2) -> Certificate:
-        """For a host name or an IP address; negative `days` make it expired."""
-        stem = self._directory / f"{name.replace(':', '_')}.{days}"
+    def issue(self, name: str = "localhost", *, days: int = 2, alternative: str | None = "") -> Certificate:
+        """For a host name or an IP address; negative `days` make it expired.
+
+        `alternative` is its name in subjectAltName, where that is another one; None: it has no such field.
+        """
+        stem = self._directory / f"{name.replace(':', '_')}.{days}.{alternative}"
         key, request, issued = (stem.with_name(stem.name + end) for end in (".key", ".csr", ".pem"))
         kind = "IP" if name.replace(".", "").isdigit() or ":" in name else "DNS"
+        names = "" if alternative is None else f"subjectAltName={kind}:{alternative or name}\n"
         extensions = stem.with_name(stem.name + ".ext")
-        extensions.write_text(f"subjectAltName={kind}:{name}\nbasicConstraints=critical,CA:FALSE\n")
+        extensions.write_text(f"{names}basicConstraints=critical,CA:FALSE\n")
         _openssl("req", *_NEW_KEY, "-subj", f"/CN={name}", "-keyout", key, "-out", request)
         signing = ["-CA", self.ca_file, "-CAkey", self._key, "-CAcreateserial", "-days", days, "-extfile", extensions]
         _openssl("x509", "-req", "-in", request, *signing, "-out", issued)

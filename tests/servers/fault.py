@@ -203,6 +203,9 @@ class FaultServer:
                 sock, _ = self._listener.accept()
             except OSError:
                 return
+            if self._stopping.is_set():
+                sock.close()
+                return
             with self.lock:
                 self.sessions += 1
                 self.connections += 1

@@ -102,7 +102,6 @@ class Postfix:
             "alias_maps": "",
             "alias_database": "",
             "smtputf8_enable": "yes",
-            "smtpd_banner": "$myhostname ESMTP",
             "virtual_mailbox_domains": DOMAIN,
             "virtual_mailbox_base": str(self._mail),
             "virtual_mailbox_maps": "static:all/",

@@ -268,6 +268,16 @@ def test_mail_that_needs_smtputf8_is_refused_in_words_where_the_relay_has_it_not
     assert "SMTPUTF8" in first.error
 
 
+def test_a_blind_copy_that_needs_smtputf8_harms_nobody_else(bench: Bench) -> None:
+    (row_id,) = bench.insert(recipients="a@example.com, b@example.com", bcc="用户@example.com")
+    with FaultServer(Faults(smtputf8=False)) as relay:
+        assert bench.run(bench.configure(relay.host, relay.port), "--once") == 1
+        assert [set(message.recipients) for message in relay.messages] == [{"a@example.com", "b@example.com"}]
+    assert bench.row(row_id).status == "partial"
+    states = {address: state.status for address, state in bench.recipients(row_id).items()}
+    assert states == {"a@example.com": "sent", "b@example.com": "sent", "用户@example.com": "failed"}
+
+
 @ONE
 def test_a_failed_row_that_is_retried_starts_afresh(bench: Bench) -> None:
     (row_id,) = bench.insert(recipients="bad@example.com")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import sqlalchemy as sa
 from servers import postfix, sink
-from servers.fault import Faults, FaultServer
+from servers.fault import Faults, FaultServer, Heard
 from servers.postfix import Postfix
 from servers.sink import Sink
 from service.bench import books
@@ -206,3 +206,26 @@ def test_attachments_and_an_inline_image_arrive_byte_for_byte_with_their_names(b
     assert got == {file["name"]: file["content"] for file in (*files, image)}
     assert [part["Content-ID"] for part in mail.walk() if part["Content-ID"]] == ["<logo>"]
     assert mail.get_body(("plain",)).get_content() == "Guten Tag, Jürgen\n"
+
+
+def test_a_limit_of_recipients_that_is_told_at_the_end_of_data_is_learnt_and_gone_on_with_at_once(bench: Bench) -> None:
+    """Amazon SES takes each recipient, and then refuses the message."""
+    told = Counter[str]()
+
+    def answer(heard: Heard) -> bytes | None:
+        if heard.verb == "MAIL":
+            told.clear()
+        told[heard.verb] += 1
+        many = heard.verb == "." and told["RCPT"] > 50
+        return b"554 Transaction failed: Recipient count exceeds 50.\r\n" if many else None
+
+    (row_id,) = bench.insert(recipients=", ".join(f"user{n}@example.com" for n in range(130)))
+    with FaultServer(Faults(answer=answer)) as relay:
+        config = bench.configure(relay.host, relay.port)
+        assert bench.run(config, "--once") == 0
+        assert [len(message.recipients) for message in relay.messages] == [50, 50, 30]
+        assert bench.row(row_id).status == "sent"
+        bench.insert(recipients=", ".join(f"user{n}@example.com" for n in range(60)))
+        assert bench.run(config, "--once") == 0
+        assert [len(message.recipients) for message in relay.messages[3:]] == [50, 10]
+    assert [line["recipients"] for line in bench.log() if line["event"] == "relay.learnt"] == [50]

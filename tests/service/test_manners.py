@@ -138,6 +138,24 @@ def test_a_pause_written_by_hand_holds_within_about_a_second_also_in_mid_batch(b
             bench.wait_for(lambda: len(server.messages) > so_far, seconds=3)
 
 
+def test_a_row_that_a_relay_alone_refuses_is_given_up_and_the_relay_does_not_rest(bench: Bench) -> None:
+    def answer(heard: Heard) -> bytes | None:
+        refuses = heard.verb == "RCPT" and b"elsewhere" in heard.line
+        return b"554 5.7.1 Relay access denied\r\n" if refuses else None
+
+    odd = bench.insert(4, recipients="user{n}@elsewhere.example", priority=1)
+    with FaultServer(Faults(answer=answer)) as server:
+        config = configure(bench, server, retry={"give_up_after": "2s"})
+        with bench.running(config) as process:
+            for _ in range(12):
+                bench.insert(3)
+                time.sleep(0.3)
+            bench.wait_for(lambda: bench.statuses() == Counter({"sent": 36, "failed": 4}))
+            terminate(process)
+    assert all("given up after" in row.error and "Relay access denied" in row.error for row in bench.rows(*odd))
+    assert len([line for line in bench.log() if line["event"] == "relay.unavailable"]) <= 1
+
+
 # --- slots ---
 
 

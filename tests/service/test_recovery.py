@@ -158,7 +158,7 @@ def test_many_lost_outcomes_switch_the_outbox_off_until_it_is_adopted(bench: Ben
             time.sleep(0.5)
             assert (bench.statuses(), len(relay.messages)) == (Counter(queued=60), 60)
             assert "knows of 60 messages that were sent and are not marked here" in (why_off(bench) or "")
-            assert adopt(bench.engine, home_of(bench.database)).switched_on
+            assert adopt(bench.engine, home_of(bench.database, bench.engine)).switched_on
             bench.wait_for(lambda: bench.statuses() == Counter(sent=60))
             process.send_signal(signal.SIGTERM)
             assert process.wait(30) == 0

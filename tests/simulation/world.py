@@ -34,8 +34,9 @@ from poller.recovery import Recovery
 from poller.relays import RelaySettings
 from poller.rest import Rest
 from poller.retry import RetrySettings
-from poller.smtp.actions import Await, Committing, LineLost, Send
+from poller.smtp.actions import Await, Committing, LineLost, Send, Unasked
 from poller.smtp.conversation import next_exchange
+from poller.smtp.gears import Gear
 from poller.smtp.replies import Features, RawReply, ReplyReader
 from poller.smtp.transaction import Session
 from poller.throttle.settings import ThrottleSettings
@@ -259,6 +260,8 @@ class Wire:
     relay = "relay:25"
     idle_seconds = 0.0
     session_limit = None
+    bears = Gear.WINDOW
+    messages = 0
 
     def __init__(self, world: World) -> None:
         self.world = world
@@ -274,7 +277,7 @@ class Wire:
         self.is_open = True
         self._relay = Relay(self.world)
         features = Features(pipelining=self.world.chance.random() < 0.5)
-        self._session = Session(features=features, relay=self.relay)
+        self._session = Session(features=features, relay=self.relay, gear=min(self.bears, Gear.OVERLAP))
 
     def close(self) -> None:
         self.is_open = False
@@ -284,7 +287,8 @@ class Wire:
     def carry(self, messages: Iterator[Message]) -> Iterator[Exchange]:
         while self._session.flight or self._begun(messages):
             exchange = self._drive(lambda: next(messages, None))
-            if self._session.over:
+            if self._session.over or self._session.sign:
+                self.bears = min(self.bears, self._session.bears)
                 self.close()
             yield exchange
 
@@ -306,6 +310,8 @@ class Wire:
             answer, lost = None, None
             self.world.step()
             match action:
+                case Unasked():
+                    pass
                 case Committing():
                     self.committing(action.message, action.rcpt)
                     self.world.committed(action.message)
@@ -497,7 +503,7 @@ class World:
             idle_close=0.0,
             rest=Rest(first=0.0, longest=0.0),
             retry=retry,
-            recipients_at_once=100,
+            most_recipients=100,
             cohort=Cohort(limit=retry.cohort, patience=retry.cohort_patience),
             connections=none,
             max_connections=None,

@@ -42,6 +42,7 @@ def settings(port: int, **more: Any) -> SmtpSettings:
         "block_timeout": 5.0,
         "end_timeout": 5.0,
         "ehlo_name": "client.test",
+        "pipelining": "overlap",
     }
     return SmtpSettings(port=port, **(defaults | more))
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from poller.exchange import Loss, Phase
 from poller.smtp.actions import Await, Committing, LineLost, Send
 from poller.smtp.conversation import next_exchange
+from poller.smtp.gears import Gear
 from poller.smtp.replies import Features, ReplyReader
 from poller.smtp.transaction import Session
 
@@ -283,15 +284,17 @@ class Mode(NamedTuple):
 
     features: Features
     window: int = 1
+    gear: Gear = Gear.OVERLAP
 
 
 LOCKSTEP = Mode(Features())
+TRANSACTION = Mode(Features(pipelining=True), gear=Gear.TRANSACTION)
 OVERLAP = Mode(Features(pipelining=True))
 
 
 def window(size: int) -> Mode:
     """BDAT, with so many in flight."""
-    return Mode(Features(pipelining=True, chunking=True), size)
+    return Mode(Features(pipelining=True, chunking=True), size, Gear.WINDOW)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -325,17 +328,21 @@ def carry(
     habits: Habits = Habits(),
     chance: Chance = Chance(),
 ) -> Carried:
-    """Carry all of them as a courier and its caller would; what was taken in vain goes first in the next session."""
-    result, pending = Carried(), list(messages)
+    """Carry all of them as a courier and its caller would.
+
+    What was taken in vain goes first in the next session, and a relay is spoken to as it was found to bear.
+    """
+    result, pending, gear = Carried(), list(messages), mode.gear
     cuts, pieces, none_now = iter(chance.cuts), iter(chance.pieces), iter(chance.none_now)
     while pending:
         assert len(result.relays) <= 2 * len(messages) + 5, "more sessions than messages explain"
-        session = Session(features=mode.features, window=mode.window, relay="model:25")
+        session = Session(features=mode.features, window=mode.window, gear=gear, relay="model:25")
         relay = Relay(policies=policies or {}, ledger=result.ledger, habits=habits)
         line = Line(relay=relay, cut=next(cuts, None), pieces=pieces)
         result.relays.append(relay)
         result.lines.append(line)
         pending = _one_session(result, session, line, pending, none_now)
+        gear = min(gear, session.bears)
     return result
 
 
@@ -346,7 +353,7 @@ def _one_session(
         return pending.pop(0) if pending and not next(none_now, False) else None
 
     in_vain: list[Message] = []
-    while session.flight or (pending and not session.over):
+    while session.flight or (pending and not session.over and not session.sign):
         if not session.flight:
             session.begin(pending.pop(0), 0.0)
         exchange = line.drive(next_exchange(session, take, lambda: 0.0))

@@ -171,7 +171,8 @@ def test_a_refused_login_is_the_relays_trouble_and_names_no_secret() -> None:
     ("faults", "more", "words"),
     [
         (Faults(), {"password": "p"}, "offers no login"),
-        (Faults(users={"u": "p"}, mechanisms=("CRAM-MD5",)), {"password": "p"}, "offers only CRAM-MD5"),
+        (Faults(users={"u": "p"}, mechanisms=("GSSAPI",)), {"password": "p"}, "offers only GSSAPI"),
+        (Faults(users={"u": "p"}), {"password": "p", "auth": "cram-md5"}, "not AUTH CRAM-MD5"),
         (Faults(users={"u": "p"}), {}, "no password"),
         (Faults(users={"u": "p"}), {"password": "a\0b"}, "NUL"),
     ],
@@ -179,6 +180,59 @@ def test_a_refused_login_is_the_relays_trouble_and_names_no_secret() -> None:
 def test_a_login_that_cannot_be_had_says_why(faults: Faults, more: dict[str, Any], words: str) -> None:
     with FaultServer(faults) as relay:
         assert words in trouble_with(relay, username="u", **more).reason
+
+
+def test_a_mechanism_that_the_relay_offers_and_does_not_take_is_followed_by_the_next() -> None:
+    def answer(heard: Heard) -> bytes | None:
+        return b"504 5.5.4 unrecognized authentication type\r\n" if b"AUTH PLAIN" in heard.line else None
+
+    with FaultServer(Faults(users={"u": "a-secret"}, answer=answer)) as relay:
+        courier_to(relay.port, username="u", password="a-secret").close()
+    assert [command.split()[1] for command in relay.commands if command.startswith(b"AUTH")] == [b"PLAIN", b"LOGIN"]
+
+
+def test_a_refused_password_is_not_tried_again_by_another_mechanism() -> None:
+    with FaultServer(Faults(users={"u": "right"})) as relay:
+        trouble_with(relay, username="u", password="wrong-secret")
+    assert len([command for command in relay.commands if command.startswith(b"AUTH")]) == 1
+
+
+def test_cram_md5_is_used_where_nothing_else_is_offered() -> None:
+    """The challenge and the answer are those of RFC 2195 section 3."""
+
+    def answer(heard: Heard) -> bytes | None:
+        if heard.line.startswith(b"AUTH CRAM-MD5"):
+            return b"334 PDE4OTYuNjk3MTcwOTUyQHBvc3RvZmZpY2UucmVzdG9uLm1jaS5uZXQ+\r\n"
+        return b"235 welcome\r\n" if heard.line == expected else None
+
+    expected = b"dGltIGI5MTNhNjAyYzdlZGE3YTQ5NWI0ZTZlNzMzNGQzODkw"
+    with FaultServer(Faults(users={"tim": "x"}, mechanisms=("CRAM-MD5", "GSSAPI"), answer=answer)) as relay:
+        courier_to(relay.port, username="tim", password="tanstaaftanstaaf").close()
+    assert expected in relay.commands
+
+
+@pytest.mark.parametrize("said", [b"535 %s is wrong", b'500 unknown command: "%s"', b"535 cannot decode %s, sorry"])
+def test_a_relay_that_repeats_our_login_gets_the_secret_into_no_log(said: bytes) -> None:
+    def answer(heard: Heard) -> bytes | None:
+        return said % heard.line + b"\r\n" if heard.line.startswith(b"AUTH") else None
+
+    with FaultServer(Faults(users={"u": "p"}, mechanisms=("PLAIN",), answer=answer)) as relay:
+        trouble = trouble_with(relay, username="user", password="a-secret-word")
+    encoded = relay.commands[-1].split()[-1].decode()
+    assert encoded not in trouble.reason
+    assert encoded not in str(trouble.reply)
+    assert "(hidden)" in trouble.reason
+
+
+def test_a_trailing_dot_of_the_host_is_no_part_of_the_name_in_the_certificate() -> None:
+    assert settings(465, host="mx.example.test.").name_in_certificate == "mx.example.test"
+
+
+def test_a_name_that_is_only_in_the_cn_of_a_certificate_does_not_count(authority: Authority) -> None:
+    certificate = authority.issue("localhost", alternative=None)
+    with FaultServer(Faults(tls=certificate.server_context())) as relay:
+        trouble = trouble_with(relay, host="localhost", security="tls", ca_file=str(authority.ca_file))
+    assert "only in the CN" in trouble.reason
 
 
 def test_no_login_in_clear_text_to_another_machine() -> None:

@@ -405,7 +405,10 @@ def test_sessions_are_announced_with_their_reasons() -> None:
         courier.close()
     about = {"relay": f"127.0.0.1:{relay.port}"}
     assert events == [
-        ("session.opened", about | {"tls": "", "authenticated": False, "banner": "fault.test ESMTP"}),
+        (
+            "session.opened",
+            about | {"tls": "", "authenticated": False, "banner": "fault.test ESMTP", "pipelining": "overlap"},
+        ),
         ("session.closed", about | {"reason": "closed by us", "messages": 2, "seconds": 0.0}),
     ]
 

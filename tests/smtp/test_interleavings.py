@@ -16,6 +16,7 @@ from smtp.model import (
     NO,
     ODD,
     OVERLAP,
+    TRANSACTION,
     Carried,
     Chance,
     Cut,
@@ -50,7 +51,7 @@ answers = st.sampled_from([FINE] * 6 + list(ANSWERS))
 policy = st.builds(Policy, mail=answers, rcpt=st.tuples(answers, answers), data=answers, end=answers)
 policies = st.lists(policy, min_size=1, max_size=7).map(lambda some: dict(enumerate(some, 1)))
 habits = st.builds(Habits, forgets=st.booleans(), forgets_recipients=st.booleans())
-modes = st.sampled_from([OVERLAP, window(2), window(3), window(16)])
+modes = st.sampled_from([TRANSACTION, OVERLAP, window(2), window(3), window(16)])
 wilder = st.builds(Habits, forgets=st.booleans(), forgets_recipients=st.booleans(), odd_is_yes=st.booleans())
 sizes = st.sampled_from([0, 0, 0, 17_000, 40_000])
 fractions = st.floats(0, 1)
@@ -71,13 +72,13 @@ def one_round(count: int, big: int = 0) -> list[Message]:
     return [message(number, big if number == 2 else 0) for number in range(1, count + 1)]
 
 
-@given(policies=policies, habits=habits, chance=chance, big=sizes)
-def test_overlapped_it_comes_to_the_same_as_in_lockstep(
-    policies: dict[int, Policy], habits: Habits, chance: Chance, big: int
+@given(policies=policies, habits=habits, chance=chance, big=sizes, mode=st.sampled_from([TRANSACTION, OVERLAP]))
+def test_pipelined_it_comes_to_the_same_as_in_lockstep(
+    policies: dict[int, Policy], habits: Habits, chance: Chance, big: int, mode: Mode
 ) -> None:
     messages = one_round(len(policies), big)
     expected = carry(messages, LOCKSTEP, policies, habits=habits)
-    seen = carry(messages, OVERLAP, policies, habits=habits, chance=chance)
+    seen = carry(messages, mode, policies, habits=habits, chance=chance)
     assert seen.order == expected.order == list(policies)
     for number in policies:
         assert judged(seen.exchanges[number]) == judged(expected.exchanges[number])
@@ -151,7 +152,9 @@ def test_a_broken_write_leaves_exactly_those_in_doubt_whose_end_was_taken(
 
 
 @pytest.mark.parametrize(
-    ("mode", "trips"), [(LOCKSTEP, 4), (OVERLAP, 1), (window(4), 0.25)], ids=["lockstep", "overlap", "window"]
+    ("mode", "trips"),
+    [(LOCKSTEP, 4), (TRANSACTION, 2), (OVERLAP, 1), (window(4), 0.25)],
+    ids=["lockstep", "transaction", "overlap", "window"],
 )
 def test_round_trips_for_each_message(mode: Mode, trips: float) -> None:
     messages = [message(2 * number) for number in range(1, 41)]
@@ -173,15 +176,14 @@ def test_a_refused_message_harms_no_other(mode: Mode, refused: Policy, *, forget
     assert [entry.number for entry in seen.ledger] == [2, 6, 8, 10]
 
 
-def test_a_message_called_out_of_sequence_because_of_the_one_before_is_said_once_more() -> None:
+def test_a_message_called_out_of_sequence_is_carried_again_and_nothing_more_is_sent_ahead() -> None:
     messages = [message(2 * number) for number in range(1, 4)]
     habits = Habits(forgets=False, forgets_recipients=True)
     seen = carry(messages, OVERLAP, {2: Policy(end=NO)}, habits=habits)
     assert outcomes_of(seen) == [Failed, Sent, Sent]
-    (relay,) = seen.relays
-    verbs = [line[:4] for line in relay.commands]
     once = [b"MAIL", b"RCPT", b"DATA"]
-    assert verbs == [*once, *once, b"RSET", *once, *once]
+    assert [[line[:4] for line in relay.commands] for relay in seen.relays] == [once * 2, once * 2]
+    assert seen.lines[1].waits == 4  # two round trips each: the gear is `transaction`
 
 
 def test_a_message_taken_into_the_transaction_before_is_not_delivered_there() -> None:
@@ -189,6 +191,7 @@ def test_a_message_taken_into_the_transaction_before_is_not_delivered_there() ->
     seen = carry(messages, OVERLAP, {2: Policy(end=NO)}, habits=Habits(forgets=False))
     assert outcomes_of(seen) == [Failed, Sent, Sent]
     assert len(seen.relays) == 2
+    assert seen.lines[1].waits == 4
 
 
 @pytest.mark.parametrize("end", [BYE, DROP, ODD])

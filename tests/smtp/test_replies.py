@@ -90,7 +90,6 @@ def test_a_reply_is_read_with_its_status_and_printable_text(data: bytes, expecte
         b"199 too low\r\n",
         b"600 too high\r\n",
         b"25 short\r\n",
-        b"250_odd\r\n",
         b"\r\n",
         b"250-a\r\n251 b\r\n",
         b"250 " + b"x" * MAX_LINE,
@@ -150,3 +149,13 @@ def test_features_are_read_from_the_answer_to_ehlo() -> None:
 @given(st.lists(st.binary(max_size=40).filter(lambda b: b"\n" not in b), min_size=1, max_size=20))
 def test_no_answer_to_ehlo_makes_reading_the_features_fail(lines: list[bytes]) -> None:
     Features.read(RawReply(250, tuple(lines)))
+
+
+@pytest.mark.parametrize("line", [b"250OK", b"250\tOK", b"250 OK", b"250-OK\r\n250"])
+def test_a_reply_is_read_by_its_code(line: bytes) -> None:
+    assert read_one(line + b"\r\n") == Reply(code=250, text="OK")
+
+
+@pytest.mark.parametrize("line", [b"2500 OK", b"25 OK", b"HTTP/1.1 400"])
+def test_what_does_not_begin_with_a_code_is_no_reply(line: bytes) -> None:
+    assert read_all([line + b"\r\n"]) == ([], True)

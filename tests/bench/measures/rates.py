@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 RTTS_MS = (5, 20, 50)
 ROUND_TRIPS_OF_PEERS = 4
+TRANSACTION, OVERLAP = "transaction", "overlap"
+"""Gears: what every relay gets that we do not know, and what those get that are known to bear it."""
+OVERLAPPED = (OVERLAP, "postgresql", OVERLAP)
 SECONDS_EACH = 2.5  # of one program at one round-trip time
 
 
@@ -55,15 +58,15 @@ def drain(scene: Scene) -> None:
             peers = [_drain_peer(scene, name, peers_rows, sink.port) for name in rivals.PEERS]
             as_it_comes, _ = _drain_peer(scene, rivals.AS_IT_COMES, peers_rows, sink.port)
             best, thriftiest = max(rate for rate, _ in peers), min(cpu for _, cpu in peers)
-            for kind in scene.kinds():
-                rate, cpu = _drain_poller(scene, kind, rows, sink.port)
+            for name, kind, gear in [*((kind, kind, TRANSACTION) for kind in scene.kinds()), OVERLAPPED]:
+                rate, cpu = _drain_poller(scene, name, kind, rows, sink.port, gear)
                 scene.tell(
-                    f"round {number + 1}: {kind} {rate:,.0f}/s, best peer {best:,.0f}, smtp-source {source:,.0f}"
+                    f"round {number + 1}: {name} {rate:,.0f}/s, best peer {best:,.0f}, smtp-source {source:,.0f}"
                 )
-                scene.book.add(f"drain.{kind}.to-peer", rate / best)
-                scene.book.add(f"drain.{kind}.to-default", rate / as_it_comes)
-                scene.book.add(f"drain.{kind}.to-source", rate / source)
-                scene.book.add(f"drain.{kind}.cpu-to-peer", cpu / thriftiest)
+                scene.book.add(f"drain.{name}.to-peer", rate / best)
+                scene.book.add(f"drain.{name}.to-default", rate / as_it_comes)
+                scene.book.add(f"drain.{name}.to-source", rate / source)
+                scene.book.add(f"drain.{name}.cpu-to-peer", cpu / thriftiest)
 
 
 def _drain_peer(scene: Scene, name: str, rows: int, port: int) -> tuple[float, float]:
@@ -77,10 +80,12 @@ def _drain_peer(scene: Scene, name: str, rows: int, port: int) -> tuple[float, f
     return rows / timed.seconds, cpu
 
 
-def _drain_poller(scene: Scene, kind: str, rows: int, port: int) -> tuple[float, float]:
+def _drain_poller(  # noqa: PLR0917 - a row of the loop above
+    scene: Scene, name: str, kind: str, rows: int, port: int, gear: str
+) -> tuple[float, float]:
     """Messages per second, and CPU seconds for a thousand."""
     with scene.outbox(kind) as outbox:
-        config = outbox.configure(port)
+        config = outbox.configure(port, smtp={"pipelining": gear})
         start = worker(config, "--drain")  # on the empty queue: what a start and an end cost by themselves
         outbox.fill(rows)
         outbox.settle()
@@ -89,31 +94,31 @@ def _drain_poller(scene: Scene, kind: str, rows: int, port: int) -> tuple[float,
     if count != rows:
         raise RuntimeError(f"{count} of {rows} rows were sent")
     book = scene.book
-    book.add(f"drain.{kind}.rate", rows / seconds)
-    book.add(f"drain.{kind}.whole", rows / cost.seconds)
+    book.add(f"drain.{name}.rate", rows / seconds)
+    book.add(f"drain.{name}.whole", rows / cost.seconds)
     cpu = (cost.cpu_seconds - start.cpu_seconds) / rows * 1000
-    book.add(f"drain.{kind}.cpu", cpu)
-    book.add(f"drain.{kind}.cpu-whole", cost.cpu_seconds / rows * 1000)
-    book.add(f"drain.{kind}.start", start.seconds)
-    book.add(f"drain.{kind}.start-cpu", start.cpu_seconds)
-    book.add(f"drain.{kind}.peak", cost.peak_mb)
+    book.add(f"drain.{name}.cpu", cpu)
+    book.add(f"drain.{name}.cpu-whole", cost.cpu_seconds / rows * 1000)
+    book.add(f"drain.{name}.start", start.seconds)
+    book.add(f"drain.{name}.start-cpu", start.cpu_seconds)
+    book.add(f"drain.{name}.peak", cost.peak_mb)
     return rows / seconds, cpu
 
 
 def rtt(scene: Scene) -> None:
-    """Target 4: rate against the round-trip time, PIPELINING only."""
+    """Target 4: rate against the round-trip time, PIPELINING only, in two gears."""
     for number in range(scene.rounds):
         with Sink() as sink:
             for ms in RTTS_MS:
-                rate = _over_a_wire(scene, "poller", ms, sink.port)
-                scene.tell(f"round {number + 1}, {ms} ms: poller {rate:.1f}/s")
+                rate, overlapped = (_over_a_wire(scene, gear, ms, sink.port) for gear in (TRANSACTION, OVERLAP))
+                scene.tell(f"round {number + 1}, {ms} ms: transaction {rate:.1f}/s, overlap {overlapped:.1f}/s")
                 for name in ("smtp-source", *rivals.PEERS):
                     _over_a_wire(scene, name, ms, sink.port)
 
 
 def _over_a_wire(scene: Scene, name: str, ms: int, port: int) -> float:
     seconds = scene.scale(SECONDS_EACH, 1.0)
-    count = max(10, int(seconds * 1000 / ms) // (1 if name == "poller" else ROUND_TRIPS_OF_PEERS))
+    count = max(10, int(seconds * 1000 / ms) // (1 if name == OVERLAP else ROUND_TRIPS_OF_PEERS))
     with Delay(port, rtt=ms / 1000) as wire:
         took = _timed(scene, name, count, wire.port)
     scene.book.add(f"rtt.{name}.{ms}", count / took)
@@ -129,10 +134,10 @@ def _timed(scene: Scene, name: str, count: int, port: int) -> float:
         with rivals.peer(name, scene.directory, count) as peer:
             return peer.send(port).seconds
     with scene.outbox("postgresql") as outbox:
-        return _sent_in(outbox, count, port)
+        return _sent_in(outbox, count, port, pipelining=name)
 
 
-def _sent_in(outbox: Outbox, count: int, port: int, **smtp: int) -> float:
+def _sent_in(outbox: Outbox, count: int, port: int, **smtp: int | str) -> float:
     """Seconds from the first claim to the last acceptance."""
     outbox.fill(count)
     outbox.settle()
@@ -158,20 +163,22 @@ def relay(scene: Scene) -> None:
             source = rows / took
             scene.book.add("relay.smtp-source.busy", processors.busy(took))
             with Processors() as processors:
-                rate = _into_postfix(scene, rows, server.port, "plain")
+                rate = _into_postfix(scene, rows, server.port, "plain", pipelining=OVERLAP)
             scene.book.add("relay.poller.busy", processors.busy(rows / rate))
+            _into_postfix(scene, rows, server.port, "transaction", pipelining=TRANSACTION)
             scene.tell(f"round {number + 1}: Postfix {rate:.0f}/s, smtp-source {source:.0f}")
             scene.book.add("relay.smtp-source.rate", source)
             scene.book.add("relay.poller.to-source", rate / source)
             with Delay(server.port, rtt=0.02) as wire:
-                _into_postfix(scene, scene.scale(100, 40), wire.port, "plain-20ms")
+                _into_postfix(scene, scene.scale(100, 40), wire.port, "plain-20ms", pipelining=OVERLAP)
+                _into_postfix(scene, scene.scale(100, 40), wire.port, "transaction-20ms", pipelining=TRANSACTION)
             if HAS_WINDOW:
                 _into_postfix(scene, rows, server.port, "window", window=WINDOW)
                 with Delay(server.port, rtt=0.02) as wire:
                     _into_postfix(scene, rows, wire.port, "window-20ms", window=WINDOW)
 
 
-def _into_postfix(scene: Scene, rows: int, port: int, name: str, **smtp: int) -> float:
+def _into_postfix(scene: Scene, rows: int, port: int, name: str, **smtp: int | str) -> float:
     with scene.outbox("postgresql") as outbox:
         rate = rows / _sent_in(outbox, rows, port, **smtp)
     scene.book.add(f"relay.poller.{name}", rate)

@@ -1,4 +1,4 @@
-"""Domains of addresses: names, internationalised names, address literals.
+"""Pure: domains of addresses: names, internationalised names, address literals.
 
 Accepts what users really send to: `localhost`, `b.test`, underscores, `[192.0.2.1]`, `[IPv6:2001:db8::1]`, and names in
 any script, mapped by UTS 46 and encoded by IDNA 2008. Whether a domain exists is for the relay to say.
@@ -36,6 +36,24 @@ def _in_ascii(domain: str) -> str:
     if _ONLY_NUMBERS.fullmatch(name):
         raise ValueError(f"an address given as numbers stands in brackets: [{name}]")
     return name
+
+
+def compared(domain: str) -> str:
+    """The domain as it is compared, whichever way it was written; one that can't be read as it is, in lower case."""
+    try:
+        return in_ascii(domain.rstrip("."))
+    except ValueError:
+        return domain.lower()
+
+
+def spellings(domain: str) -> tuple[str, ...]:
+    """How a database may have it, in lower case: as it was written, in ASCII, and in its own script."""
+    name = compared(domain)
+    try:
+        own_script = idna.decode(name) if "xn--" in name else name
+    except UnicodeError:
+        own_script = name
+    return tuple(dict.fromkeys((domain.lower(), name, own_script.lower())))
 
 
 def _encoded(domain: str) -> str:
