@@ -53,7 +53,7 @@ _LATE_EVENT = {
 class Ledger:
     """Outcomes that are judged and not yet written. Belongs to the delivering thread.
 
-    Sets `unsure` when the database was away: it may come back older than it was.
+    Sets `unsure` when the database was away, for it may come back older than it was, and when it is.
     """
 
     def __init__(
@@ -216,6 +216,8 @@ class Ledger:
             self._set_aside(step, tries + 1, recorded.why)
         if recorded.applied is not None:
             self._journal.confirm(recorded.applied)
+        elif recorded.is_older:
+            self._unsure.set()
 
     def _note_late(self, step: Step, late: Late) -> None:
         if late in {Late.RECORDED, Late.REPAIRED}:

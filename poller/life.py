@@ -1,9 +1,10 @@
 """One life of a worker: from its entry in outbox_worker to its last heartbeat.
 
-Rule 1. Before the first row, and whenever the database was away, it is made sure that the database knows what the
-        journal knows (`poller.recovery`). Where it has come back older than it was, a new life begins.
+Rule 1. Before the first row, and whenever the database was away or is seen to know less than it did
+        (`poller.outbox.belief`), it is made sure that the database knows what the journal knows (`poller.recovery`).
+        Where it is older than it was, a new life begins.
 Rule 2. An outbox that lacks more than a group of what the journal knows is switched off for everybody: other workers
-        may know of others.
+        may know of others. So is one that lacks what another worker knew who does not come back.
 Rule 3. The heartbeat renews the lease; without one nothing is begun. A name that another has taken ends the life.
 
 Raises DatabaseUnavailable, JournalTrouble, NameTaken, SchemaTrouble. `begin` and `make_sure` belong to the delivering
@@ -58,6 +59,8 @@ class Life:
     log: Logger
     incarnation: int | None = None
     _left: _Left | None = field(default=None)
+    _is_in_part: bool = False
+    """Some tables are older than others: our position in the database tells nothing, and all of the journal is read."""
 
     # --- the delivering thread ---
 
@@ -68,16 +71,22 @@ class Life:
         if self._left is not None:
             self._take_up(self._left)
 
-    def make_sure(self) -> None:
-        """If the database was away: has it come back as it was?"""
+    def make_sure(self) -> bool:
+        """If we are unsure: is the database as it was? False: it is older, and this is another life."""
         if not self.unsure.is_set():
-            return
+            return True
         self.unsure.clear()
         incarnation, applied = self.store.life()
-        if (incarnation, applied) < (self.incarnation or 0, self.journal.applied):
+        self._is_in_part |= self.store.belief.rows_repeat
+        is_older = self._is_in_part or (incarnation, applied) < (self.incarnation or 0, self.journal.applied)
+        if is_older:
+            self.log.warning("outbox.older", knew=self.journal.applied, knows=applied)
             self.delivery.excuse_withheld()
             self.incarnation = None
             self.begin()
+        if why := self.store.belief.given_up():
+            self._hold(why)
+        return not is_older
 
     def end(self) -> None:
         """Enter that we stopped. With outcomes that could not be written the lease must not end early."""
@@ -108,7 +117,8 @@ class Life:
             is_whole=is_whole,
         )
         self.state.settle()
-        self._left = _Left(applied=registered.applied, knew=past.applied, is_whole=is_whole)
+        applied = 0 if self._is_in_part else registered.applied
+        self._left = _Left(applied=applied, knew=past.applied, is_whole=is_whole)
         self.incarnation = registered.incarnation
         self.log.info("worker.started", worker=self.store.worker, incarnation=self.incarnation, version=__version__)
 
@@ -118,13 +128,15 @@ class Life:
         if lacking > GROUP or (lacking and self.journal.has_gap):
             many = f"at least {lacking}" if self.journal.has_gap else f"{lacking}"
             name = self.store.worker
-            why = f"the journal of {name!r} knows of {many} messages that were sent and are not marked here"
-            hold(self.store.engine, why)
-            self.log.error("outbox.held", reason=why)
+            self._hold(f"the journal of {name!r} knows of {many} messages that were sent and are not marked here")
         self.recovery.replay(left.applied)
         self.recovery.own(is_whole=left.is_whole and not self.journal.has_gap)
         self.journal.taken_up()
-        self._left = None
+        self._left, self._is_in_part = None, False
+
+    def _hold(self, why: str) -> None:
+        hold(self.store.engine, why)
+        self.log.error("outbox.held", reason=why)
 
     # --- the heartbeat's thread ---
 
@@ -141,11 +153,12 @@ class Life:
                 trouble=self.delivery.trouble,
             )
             is_ours = renewed or self.store.life()[0] < self.incarnation
+            if renewed:
+                self.lease.renewed(asked_at)
+                self.store.look_around()
         except DatabaseUnavailable:
             self.unsure.set()
             return True  # the delivering thread finds out and says so
-        if renewed:
-            self.lease.renewed(asked_at)
-        elif is_ours:
+        if is_ours and not renewed:
             self.unsure.set()  # the database is older than our entry: the delivering thread makes it anew
         return is_ours

@@ -76,6 +76,7 @@ EVENTS: Final[Mapping[str, str]] = MappingProxyType({
     "outbox.opened": "mail may go again",
     "outbox.paused": "an operator has switched the whole outbox off",
     "outbox.held": "this outbox looks like a copy or an old backup; nothing is sent until it is adopted",
+    "outbox.older": "the database has forgotten what it had confirmed: what the journal knows is written again",
     "outbox.resumed": "an operator has switched the outbox on again",
     "tick.failed": "an error that nobody foresaw ends the process; the next start judges what it held",
     "drain.finished": "nothing is due any more",

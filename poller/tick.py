@@ -270,7 +270,7 @@ class Tick:
         """One batch. False: nothing to do now."""
         self._progressed()
         self._renew_courier()
-        self.life.make_sure()
+        self._at_home &= self.life.make_sure()
         self._recover()
         if not self.lease.allows_another or self._is_paused() or self._is_elsewhere() or not self._rested():
             return False

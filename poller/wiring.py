@@ -58,7 +58,10 @@ Meanwhile = Callable[["Line"], None]
 def store_and_composer(config: Config, engine: Engine, name: str) -> tuple[Store, Composer]:
     """The outbox, and what makes messages of its rows."""
     composer = Composer(config.message, config.templates, host_name=socket.getfqdn())
-    return Store(engine, worker=name, message_id_domain=composer.message_id_domain), composer
+    store = Store(
+        engine, worker=name, message_id_domain=composer.message_id_domain, patience=config.worker.takeover
+    )
+    return store, composer
 
 
 def journal_in(directory: Path, config: Config) -> Journal:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 import time
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 from weakref import WeakKeyDictionary
@@ -22,7 +23,14 @@ from weakref import WeakKeyDictionary
 import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, NoSuchModuleError, OperationalError
+from sqlalchemy.exc import (
+    DataError,
+    DBAPIError,
+    DisconnectionError,
+    IntegrityError,
+    NoSuchModuleError,
+    OperationalError,
+)
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from poller.facts import Unreadable
@@ -165,6 +173,30 @@ def _prepare(engine: Engine, settings: DatabaseSettings) -> None:
         def _on_begin(connection: Connection) -> None:
             reading = connection.get_execution_options().get("poller_reading")
             connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
+
+        _follow_the_file(engine)
+
+
+def _follow_the_file(engine: Engine) -> None:
+    """A connection to a file that was replaced by another would read and write what nobody else sees."""
+    path = engine.url.database or ""
+
+    @event.listens_for(engine, "connect")
+    def _remember(_connection: Any, record: Any) -> None:
+        record.info["file"] = _file_at(path)
+
+    @event.listens_for(engine, "checkout")
+    def _compare(_connection: Any, record: Any, _proxy: Any) -> None:
+        if record.info["file"] != _file_at(path):
+            raise DisconnectionError
+
+
+def _file_at(path: str) -> tuple[int, int] | None:
+    try:
+        found = os.stat(path)  # noqa: PTH116 - at each checkout
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _session_statements(engine: Engine, settings: DatabaseSettings) -> list[str]:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 _POSITION = sa.text("""
 UPDATE outbox_worker
 SET journal_applied = CASE WHEN journal_applied < :position THEN :position ELSE journal_applied END
-WHERE name = :name AND identity = :identity AND incarnation = :incarnation""")
+WHERE name = :name AND identity = :identity AND incarnation = :incarnation AND journal_applied >= :known""")
 _OUTCOME_COLUMNS = ("due_at", "reply_code", "reply_status", "reply_text", "queue_id", "error", "sent_at", "finished_at")
 
 
@@ -43,7 +43,8 @@ class Writer:
     """Who writes: `holder` has claimed the rows. With `position` its journal's position is written down as well.
 
     `position` says, for the keys (id, claim_seq) that are being written, up to where everything is then; `identity`
-    and `incarnation` are those of the life that asks: another's position is left alone.
+    and `incarnation` are those of the life that asks, `known` is the position that the database has confirmed before:
+    another's is left alone, and so is a lower one, which shows that the database is older than it was.
     """
 
     holder: str
@@ -51,6 +52,7 @@ class Writer:
     message_id_domain: str
     identity: str = ""
     incarnation: int = 0
+    known: int = 0
     position: Callable[[Collection[tuple[int, int]]], int] | None = None
 
 
@@ -125,6 +127,7 @@ def write_position(connection: Connection, writer: Writer, keys: Collection[tupl
         return None
     position = writer.position(keys)
     mine = {"name": writer.holder, "identity": writer.identity, "incarnation": writer.incarnation}
+    mine |= {"known": writer.known}
     changed = connection.execute(_POSITION, mine | {"position": position}).rowcount
     return position if changed else None
 

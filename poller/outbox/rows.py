@@ -94,6 +94,8 @@ class Recorded:
     why: str = ""
     applied: int | None = None
     """The position of our journal that the database has now; None if it was not written."""
+    is_older: bool = False
+    """The position was refused: the database is older than it was, or has another worker by our name."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
+import time
 from collections.abc import Callable, Collection
 from dataclasses import replace
 from functools import lru_cache
@@ -23,6 +24,7 @@ import sqlalchemy as sa
 from poller.domains import spellings
 from poller.exchange import Reply
 from poller.outbox import choosing, recording, throttling
+from poller.outbox.belief import Belief
 from poller.outbox.database import DatabaseUnavailable, transaction
 from poller.outbox.dialects import CLAIM_COLUMNS, DIALECTS, ClaimRequest
 from poller.outbox.report import attachments_of
@@ -51,6 +53,7 @@ OPEN = Gate(limit=1)
 """Nothing is closed."""
 MESSAGE_ID_KEY_BYTES = 32
 ORPHANS_AT_ONCE = 200
+PATIENCE_S = 900.0  # with workers that have to write down again what the database has lost
 
 Position = Callable[[Collection[tuple[int, int]]], int]
 """How far the journal is written down, once the rows with these keys (id, claim_seq) are."""
@@ -65,9 +68,10 @@ _ENDED = "o.claimed_by IN :names AND (w.lease_until < {now} OR (w.name IS NULL A
 class Store:
     """One worker's view of one outbox. Safe to use from two threads: each call takes its own connection."""
 
-    def __init__(self, engine: Engine, *, worker: str, message_id_domain: str) -> None:
+    def __init__(self, engine: Engine, *, worker: str, message_id_domain: str, patience: float = PATIENCE_S) -> None:
         self.engine = engine
         self.worker = worker
+        self.belief = Belief(worker, clock=time.monotonic, patience=patience)
         self._domain = message_id_domain
         self._sql = DIALECTS[engine.dialect.name]
         self._key: str | None = None
@@ -75,8 +79,6 @@ class Store:
         self._strays = False
         self._walk = Walk()
         self._entered: set[ScopeKey] = set()
-        self._identity = ""
-        self._incarnation = 0
 
     # --- the clock and the switch ---
 
@@ -128,17 +130,18 @@ class Store:
             return registered
 
         registered = self._write(work)
-        self._identity, self._incarnation = identity, registered.incarnation
+        self.belief.begin(identity, registered.incarnation, registered.applied)
         return registered
 
     def outbox_identity(self) -> str:
-        """What this outbox is known by to journals: the same in every copy of it, and no secret."""
+        """What this outbox is known by to journals: the same in every copy of it, and no secret. Asked for anew."""
+        self._key = None
         return hashlib.sha256(f"identity of {self._message_id_key()}".encode()).hexdigest()[:32]
 
     def life(self) -> tuple[int, int]:
         """Incarnation and journal position that the database has of us; (0, 0) if another worker has our name."""
         query = sa.select(worker_table.c.incarnation, worker_table.c.journal_applied).where(
-            worker_table.c.name == self.worker, worker_table.c.identity == self._identity
+            worker_table.c.name == self.worker, worker_table.c.identity == self.belief.identity
         )
         found = self._read(lambda c: c.execute(query).first())
         return (found.incarnation, found.journal_applied) if found else (0, 0)
@@ -168,6 +171,11 @@ class Store:
             "trouble": trouble,
         }
         return self._write(lambda c: c.execute(sa.update(worker_table).where(mine).values(values)).rowcount) == 1
+
+    def look_around(self) -> None:
+        """Look at what the database has of us, and of the others that are alive. Raises OutboxIsOlder."""
+        alive = sa.and_(worker_table.c.stopped_at.is_(None), worker_table.c.lease_until > sa.text(self._sql.now))
+        self._read(lambda c: self.belief.look_around(c, alive))
 
     def sign_off(self, *, incarnation: int) -> None:
         """Enter that we stopped, and end the lease now."""
@@ -208,8 +216,15 @@ class Store:
         )
         self._enter(gate.scopes)
         self._claim_unconfirmed = True
-        rows = self._write(lambda c: self._claim(c, gate, choose, request))
+        rows = self._write(lambda c: self._believed(c, self._claim(c, gate, choose, request)))
         self._claim_unconfirmed = False
+        self.belief.claimed(rows)
+        return rows
+
+    def _believed(self, connection: Connection, rows: list[ClaimedRow]) -> list[ClaimedRow]:
+        """`rows`, if the database is not older than it was. Raises OutboxIsOlder: then none of them is claimed."""
+        if rows:
+            self.belief.require(connection, rows)
         return rows
 
     def _claim(
@@ -307,12 +322,20 @@ class Store:
 
         `position` says how far our journal is written down, once the rows with these keys are.
         """
-        return recording.record(self.engine, self._writer(holder, position), steps)
+        writer = self._writer(holder, position)
+        recorded = recording.record(self.engine, writer, steps)
+        if recorded.applied is not None:
+            self.belief.confirmed(recorded.applied)
+        is_refused = writer.position is not None and recorded.applied is None and len(recorded.stubborn) < len(steps)
+        return replace(recorded, is_older=is_refused)
 
     def note_position(self, position: int) -> bool:
-        """Write down how far our journal is. False: somebody else has our name now."""
+        """Write down how far our journal is. False: somebody else has our name now, or the database is older."""
         writer = self._writer(None, lambda _: position)
-        return self._write(lambda c: recording.write_position(c, writer, ())) is not None
+        written = self._write(lambda c: recording.write_position(c, writer, ()))
+        if written is not None:
+            self.belief.confirmed(written)
+        return written is not None
 
     def hand_back(self, rows: Iterable[ClaimedRow]) -> None:
         """Return rows that were not begun: as they were before the claim, but for `claim_seq`.
@@ -341,8 +364,9 @@ class Store:
             holder=holder or self.worker,
             message_id_key=self._message_id_key(),
             message_id_domain=self._domain,
-            identity=self._identity,
-            incarnation=self._incarnation,
+            identity=self.belief.identity,
+            incarnation=self.belief.incarnation,
+            known=self.belief.position,
             position=position if holder in {None, self.worker} else None,
         )
 

@@ -1,4 +1,7 @@
-"""A dump of the outbox is restored: under another name, as on a staging machine, and yesterday's under its own."""
+"""A dump of the outbox is restored: under another name, as on a staging machine, and yesterday's under its own.
+
+The latter with the worker stopped, and into the very database from under a worker that is idle or at work.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +13,13 @@ import sqlite3
 import subprocess
 import sys
 import time
+from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import sqlalchemy as sa
-from chaos.ground import NAMES, Ground, Line, Skipped, drain
+from chaos.ground import NAMES, Ground, Line, Skipped, drain, wait_until
 from chaos.recorder import Recorder
 from service import zygote
 from service.bench import Bench, terminate
@@ -30,6 +34,9 @@ NEW = 10
 LOOK_S = 3.0  # how long a worker runs on the copy; it polls every 0.2 s
 TOOLS = {"postgresql": ("pg_dump", "psql"), "mariadb": ("mariadb-dump", "mariadb"), "sqlite": ()}
 Where = Literal["under another name", "under its own name"]
+State = Literal["idle", "at work"]
+STATES: tuple[State, ...] = ("idle", "at work")
+ANSWER_S = 0.005  # while it is at work, so that the dump comes back in the midst of it
 
 
 def restore(ground: Ground, *, seconds: float = LOOK_S) -> Iterator[Line]:
@@ -44,6 +51,8 @@ def restore(ground: Ground, *, seconds: float = LOOK_S) -> Iterator[Line]:
         wheres: tuple[Where, ...] = ("under another name", "under its own name")
         for where in wheres:
             yield _restored(ground, kind, where, seconds)
+        for state in STATES:
+            yield _restored_in_place(ground, kind, state, seconds)
 
 
 def _has_no_guard() -> str:
@@ -89,6 +98,49 @@ def _restored(ground: Ground, kind: str, where: Where, seconds: float) -> Line:
     return Line(cells=cells, broken=tuple(broken))
 
 
+def _restored_in_place(ground: Ground, kind: str, state: State, seconds: float) -> Line:
+    """The dump comes back into the very database, table by table as the tool does it, and the worker goes on."""
+    pause = ANSWER_S if state == "at work" else 0.0
+    with ground.bench(kind) as bench, Recorder(on_taken=lambda _: time.sleep(pause) is None) as relay:
+        config = bench.configure(relay.host, relay.port, worker={"heartbeat": "500ms"})
+        bench.insert(5, recipients="first{n}@example.com")
+        drain(bench, config, seconds=60)
+        with bench.running(config) as process:
+            bench.insert(ROWS, recipients="later{n}@example.com")
+            copy = _Copy(bench, kind)
+            copy.dump()
+            enough = 5 + ROWS if state == "idle" else 5 + ROWS // 2
+            wait_until(lambda: len(relay.entries) >= enough, f"{enough} messages were sent")
+            if state == "idle":
+                wait_until(lambda: bench.statuses() == {"sent": 5 + ROWS}, "they were written down")
+            copy.load_in_place()
+            bench.insert(NEW, recipients="new{n}@example.com")
+            time.sleep(seconds)
+            before = len(relay.entries)
+            adopted = bench.poller(config, "adopt", "--yes")
+            if process.poll() is None:
+                terminate(process)
+        events = {line["event"] for line in bench.log() if line.get("level") in {"warning", "error"}}
+        drain(bench, config, seconds=60)
+        sent = Counter(address for entry in relay.entries for address in entry.recipients)
+    twice = sum(count - 1 for count in sent.values())
+    lost = 5 + ROWS + NEW - len(sent)
+    cells = {
+        "database": NAMES[kind],
+        "restored": f"in place, the worker {state}",
+        "open rows in the dump": ROWS,
+        "new rows": NEW,
+        "sent without being asked": twice,
+        "says": "; ".join(sorted(events)),
+        "poller adopt": f"exit code {adopted.returncode}",
+        "sent after it": len(relay.entries) - before,
+    }
+    broken = [f"{twice} sent twice"] if twice else []
+    broken += [f"{lost} lost"] if lost else []
+    broken += [] if "outbox.older" in events else ["nobody says why"]
+    return Line(cells=cells, broken=tuple(broken))
+
+
 def _let_it_run(bench: Bench, config: Path, relay: Recorder, seconds: float) -> tuple[int, str]:
     """A worker for some seconds; the messages it sent, and what it says in the log or in outbox_worker."""
     before, lines = len(relay.entries), len(bench.log())
@@ -127,6 +179,16 @@ class _Copy:
             return
         with self.file.open("wb") as out:
             self._tool(*self._dumper(), self.url.database or "", out=out)
+
+    def load_in_place(self) -> None:
+        """Over what is there, as an operator does it who has stopped nothing."""
+        name = self.url.database or ""
+        if self.kind == "sqlite":
+            with contextlib.closing(sqlite3.connect(self.file)) as then, contextlib.closing(sqlite3.connect(name)) as now:
+                then.backup(now)
+            return
+        with self.file.open("rb") as source:
+            self._tool(*self._client(), name, source=source)
 
     @contextlib.contextmanager
     def restored(self, where: Where) -> Iterator[Bench]:
@@ -178,7 +240,7 @@ class _Copy:
             self._tool(*self._client(), "-e", sql)
 
     def _dumper(self) -> list[str]:
-        return ["pg_dump", *self._at()] if self.kind == "postgresql" else ["mariadb-dump", *self._at()]
+        return ["pg_dump", "--clean", "--if-exists", *self._at()] if self.kind == "postgresql" else ["mariadb-dump", *self._at()]
 
     def _client(self) -> list[str]:
         return (

@@ -106,7 +106,8 @@ SCENARIOS = (
         does="""A dump is made by the database's own tools while rows are open; they are sent; then the dump is
         restored, under another name for a worker of another name, or under its own name for the former worker. A worker
         runs on it for some seconds, then `poller adopt` is said and the outbox is drained. What the former worker knows
-        to have sent is marked as sent; what an application has written since then goes out.""",
+        to have sent is marked as sent; what an application has written since then goes out. "In place": into the very
+        database, table by table, while the worker goes on, which has sent all or is in the midst of it.""",
         run=restores.restore,
     ),
     Scenario(
