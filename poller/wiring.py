@@ -58,9 +58,7 @@ Meanwhile = Callable[["Line"], None]
 def store_and_composer(config: Config, engine: Engine, name: str) -> tuple[Store, Composer]:
     """The outbox, and what makes messages of its rows."""
     composer = Composer(config.message, config.templates, host_name=socket.getfqdn())
-    store = Store(
-        engine, worker=name, message_id_domain=composer.message_id_domain, patience=config.worker.takeover
-    )
+    store = Store(engine, worker=name, message_id_domain=composer.message_id_domain, patience=config.worker.takeover)
     return store, composer
 
 

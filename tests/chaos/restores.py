@@ -184,8 +184,9 @@ class _Copy:
         """Over what is there, as an operator does it who has stopped nothing."""
         name = self.url.database or ""
         if self.kind == "sqlite":
-            with contextlib.closing(sqlite3.connect(self.file)) as then, contextlib.closing(sqlite3.connect(name)) as now:
-                then.backup(now)
+            source, target = sqlite3.connect(self.file), sqlite3.connect(name)
+            with contextlib.closing(source), contextlib.closing(target):
+                source.backup(target)
             return
         with self.file.open("rb") as source:
             self._tool(*self._client(), name, source=source)
@@ -240,7 +241,9 @@ class _Copy:
             self._tool(*self._client(), "-e", sql)
 
     def _dumper(self) -> list[str]:
-        return ["pg_dump", "--clean", "--if-exists", *self._at()] if self.kind == "postgresql" else ["mariadb-dump", *self._at()]
+        if self.kind == "postgresql":
+            return ["pg_dump", "--clean", "--if-exists", *self._at()]
+        return ["mariadb-dump", *self._at()]
 
     def _client(self) -> list[str]:
         return (
