@@ -3,7 +3,8 @@
 Three paths lead through the queue, each served by an index, each bounded:
 
   the window  the next due rows of each priority, in the order of the claim, but for those that are closed
-  the pairs   which pairs of a domain (or a lane) and a priority have a row due: of given ones, or of all from one on
+  the pairs   which pairs of a domain (or a lane, or a flow) and a priority have a row due: of given ones, or of all
+              from one on
   the heads   the first due rows of given pairs
 
 Rule 1. A path looks at so many rows as it is told, and at no row that is not due, but at one of a pair.
@@ -11,8 +12,8 @@ Rule 2. Rows are locked as they are found, and those that somebody has locked ar
         path itself locks nothing, and neither does the question whether there is anything.
 Rule 3. Nothing is found while the outbox is paused.
 
-A gate closes domains, lanes, relays and ids; NULL is never closed. By domain or by lane is the same path over another
-column and its index: `By`.
+A gate closes domains, lanes, relays and ids; NULL is never closed. By domain, by lane or by flow is the same path over
+another column and its index: `By`.
 """
 
 from __future__ import annotations
@@ -41,15 +42,18 @@ ENOUGH = 100
 """Pairs that have a row due: what is found so fills a claim."""
 STEPS_OF_STRETCH = 20  # what a stretch costs beside a gap that is empty
 LAST_DOMAIN = "\U0010ffff"  # behind every domain
+SHORT_LOOK = 200
+"""Rows that a path by flow looks at: it only says whose turn it is, and what it does not find has its turn later."""
+LOOKS: dict[str, int] = {"domain": LOOK, "lane": LOOK, "flow": SHORT_LOOK}
 AT_ONCE = 50  # heads asked for in one statement on MariaDB; each is a SELECT of its own within it
 
 MOST_LOOKS = 10
 """On MariaDB, at one priority, while other workers lock what was found before we do."""
 
-By = Literal["domain", "lane"]
+By = Literal["domain", "lane", "flow"]
 """The column that a path goes along."""
-_NAMES = ("id", "domain", "lane", "relay", "sender", "recipients", "cc", "bcc", "priority", "due_at")
-_BY: tuple[By, ...] = ("domain", "lane")
+_NAMES = ("id", "domain", "lane", "flow", "relay", "sender", "recipients", "cc", "bcc", "priority", "due_at")
+_BY: tuple[By, ...] = ("domain", "lane", "flow")
 COLUMNS = tuple(outbox.c[name] for name in _NAMES)
 """What a path gives of each row."""
 _LIST = ", ".join(_NAMES)
@@ -87,6 +91,9 @@ class Paths:
     pairs_from: Callable[[Connection, By, str, Collection[str], int], tuple[list[Pair], str | None]]
     """(connection, by, start, closed, steps): the pairs of domains (or lanes) not `closed` that have a row due, from
     `start` on, as far as so many steps from pair to pair lead; and where to go on from, None at the end."""
+    names_from: Callable[[Connection, By, int, str, Collection[str], int], tuple[list[str], str | None]]
+    """(connection, by, priority, start, closed, steps): the names not `closed` of a column that may have a row due at
+    this priority, as `pairs_from` finds them."""
     heads: Callable[..., list[Any]]
     """(connection, by, gate, wanted, *, lock): of each wanted pair so many free rows, in no order."""
 
@@ -263,11 +270,23 @@ def _pg_heads(
             "names": [name or "" for (name, _), _ in some],
             "priorities": [priority for (_, priority), _ in some],
             "counts": [most for _, most in some],
-            "look": LOOK,
+            "look": LOOKS[by],
             **filters(gate),
         }
         found += connection.execute(_PG_HEADS_SQL[by, lock, named], values).all() if some else []
     return found
+
+
+def _names_by(pairs_from: Callable[..., tuple[list[Pair], str | None]]) -> Callable[..., tuple[list[str], str | None]]:
+    """Where a walk from pair to pair costs little, it tells the names too."""
+
+    def names_from(  # noqa: PLR0917 - as everywhere here
+        connection: Connection, by: By, priority: int, start: str, closed: Collection[str], steps: int
+    ) -> tuple[list[str], str | None]:
+        pairs, end = pairs_from(connection, by, start, closed, steps)
+        return [str(name) for name, at in pairs if at == priority], end
+
+    return names_from
 
 
 def _pairs_and_end(found: Sequence[Any], steps: int) -> tuple[list[Pair], str | None]:
@@ -309,17 +328,19 @@ WHERE {NOT_PAUSED}
   AND EXISTS (SELECT 1 FROM outbox WHERE status = 'queued' AND domain = d.value)
   AND EXISTS (SELECT 1 FROM outbox
               WHERE status = 'queued' AND domain = d.value AND priority = p.value AND due_at <= {LITE_NOW})"""
-_LITE_NEXT = "(SELECT id FROM outbox WHERE status = 'queued' AND {} ORDER BY {{column}}, priority, due_at, id LIMIT 1)"
+# The one after it of the same name, else the first of the next name: for both at once it reads all that is between.
+_LITE_FIRST = "(SELECT id FROM outbox WHERE status = 'queued' AND {} ORDER BY {{column}}, priority, due_at, id LIMIT 1)"
+_LITE_SAME = _LITE_FIRST.format("{column} = step.name AND priority > step.priority")
 _LITE_PAIRS_FROM = f"""
 WITH RECURSIVE step (name, priority, due_at, closed, number) AS (
     SELECT {{column}}, priority, due_at, {_LITE_CLOSED}, 1
-    FROM outbox WHERE id = {_LITE_NEXT.format("{column} >= :start")} AND {NOT_PAUSED}
+    FROM outbox WHERE id = {_LITE_FIRST.format("{column} >= :start")} AND {NOT_PAUSED}
     UNION ALL
     SELECT next.{{column}}, next.priority, next.due_at, next.{_LITE_CLOSED}, step.number + 1
     FROM step CROSS JOIN outbox AS next
-    WHERE step.number < :steps AND next.id = {
-    _LITE_NEXT.format("({column}, priority) > (step.name, CASE WHEN step.closed THEN 9 ELSE step.priority END)")
-}
+    WHERE step.number < :steps AND next.id = coalesce(
+        CASE WHEN NOT step.closed THEN {_LITE_SAME} END, {_LITE_FIRST.format("{column} > step.name")}
+    )
 )
 SELECT name, priority, number, due_at <= {LITE_NOW} AND NOT closed AS free
 FROM step
@@ -381,7 +402,7 @@ def _lite_heads(
     *,
     lock: bool = True,  # noqa: ARG001 - whoever writes is alone
 ) -> list[Any]:
-    same = {**_as_json(filters(gate)), "look": LOOK}
+    same = {**_as_json(filters(gate)), "look": LOOKS[by]}
     found: list[Any] = []
     for (name, priority), most in wanted:
         values = {**same, "name": name, "priority": priority, "limit": most}
@@ -564,6 +585,33 @@ def _my_filled(connection: Connection, by: By, gaps: Sequence[_Gap]) -> list[_Ga
     return [gap for n, gap in enumerate(gaps) if found[n] is not None]
 
 
+def _my_names_from(
+    connection: Connection,
+    by: By,
+    _priority: int,
+    start: str,
+    closed: Collection[str],
+    steps: int,
+) -> tuple[list[str], str | None]:
+    """A leap to each, whatever priority it has: a stretch would read all the rows of a large one."""
+    names: list[str] = []
+    for gap in _my_filled(connection, by, _gaps(start, closed)):
+        rest: list[_Gap] = [gap]
+        while rest:
+            if len(names) + len(closed) >= steps:
+                return names, rest[0].low
+            name = _my_first(connection, by, rest.pop())
+            if name is not None:
+                names.append(name)
+                rest = [_Gap(name, ">", gap.high)]
+    return names, None
+
+
+def _my_first(connection: Connection, by: By, gap: _Gap) -> str | None:
+    statement = _MY_FIRST_OF_GAP.format(n=0, by=by, above=gap.above)
+    return connection.exec_driver_sql(statement, (gap.low, gap.high)).one().name  # type: ignore[no-any-return]
+
+
 def _my_stretch(connection: Connection, by: By, gap: _Gap) -> tuple[list[Pair], _Gap | None]:
     """The pairs of a gap, and what is left of it."""
     rows = connection.exec_driver_sql(_MY_STRETCH.format(by=by, above=gap.above), (gap.low, gap.high, LOOK)).all()
@@ -583,7 +631,11 @@ def _my_heads(
         some = wanted[begin : begin + AT_ONCE]
         values: dict[str, Any] = {}
         for n, ((name, priority), most) in enumerate(some):
-            values |= {f"priority_{n}": priority, f"limit_{n}": most, f"look_{n}": LOOK}
+            values |= {
+                f"priority_{n}": priority,
+                f"limit_{n}": most,
+                f"look_{n}": LOOKS[by] if by != "flow" else min(SHORT_LOOK, 4 * most),
+            }
             values |= {} if name is None else {f"name_{n}": name}
         statement = " UNION ALL ".join(
             _MY_HEAD.format(n=n, by=by, is_wanted="IS NULL" if name is None else f"= :name_{n}")
@@ -598,10 +650,29 @@ def _my_behind(key: Key) -> dict[str, Any]:
     return {"priority": key.priority, "after_due": key.due_at, "after_id": key.id}
 
 
-_POSTGRESQL = Paths(window=_pg_window, edge=_pg_edge, pairs_of=_pg_pairs_of, pairs_from=_pg_pairs_from, heads=_pg_heads)
-_SQLITE = Paths(
-    window=_lite_window, edge=_lite_edge, pairs_of=_lite_pairs_of, pairs_from=_lite_pairs_from, heads=_lite_heads
+_POSTGRESQL = Paths(
+    window=_pg_window,
+    edge=_pg_edge,
+    pairs_of=_pg_pairs_of,
+    pairs_from=_pg_pairs_from,
+    names_from=_names_by(_pg_pairs_from),
+    heads=_pg_heads,
 )
-_MYSQL = Paths(window=_my_window, edge=_my_edge, pairs_of=_my_pairs_of, pairs_from=_my_pairs_from, heads=_my_heads)
+_SQLITE = Paths(
+    window=_lite_window,
+    edge=_lite_edge,
+    pairs_of=_lite_pairs_of,
+    pairs_from=_lite_pairs_from,
+    names_from=_names_by(_lite_pairs_from),
+    heads=_lite_heads,
+)
+_MYSQL = Paths(
+    window=_my_window,
+    edge=_my_edge,
+    pairs_of=_my_pairs_of,
+    pairs_from=_my_pairs_from,
+    names_from=_my_names_from,
+    heads=_my_heads,
+)
 
 PATHS = {"postgresql": _POSTGRESQL, "sqlite": _SQLITE, "mysql": _MYSQL, "mariadb": _MYSQL}

@@ -231,7 +231,7 @@ class Store:
         self, connection: Connection, gate: Gate, choose: Choose | None, request: ClaimRequest
     ) -> list[ClaimedRow]:
         if _is_wide_open(gate):
-            return self._claimed(connection, self._sql.claim(connection, request))
+            return self._claimed(connection, self._claim_any(connection, gate, request))
         if not (gate.paced or gate.scopes):
             grants = choosing.unpaced(connection, gate, self._walk)
         elif choose is None:
@@ -241,6 +241,15 @@ class Store:
             self._entered -= {key for key in gate.scopes if key not in locked}
         rows = self._claimed(connection, self._sql.claim_these(connection, request, list(grants)))
         return [replace(row, grant=grants[row.id]) for row in rows]
+
+    def _claim_any(self, connection: Connection, gate: Gate, request: ClaimRequest) -> Sequence[Any]:
+        """What stands in front, and what has its turn."""
+        in_turn = [row.id for row in self._walk.turns.rows(connection, gate)]
+        rows = self._sql.claim_these(connection, request, in_turn)
+        left = request.limit - len(rows)
+        front = self._sql.claim(connection, replace(request, limit=left)) if left else ()
+        self._walk.turns.seen(sorted(front, key=lambda row: row.priority), left)
+        return [*rows, *front]
 
     def _enter(self, scopes: Collection[ScopeKey]) -> None:
         """Make sure that the scopes have their rows. One that was deleted since is entered again by the next claim."""

@@ -120,6 +120,7 @@ outbox = sa.Table(
     sa.Column("created_at", Utc, nullable=False, server_default=sa.FetchedValue()),
     sa.Column("domain", sa.Text, server_default=sa.FetchedValue()),
     sa.Column("lane", sa.Text, server_default=sa.FetchedValue()),
+    sa.Column("flow", sa.Text, server_default=sa.FetchedValue()),
     sa.Column("attempts", sa.Integer, nullable=False, server_default=sa.FetchedValue()),
     sa.Column("doubts", sa.Integer, nullable=False, server_default=sa.FetchedValue()),
     sa.Column("setbacks", sa.Integer, nullable=False, server_default=sa.FetchedValue()),

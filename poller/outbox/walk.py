@@ -7,6 +7,7 @@ Rule 2. Where that finds too little (rows that somebody has locked have no index
         FURTHER of them in one claim. Where a walk ends before the queue does, the next one goes on: nothing that may
         go is passed by for ever.
 Rule 3. Rows of open domains come beside the others, and take at most half of the room while the others fill theirs.
+Rule 4. Rows whose turn it is (`poller.outbox.turns`) come beside the others too.
 
 The order within what is found is the claim's: priority, due_at, id.
 """
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from poller.outbox.dialects import PRIORITIES
 from poller.outbox.paths import FIRST, PATHS, Key, Pair
+from poller.outbox.turns import Turns
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -52,17 +54,19 @@ class Walk:
     _names: dict[By, str] = field(default_factory=lambda: {"domain": "", "lane": ""})
     """Where the walk along each column goes on."""
     _place: Key = field(default=FIRST)
+    turns: Turns = field(default_factory=Turns)
 
     def first(self, connection: Connection, gate: Gate) -> Page:
-        """Rows of the open domains, and those in front of the queue."""
+        """Rows whose turn it is, rows of the open domains, and those in front of the queue."""
+        in_turn = self.turns.rows(connection, gate)
         beside = _of_open_domains(connection, gate)
         page = self._page(connection, gate, FIRST, gate.limit)
-        if not beside:
-            return page
-        room = max(gate.limit // 2, gate.limit - len(page.rows), 1)
-        others = page.rows[: max(gate.limit - min(len(beside), room), 1)]
-        end = Key.of(others[-1]) if len(others) < len(page.rows) else page.end
-        return Page(rows=in_order([*others, *beside[:room]])[: gate.limit], end=end)
+        self.turns.seen(page.rows, gate.limit)
+        if beside:
+            room = max(gate.limit // 2, gate.limit - len(page.rows), 1)
+            others = max(gate.limit - min(len(beside), room), 1)
+            page = _cut(page, others, beside[:room], gate.limit)
+        return _cut(page, gate.limit - len(in_turn), in_turn, gate.limit) if in_turn else page
 
     def next(self, connection: Connection, gate: Gate, page: Page, limit: int) -> Page:
         """Behind the first page: on from where the last walk ended."""
@@ -130,6 +134,14 @@ class Walk:
         if lock or not rows:
             self._place = begin or FIRST
         return rows
+
+
+def _cut(page: Page, most: int, others: Sequence[Any], limit: int) -> Page:
+    """`most` rows of the page, and the others."""
+    ids = {row.id for row in others}
+    kept = [row for row in page.rows if row.id not in ids]
+    end = Key.of(kept[most - 1]) if 0 < most < len(kept) else page.end
+    return Page(rows=in_order([*kept[:most], *others])[:limit], end=end)
 
 
 def in_order(rows: Iterable[Any]) -> list[Any]:

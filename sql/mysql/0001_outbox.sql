@@ -55,6 +55,9 @@ expired: too late. suppressed: every recipient stands in outbox_suppression',
         LEFT(CONCAT(COALESCE(relay, ''), ' ', LOWER(TRIM(SUBSTRING_INDEX(
             SUBSTRING(COALESCE(sender, ''), LOCATE('<', COALESCE(sender, '')) + 1), '>', 1)))), 400)
     ) STORED COMMENT 'The relay that the row names and the address of its sender: the limits that it falls under beside its destination''s.',
+    flow             VARCHAR(252) GENERATED ALWAYS AS (
+        CONCAT(LEFT(COALESCE(batch, ''), 100), ' ', LEFT(COALESCE(template, ''), 60), ' ', LEFT(COALESCE(sender, ''), 90))
+    ) STORED COMMENT 'Batch, template and sender: what takes turns within one priority, so that nobody''s million delays another''s one.',
     attempts         INT          NOT NULL DEFAULT 0 COMMENT 'Attempts that were this message''s own; trouble of the session or the relay costs none.',
     doubts           INT          NOT NULL DEFAULT 0 COMMENT 'How often the final reply was lost.',
     setbacks         INT          NOT NULL DEFAULT 0 COMMENT 'How often trouble of the session or the relay interrupted this very row, at no cost to it.',
@@ -105,6 +108,7 @@ expired: too late. suppressed: every recipient stands in outbox_suppression',
     INDEX outbox_due (status, priority, due_at, id),
     INDEX outbox_due_by_domain (status, domain, priority, due_at, id),
     INDEX outbox_due_by_lane (status, lane, priority, due_at, id),
+    INDEX outbox_due_by_flow (status, flow, priority, due_at, id),
     INDEX outbox_held (status, claimed_by),
     INDEX outbox_by_batch (batch, status),
     INDEX outbox_by_finish (finished_at)
@@ -291,7 +295,7 @@ WHERE paused_until > UTC_TIMESTAMP(6) OR pace < 1;
 -- only read can lock a row that the poller needs: HANDLER and FOR UPDATE ask for no more than SELECT on a table.
 CREATE OR REPLACE ALGORITHM = TEMPTABLE VIEW outbox_rows AS
 SELECT id, status, priority, due_at, expires_at, recipients, cc, bcc, sender, reply_to, envelope_from, subject, template, locale,
-       headers, message_id, batch, dedupe_key, on_doubt, max_attempts, relay, created_at, domain, lane, attempts, doubts, setbacks,
+       headers, message_id, batch, dedupe_key, on_doubt, max_attempts, relay, created_at, domain, lane, flow, attempts, doubts, setbacks,
        first_attempt_at, claim_seq, claimed_by, claimed_at, reply_code, reply_status, reply_text, queue_id, error, sent_at,
        finished_at, updated_at
 FROM outbox;

@@ -48,6 +48,9 @@ CREATE TABLE outbox (
         left(coalesce(relay, '') || ' ' || lower(btrim(split_part(
             substr(coalesce(sender, ''), strpos(coalesce(sender, ''), '<') + 1), '>', 1))), 400)
     ) STORED,
+    flow             text        GENERATED ALWAYS AS (
+        left(coalesce(batch, ''), 100) || ' ' || left(coalesce(template, ''), 60) || ' ' || left(coalesce(sender, ''), 90)
+    ) STORED,
     attempts         integer     NOT NULL DEFAULT 0,
     doubts           integer     NOT NULL DEFAULT 0,
     setbacks         integer     NOT NULL DEFAULT 0,
@@ -120,6 +123,7 @@ COMMENT ON COLUMN outbox.dedupe_key IS 'Unique while the row exists, compared by
 COMMENT ON COLUMN outbox.on_doubt IS 'When the last reply was lost: resend or hold; NULL: as configured.';
 COMMENT ON COLUMN outbox.domain IS 'Domain of the last address of the first list that has one.';
 COMMENT ON COLUMN outbox.lane IS 'The relay that the row names and the address of its sender: the limits that it falls under beside its destination''s.';
+COMMENT ON COLUMN outbox.flow IS 'Batch, template and sender: what takes turns within one priority, so that nobody''s million delays another''s one.';
 COMMENT ON COLUMN outbox.attempts IS 'Attempts that were this message''s own; trouble of the session or the relay costs none.';
 COMMENT ON COLUMN outbox.doubts IS 'How often the final reply was lost.';
 COMMENT ON COLUMN outbox.setbacks IS 'How often trouble of the session or the relay interrupted this very row, at no cost to it.';
@@ -136,6 +140,8 @@ CREATE INDEX outbox_due ON outbox (priority, due_at, id) WHERE status = 'queued'
 CREATE INDEX outbox_due_by_domain ON outbox (domain, priority, due_at, id) WHERE status = 'queued';
 -- The same from one sender or for one relay.
 CREATE INDEX outbox_due_by_lane ON outbox (lane, priority, due_at, id) WHERE status = 'queued';
+-- The same of one flow: flows take turns.
+CREATE INDEX outbox_due_by_flow ON outbox (flow, priority, due_at, id) WHERE status = 'queued';
 -- Which rows does a worker hold?
 CREATE INDEX outbox_held ON outbox (claimed_by) WHERE claimed_by IS NOT NULL AND status IN ('sending', 'paused', 'cancelled');
 CREATE INDEX outbox_by_batch ON outbox (batch, status) WHERE batch IS NOT NULL;
@@ -346,7 +352,7 @@ WHERE paused_until > now() OR pace < 1;
 -- The tables as a reader may see them: no bodies, no variables, no contents, no secrets.
 CREATE VIEW outbox_rows AS
 SELECT id, status, priority, due_at, expires_at, recipients, cc, bcc, sender, reply_to, envelope_from, subject, template, locale,
-       headers, message_id, batch, dedupe_key, on_doubt, max_attempts, relay, created_at, domain, lane, attempts, doubts, setbacks,
+       headers, message_id, batch, dedupe_key, on_doubt, max_attempts, relay, created_at, domain, lane, flow, attempts, doubts, setbacks,
        first_attempt_at, claim_seq, claimed_by, claimed_at, reply_code, reply_status, reply_text, queue_id, error, sent_at,
        finished_at, updated_at
 FROM outbox;

@@ -80,6 +80,11 @@ CREATE TABLE outbox (
             substr(coalesce(sender, ''), instr(coalesce(sender, ''), '<') + 1),
             1, instr(substr(coalesce(sender, ''), instr(coalesce(sender, ''), '<') + 1) || '>', '>') - 1))), 1, 400)
     ) VIRTUAL,
+    -- Batch, template and sender: what takes turns within one priority, so that nobody's million delays another's one.
+    flow             TEXT GENERATED ALWAYS AS (
+        substr(coalesce(batch, ''), 1, 100) || ' ' || substr(coalesce(template, ''), 1, 60) || ' '
+            || substr(coalesce(sender, ''), 1, 90)
+    ) VIRTUAL,
     -- Attempts that were this message's own; trouble of the session or the relay costs none.
     attempts         INTEGER NOT NULL DEFAULT 0,
     -- How often the final reply was lost.
@@ -165,6 +170,8 @@ CREATE INDEX outbox_due ON outbox (priority, due_at, id) WHERE status = 'queued'
 CREATE INDEX outbox_due_by_domain ON outbox (domain, priority, due_at, id) WHERE status = 'queued';
 -- The same from one sender or for one relay.
 CREATE INDEX outbox_due_by_lane ON outbox (lane, priority, due_at, id) WHERE status = 'queued';
+-- The same of one flow: flows take turns.
+CREATE INDEX outbox_due_by_flow ON outbox (flow, priority, due_at, id) WHERE status = 'queued';
 -- Which rows does a worker hold?
 CREATE INDEX outbox_held ON outbox (claimed_by) WHERE claimed_by IS NOT NULL AND status IN ('sending', 'paused', 'cancelled');
 CREATE INDEX outbox_by_batch ON outbox (batch, status) WHERE batch IS NOT NULL;
@@ -373,7 +380,7 @@ WHERE paused_until > strftime('%Y-%m-%d %H:%M:%f000', 'now') OR pace < 1;
 -- The tables as a reader may see them: no bodies, no variables, no contents, no secrets.
 CREATE VIEW outbox_rows AS
 SELECT id, status, priority, due_at, expires_at, recipients, cc, bcc, sender, reply_to, envelope_from, subject, template, locale,
-       headers, message_id, batch, dedupe_key, on_doubt, max_attempts, relay, created_at, domain, lane, attempts, doubts, setbacks,
+       headers, message_id, batch, dedupe_key, on_doubt, max_attempts, relay, created_at, domain, lane, flow, attempts, doubts, setbacks,
        first_attempt_at, claim_seq, claimed_by, claimed_at, reply_code, reply_status, reply_text, queue_id, error, sent_at,
        finished_at, updated_at
 FROM outbox;

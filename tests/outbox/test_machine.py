@@ -38,6 +38,7 @@ from outbox.ground import (
     store_for,
 )
 
+from poller.outbox.belief import OutboxIsOlder
 from poller.outbox.database import connect
 from poller.outbox.operate import Action, Selection, change
 from poller.outbox.rows import Late
@@ -122,7 +123,12 @@ class Rows(RuleBasedStateMachine):
         if store._claim_unconfirmed:  # then what it does not know of goes back first
             for row_id in [r for r, w in self.held.items() if w == worker and r not in self.hands[worker]]:
                 del self.held[row_id]
-        rows = store.claim(Gate(limit=limit), in_hand=self.hands[worker])
+        try:
+            rows = store.claim(Gate(limit=limit), in_hand=self.hands[worker])
+        except OutboxIsOlder:  # a row came back as it was before this worker claimed it: a new life begins
+            assert self.set_back
+            store.register(identity=worker, host="here", pid=1, version="0", lease=900, may_be_alive=False)
+            return []
         assert len(rows) <= limit
         for row in rows:
             assert row.id not in self.held, "claimed although a worker holds it"
@@ -216,7 +222,7 @@ class Rows(RuleBasedStateMachine):
     def restore(self, number: int) -> None:
         row_id, row, lines, accepted = self.backups[number % len(self.backups)]
         with self.engine.begin() as connection:
-            values = {name: value for name, value in row.items() if name not in {"domain", "lane"}}
+            values = {name: value for name, value in row.items() if name not in {"domain", "lane", "flow"}}
             connection.execute(sa.update(outbox).where(outbox.c.id == row_id).values(values))
             connection.execute(sa.delete(recipient).where(recipient.c.outbox_id == row_id))
             if lines:

@@ -70,10 +70,10 @@ def test_keys_in_python_are_those_of_the_database(engine: Engine, table: sa.Tabl
     assert {(c.name,) for c in table.columns if c.unique} == unique
 
 
-def test_domain_and_lane_are_the_only_generated_columns(engine: Engine) -> None:
+def test_domain_lane_and_flow_are_the_only_generated_columns(engine: Engine) -> None:
     look = sa.inspect(engine)
     generated = [(t, c["name"]) for t in metadata.tables for c in look.get_columns(t) if "computed" in c]
-    assert generated == [("outbox", "domain"), ("outbox", "lane")]
+    assert generated == [("outbox", "domain"), ("outbox", "lane"), ("outbox", "flow")]
 
 
 def test_every_index_that_the_file_names_is_there(engine: Engine, kind: str) -> None:

@@ -26,7 +26,7 @@ How = Literal["at once", "table by table"]
 WAYS: tuple[How, ...] = ("at once", "table by table")
 TABLES = (outbox, attachment, attempt, meta, recipient, suppression, throttle, worker)
 """As mariadb-dump brings them back: by name, the workers last."""
-COMPUTED = {"domain", "lane"}
+COMPUTED = {"domain", "lane", "flow"}
 HEARTBEAT = {"worker": {"heartbeat": "300ms"}}
 
 
