@@ -104,12 +104,12 @@ class Outbox:
         now = sa.literal_column(NOW.get(self.engine.dialect.name, NOW_LITE))
         done = {"status": "sent", "attempts": 1, "claim_seq": 1, "claimed_by": "bench", "reply_code": 250}
         times = dict.fromkeys(("claimed_at", "first_attempt_at", "sent_at", "finished_at", "updated_at"), now)
-        message_id = sa.literal("<") + sa.cast(_number(), sa.String(20)) + sa.literal("@example.com>")
+        message_id = sa.literal("<") + sa.cast(number(), sa.String(20)) + sa.literal("@example.com>")
         self._insert(count, {"body_text": "Hello", "message_id": message_id, **done, **times})
 
     def _insert(self, count: int, columns: dict[str, Any]) -> None:
-        number = _number()
-        text = sa.cast(number, sa.String(20))
+        place = number()
+        text = sa.cast(place, sa.String(20))
         values = {
             "recipients": sa.literal("user") + text + sa.literal("@example.com"),
             "subject": sa.literal("Your order ") + text,
@@ -119,7 +119,7 @@ class Outbox:
             value if isinstance(value, sa.ColumnElement) else sa.literal(value, outbox.c[name].type)
             for name, value in values.items()
         ]
-        query = sa.select(*chosen).select_from(_COUNTING[0].join(_COUNTING[1], sa.true())).where(number < count)
+        query = sa.select(*chosen).select_from(_COUNTING[0].join(_COUNTING[1], sa.true())).where(place < count)
         with self.engine.begin() as connection:
             connection.execute(sa.insert(outbox).from_select(list(values), query, include_defaults=False))
 
@@ -143,7 +143,7 @@ _COUNTING = (_thousand("thousands"), _thousand("ones"))
 """Joined, a million; `fill` in portions for more."""
 
 
-def _number() -> sa.ColumnElement[int]:
+def number() -> sa.ColumnElement[int]:
     return _COUNTING[0].c.n * THOUSAND + _COUNTING[1].c.n
 
 

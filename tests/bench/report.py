@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from bench import chart
 from bench.chart import short
+from bench.measures import turns
 from bench.targets import KINDS, TARGETS, TIMES
 
 if TYPE_CHECKING:
@@ -98,6 +99,8 @@ def figures(book: Book) -> str:
         _others(book),
         "### Twice the text",
         _growth(book),
+        "### Whom a million delays",
+        _turns(book),
         "### Where the time goes",
         _profile(book),
         "### Machine and programs",
@@ -315,6 +318,32 @@ def _growth(book: Book) -> str:
     words = f"Each shape repeated to {book.words.get('growth.size', '')} characters, and to twice as many."
     head = ("", "shapes", "the one that grew most", "work for twice the text", "the slowest shape, twice the text")
     return _section(book, "growth", words, _table(head, rows))
+
+
+def _turns(book: Book) -> str:
+    """Whom a million delays, and what fairness costs a claim."""
+    rows = [
+        (
+            name,
+            f"{senders}",
+            *(_cell(book, f"turns.{kind}.{senders}.messages.p{share}", "") for share in (50, 99)),
+            *(_cell(book, f"turns.{kind}.{senders}.ms.p{share}", " ms") for share in (50, 99)),
+        )
+        for kind, name in KINDS.items()
+        for senders in turns.SENDERS
+    ]
+    head = ("", "other senders", "messages, half of them", "99 %", "time, half of them", "99 %")
+    shapes = [
+        (name, shape, *(_cell(book, f"turns.{kind}.claim.{shape}.p{share}", " ms") for share in (50, 95)))
+        for kind, name in KINDS.items()
+        for shape in turns.SHAPES
+    ]
+    words = (
+        f"Single mails of other senders, written while a worker drains {book.words.get('turns.million', 'a million')}"
+        " rows of one batch at the same priority: how many messages and how much time passed before each was accepted."
+    )
+    claims = _table(("", "a table of", "a claim of 100 rows, p50", "p95"), shapes)
+    return _section(book, "turns", words, f"{_table(head, rows)}\n\n{claims}")
 
 
 def _profile(book: Book) -> str:

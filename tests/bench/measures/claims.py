@@ -67,7 +67,7 @@ def claim(scene: Scene) -> None:
 def _stage(scene: Scene, outbox: Outbox, port: int, name: str) -> None:
     tries = scene.scale(100, 20)
     _due(outbox, (tries + WARM_UP) * BATCH)
-    taken = _claims(_probe(outbox, "probe"), tries)
+    taken = claims_of(probe(outbox, "probe"), tries)
     _clear(outbox)
     _due(outbox, BATCH)
     scene.book.add(f"claim.{outbox.kind}.bare.{name}", statistics.median(_bare_claims(outbox, tries)) * 1000)
@@ -96,11 +96,11 @@ def _clear(outbox: Outbox) -> None:
         connection.execute(sa.delete(table).where(table.c.priority == LAST))
 
 
-def _probe(outbox: Outbox, name: str) -> Store:
+def probe(outbox: Outbox, name: str) -> Store:
     return Store(outbox.engine, worker=name, message_id_domain="example.com")
 
 
-def _claims(store: Store, tries: int) -> list[float]:
+def claims_of(store: Store, tries: int) -> list[float]:
     """Seconds of each."""
     for _ in range(WARM_UP):
         store.claim(Gate(limit=BATCH))
@@ -120,7 +120,7 @@ def _claims_at(at: float, url: str, name: str, tries: int) -> list[float]:
     try:
         store = Store(engine, worker=name, message_id_domain="example.com")
         time.sleep(max(0.0, at - time.time()))
-        return _claims(store, tries)
+        return claims_of(store, tries)
     finally:
         engine.dispose()
 
@@ -189,10 +189,10 @@ def foreign(scene: Scene) -> None:
 def _foreign(scene: Scene, outbox: Outbox, port: int, name: str, rows: int) -> None:
     tries = 10
     outbox.fill((tries + WARM_UP) * BATCH, priority=0)
-    before = _claims(_probe(outbox, "probe"), tries)
+    before = claims_of(probe(outbox, "probe"), tries)
     worker(outbox.configure(port), "--once")
     outbox.fill((tries + WARM_UP) * BATCH)
-    after = _claims(_probe(outbox, "probe"), tries)
+    after = claims_of(probe(outbox, "probe"), tries)
     times = sa.select(table.c.sent_at).where(table.c.status == "sent").order_by(table.c.sent_at)
     with outbox.engine.connect() as connection:
         sent = list(connection.execute(times).scalars())
