@@ -157,6 +157,12 @@ def _check_schema(verdicts: Verdicts, facts: Any) -> None:
         verdicts.bad("schema", f"lacks {', '.join(facts.pending)}; run: poller migrate")
     else:
         verdicts.good("schema", "up to date")
+        if facts.open_schema:
+            where = facts.open_schema
+            verdicts.warn(
+                "schema",
+                f"everybody may create in {where}; REVOKE CREATE ON SCHEMA {where} FROM PUBLIC, as roles.sql does",
+            )
         if facts.paused:
             verdicts.warn("outbox", f"switched off: {facts.paused}; poller resume --all")
 

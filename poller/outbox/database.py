@@ -22,6 +22,7 @@ from weakref import WeakKeyDictionary
 
 import sqlalchemy as sa
 from sqlalchemy import event
+from sqlalchemy.dialects.postgresql.base import PGTypeCompiler
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import (
     DataError,
@@ -99,8 +100,17 @@ def connect(settings: DatabaseSettings) -> Engine:
         raise DatabaseRefused(f'the driver {error.name} is not installed; run: pip install "poller[{extra}]"') from None
     except NoSuchModuleError:
         raise DatabaseRefused(f"no driver for {url.drivername}; write {dialect}://… without one") from None
+    if dialect == "postgresql":
+        engine.dialect.type_compiler_instance = _PlainText(engine.dialect)
     _prepare(engine, settings)
     return engine
+
+
+class _PlainText(PGTypeCompiler):
+    """Texts travel as `text`: for `text = varchar` the server looks for an operator that fits better than its own."""
+
+    def visit_VARCHAR(self, type_: Any, **kw: Any) -> str:  # noqa: N802 - SQLAlchemy's name
+        return "TEXT" if type_.length is None else super().visit_VARCHAR(type_, **kw)
 
 
 def _url_with_driver(text: str) -> URL:

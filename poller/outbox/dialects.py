@@ -139,9 +139,14 @@ class Dialect:
 # --- PostgreSQL ----------------------------------------------------------------------------------------------------
 
 _PG_NOW = "clock_timestamp()"
-_PG_CREATED = "to_char({o}created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS.US')"
-_PG_HASH = f"encode(sha256(convert_to(CAST(:key AS text) || ':' || {{o}}id || ':' || {_PG_CREATED}, 'UTF8')), 'hex')"
-_PG_MESSAGE_ID = f"'<' || left({_PG_HASH}, 32) || '@' || CAST(:domain AS text) || '>'"
+# Each name with its schema, each value as the very type that the server's own operator takes: else one that somebody
+# has made in a schema of the search path may fit better, and would run with our rights.
+_PG_SHAPE = "CAST('YYYY-MM-DD HH24:MI:SS.US' AS text)"
+_PG_CREATED = f"pg_catalog.to_char(pg_catalog.timezone(CAST('UTC' AS text), {{o}}created_at), {_PG_SHAPE})"
+_PG_HASHED = f"CAST(:key AS text) || CAST(':' AS text) || CAST({{o}}id AS text) || CAST(':' AS text) || {_PG_CREATED}"
+_PG_BYTES = f"pg_catalog.convert_to({_PG_HASHED}, CAST('UTF8' AS name))"
+_PG_HASH = f"pg_catalog.left(pg_catalog.encode(pg_catalog.sha256({_PG_BYTES}), CAST('hex' AS text)), 32)"
+_PG_MESSAGE_ID = f"CAST('<' AS text) || {_PG_HASH} || CAST('@' AS text) || CAST(:domain AS text) || CAST('>' AS text)"
 _PG_CLAIM = sa.text(f"""
 WITH pick AS MATERIALIZED (
     SELECT due.id

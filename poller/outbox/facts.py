@@ -29,6 +29,8 @@ class Facts:
     trouble: str
     pending: tuple[str, ...]
     paused: str | None
+    open_schema: str = ""
+    """Where everybody may make functions that would run with our rights, if one fitted what we call."""
 
 
 def about(engine: Engine) -> Facts:
@@ -43,8 +45,27 @@ def about(engine: Engine) -> Facts:
     if not missing and not trouble:
         query = sa.select(meta.c.value).where(meta.c.name == "paused")
         paused = transaction(engine, lambda c: c.execute(query).scalar(), reading=True)
-    name = engine.dialect.name
-    return Facts(dialect=name, server=server, version=version, now=now, trouble=trouble, pending=missing, paused=paused)
+    return Facts(
+        dialect=engine.dialect.name,
+        server=server,
+        version=version,
+        now=now,
+        trouble=trouble,
+        pending=missing,
+        paused=paused,
+        open_schema=transaction(engine, _open_schema, reading=True),
+    )
+
+
+_OPEN_SCHEMA = sa.text("""
+SELECT CAST(current_schema() AS text)
+WHERE has_schema_privilege(CAST('public' AS name), CAST(current_schema() AS text), CAST('CREATE' AS text))""")
+
+
+def _open_schema(connection: Connection) -> str:
+    if connection.dialect.name != "postgresql":
+        return ""
+    return connection.execute(_OPEN_SCHEMA).scalar() or ""
 
 
 def _server(connection: Connection) -> tuple[str, tuple[int, ...], datetime]:

@@ -118,6 +118,7 @@ outbox = sa.Table(
     sa.Column("max_attempts", sa.Integer),
     sa.Column("relay", sa.Text),
     sa.Column("created_at", Utc, nullable=False, server_default=sa.FetchedValue()),
+    sa.Column("created_by", sa.Text, nullable=False, server_default=sa.FetchedValue()),
     sa.Column("domain", sa.Text, server_default=sa.FetchedValue()),
     sa.Column("lane", sa.Text, server_default=sa.FetchedValue()),
     sa.Column("flow", sa.Text, server_default=sa.FetchedValue()),

@@ -53,9 +53,9 @@ _COLUMNS = (
 # What holds mail back comes first: no pause is missed for the number of those that say nothing.
 _READ = sa.text(
     f"SELECT {_COLUMNS} FROM outbox_throttle"
-    " ORDER BY CASE WHEN paused_until IS NOT NULL OR pace < 1 THEN 0 ELSE 1 END, kind DESC, name"
+    " ORDER BY CASE WHEN paused_until IS NOT NULL OR pace < :whole THEN 0 ELSE 1 END, kind DESC, name"
     f" LIMIT {MOST_READ}"
-)
+).bindparams(whole=1.0)
 _WRITE = (
     "UPDATE outbox_throttle SET slots = :slots, paused_until = :paused_until, reason = :reason, pace = :pace,"
     " updated_at = {now} WHERE kind = :kind AND name = :name"

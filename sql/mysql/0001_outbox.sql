@@ -46,6 +46,8 @@ expired: too late. suppressed: every recipient stands in outbox_suppression',
     max_attempts     INT          NULL,
     relay            VARCHAR(64)  NULL,
     created_at       DATETIME(6)  NOT NULL DEFAULT (UTC_TIMESTAMP(6)),
+    created_by       VARCHAR(128) NOT NULL DEFAULT (LEFT(USER(), CHAR_LENGTH(USER()) - CHAR_LENGTH(SUBSTRING_INDEX(USER(), '@', -1)) - 1))
+        COMMENT 'The database user who wrote the row: with roles.sql an application sees its own rows and adds files to no other''s.',
     domain           VARCHAR(255) GENERATED ALWAYS AS (
         IF(LOCATE('@', COALESCE(NULLIF(TRIM(recipients), ''), NULLIF(TRIM(cc), ''), bcc)) = 0, NULL,
            LEFT(LOWER(TRIM(SUBSTRING_INDEX(SUBSTRING_INDEX(SUBSTRING_INDEX(SUBSTRING_INDEX(SUBSTRING_INDEX(
@@ -295,7 +297,7 @@ WHERE paused_until > UTC_TIMESTAMP(6) OR pace < 1;
 -- only read can lock a row that the poller needs: HANDLER and FOR UPDATE ask for no more than SELECT on a table.
 CREATE OR REPLACE ALGORITHM = TEMPTABLE VIEW outbox_rows AS
 SELECT id, status, priority, due_at, expires_at, recipients, cc, bcc, sender, reply_to, envelope_from, subject, template, locale,
-       headers, message_id, batch, dedupe_key, on_doubt, max_attempts, relay, created_at, domain, lane, flow, attempts, doubts, setbacks,
+       headers, message_id, batch, dedupe_key, on_doubt, max_attempts, relay, created_at, created_by, domain, lane, flow, attempts, doubts, setbacks,
        first_attempt_at, claim_seq, claimed_by, claimed_at, reply_code, reply_status, reply_text, queue_id, error, sent_at,
        finished_at, updated_at
 FROM outbox;
@@ -327,11 +329,14 @@ SELECT kind, name, limits, pace, paused_until, reason, session_limit, recipient_
        updated_at
 FROM outbox_throttle;
 
--- What may an application see of its rows? No bodies, no addresses.
+-- What may an application see of its rows? No bodies, no addresses, nobody else's. Whoever made this view sees all rows.
 CREATE OR REPLACE ALGORITHM = TEMPTABLE VIEW outbox_state AS
-SELECT id, status, domain, batch, dedupe_key, priority, due_at, attempts, doubts, reply_code, reply_status, error,
+SELECT id, status, domain, batch, dedupe_key, priority, due_at, attempts, doubts, reply_code, reply_status,
+       REGEXP_REPLACE(error, '[^[:space:]<>(),;"]+@[^[:space:]<>(),;"]+', '<address>') AS error,
        created_at, sent_at, finished_at
-FROM outbox;
+FROM outbox
+WHERE created_by = LEFT(USER(), CHAR_LENGTH(USER()) - CHAR_LENGTH(SUBSTRING_INDEX(USER(), '@', -1)) - 1)
+   OR SUBSTRING_INDEX(CURRENT_USER(), '@', 1) = LEFT(USER(), CHAR_LENGTH(USER()) - CHAR_LENGTH(SUBSTRING_INDEX(USER(), '@', -1)) - 1);
 
 -- Applied. `poller migrate` puts the checksum of this file in the place of 'by hand'.
 INSERT IGNORE INTO outbox_meta (name, value) VALUES ('migration 0001_outbox', 'by hand');

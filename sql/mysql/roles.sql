@@ -19,6 +19,14 @@ GRANT INSERT (recipients, cc, bcc, sender, reply_to, envelope_from, subject, bod
 GRANT INSERT (outbox_id, name, content_type, content, content_id) ON outbox_attachment TO outbox_app;
 GRANT SELECT ON outbox_state TO outbox_app;
 
+-- Its files are for its own rows: a file of somebody else's would go out with the message. In one statement, so that any client
+-- can run it: the text in the place of a number is the error.
+DROP TRIGGER IF EXISTS outbox_own_files;
+CREATE TRIGGER outbox_own_files BEFORE INSERT ON outbox_attachment FOR EACH ROW SET NEW.outbox_id = IF(
+    EXISTS (SELECT 1 FROM outbox AS o WHERE o.id = NEW.outbox_id AND o.created_by
+        <> LEFT(USER(), CHAR_LENGTH(USER()) - CHAR_LENGTH(SUBSTRING_INDEX(USER(), '@', -1)) - 1)),
+    'access denied: another user wrote the row', NEW.outbox_id);
+
 -- A reader: views and no tables. With SELECT on one column of a table one reads all of them by HANDLER, and locks rows
 -- with FOR UPDATE. Not body_text, body_html, context; not outbox_meta, which holds the secret behind Message-IDs.
 GRANT SELECT ON outbox_rows TO outbox_reader;

@@ -39,6 +39,7 @@ CREATE TABLE outbox (
     max_attempts     integer,
     relay            text,
     created_at       timestamptz NOT NULL DEFAULT now(),
+    created_by       text        NOT NULL DEFAULT session_user,
     domain           text        GENERATED ALWAYS AS (
         left(lower(btrim(split_part(split_part(split_part(split_part(
             substring(coalesce(nullif(btrim(recipients), ''), nullif(btrim(cc), ''), bcc) FROM '@([^@]*)$'),
@@ -121,6 +122,7 @@ COMMENT ON COLUMN outbox.message_id IS 'Fixed at the first claim, the same for e
 COMMENT ON COLUMN outbox.batch IS 'A label that groups rows: a campaign, a nightly run.';
 COMMENT ON COLUMN outbox.dedupe_key IS 'Unique while the row exists, compared byte by byte.';
 COMMENT ON COLUMN outbox.on_doubt IS 'When the last reply was lost: resend or hold; NULL: as configured.';
+COMMENT ON COLUMN outbox.created_by IS 'The database user who wrote the row: with roles.sql an application sees its own rows and adds files to no other''s.';
 COMMENT ON COLUMN outbox.domain IS 'Domain of the last address of the first list that has one.';
 COMMENT ON COLUMN outbox.lane IS 'The relay that the row names and the address of its sender: the limits that it falls under beside its destination''s.';
 COMMENT ON COLUMN outbox.flow IS 'Batch, template and sender: what takes turns within one priority, so that nobody''s million delays another''s one.';
@@ -352,7 +354,7 @@ WHERE paused_until > now() OR pace < 1;
 -- The tables as a reader may see them: no bodies, no variables, no contents, no secrets.
 CREATE VIEW outbox_rows AS
 SELECT id, status, priority, due_at, expires_at, recipients, cc, bcc, sender, reply_to, envelope_from, subject, template, locale,
-       headers, message_id, batch, dedupe_key, on_doubt, max_attempts, relay, created_at, domain, lane, flow, attempts, doubts, setbacks,
+       headers, message_id, batch, dedupe_key, on_doubt, max_attempts, relay, created_at, created_by, domain, lane, flow, attempts, doubts, setbacks,
        first_attempt_at, claim_seq, claimed_by, claimed_at, reply_code, reply_status, reply_text, queue_id, error, sent_at,
        finished_at, updated_at
 FROM outbox;
@@ -384,11 +386,13 @@ SELECT kind, name, limits, pace, paused_until, reason, session_limit, recipient_
        updated_at
 FROM outbox_throttle;
 
--- What may an application see of its rows? No bodies, no addresses.
+-- What may an application see of its rows? No bodies, no addresses, nobody else's. Whoever may read the table sees all rows.
 CREATE VIEW outbox_state AS
-SELECT id, status, domain, batch, dedupe_key, priority, due_at, attempts, doubts, reply_code, reply_status, error,
+SELECT id, status, domain, batch, dedupe_key, priority, due_at, attempts, doubts, reply_code, reply_status,
+       regexp_replace(error, '[^[:space:]<>(),;"]+@[^[:space:]<>(),;"]+', '<address>', 'g') AS error,
        created_at, sent_at, finished_at
-FROM outbox;
+FROM outbox
+WHERE created_by = session_user OR (SELECT has_column_privilege(session_user, 'outbox'::regclass, 'recipients', 'SELECT'));
 
 -- Applied. `poller migrate` puts the checksum of this file in the place of 'by hand'.
 INSERT INTO outbox_meta (name, value) VALUES ('migration 0001_outbox', 'by hand');

@@ -21,19 +21,41 @@ BEGIN
 END
 $$;
 
--- An application. SELECT is for INSERT ... ON CONFLICT (dedupe_key) DO NOTHING RETURNING id.
+-- Nobody who may connect makes functions where the poller's statements look for theirs. PostgreSQL 15 has it so from the start.
+REVOKE CREATE ON SCHEMA public FROM PUBLIC;
+
+-- An application. SELECT is for INSERT ... ON CONFLICT DO NOTHING RETURNING id.
 GRANT INSERT (recipients, cc, bcc, sender, reply_to, envelope_from, subject, body_text, body_html, template, context,
               locale, headers, message_id, batch, priority, due_at, expires_at, dedupe_key, on_doubt, max_attempts, relay,
               created_at),
-      SELECT (id, dedupe_key)
+      SELECT (id)
     ON outbox TO outbox_app;
 GRANT INSERT (outbox_id, name, content_type, content, content_id), SELECT (id) ON outbox_attachment TO outbox_app;
 GRANT SELECT ON outbox_state TO outbox_app;
 
+-- Its files are for its own rows: a file of somebody else's would go out with the message.
+CREATE OR REPLACE FUNCTION outbox_own_files() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    writer text;
+BEGIN
+    IF has_column_privilege(session_user, TG_RELID, 'content', 'SELECT') THEN
+        RETURN NEW;  -- the poller, or the owner
+    END IF;
+    EXECUTE format('SELECT created_by FROM %I.outbox WHERE id = $1', TG_TABLE_SCHEMA) INTO writer USING NEW.outbox_id;
+    IF writer <> session_user THEN
+        RAISE insufficient_privilege USING MESSAGE = format('permission denied for row %s of outbox: another user wrote it', NEW.outbox_id);
+    END IF;
+    RETURN NEW;
+END
+$$;
+DROP TRIGGER IF EXISTS outbox_own_files ON outbox_attachment;
+CREATE TRIGGER outbox_own_files BEFORE INSERT ON outbox_attachment FOR EACH ROW EXECUTE FUNCTION outbox_own_files();
+
 -- A reader. Not body_text, body_html, context; not outbox_meta, which holds the secret behind Message-IDs.
 GRANT SELECT (id, status, priority, due_at, expires_at, recipients, cc, bcc, sender, reply_to, envelope_from, subject,
-              template, locale, headers, message_id, batch, dedupe_key, on_doubt, max_attempts, relay, created_at, domain,
-              attempts, doubts, first_attempt_at, claim_seq, claimed_by, claimed_at, reply_code, reply_status, reply_text,
+              template, locale, headers, message_id, batch, dedupe_key, on_doubt, max_attempts, relay, created_at, created_by,
+              domain, attempts, doubts, first_attempt_at, claim_seq, claimed_by, claimed_at, reply_code, reply_status, reply_text,
               queue_id, error, sent_at, finished_at, updated_at)
     ON outbox TO outbox_reader;
 GRANT SELECT (id, outbox_id, name, content_type, content_id) ON outbox_attachment TO outbox_reader;

@@ -61,6 +61,8 @@ CREATE TABLE outbox (
     max_attempts     INTEGER,
     relay            TEXT,
     created_at       TEXT    NOT NULL DEFAULT (strftime('%Y-%m-%d %H:%M:%f000', 'now')),
+    -- The database user who wrote the row. SQLite has none.
+    created_by       TEXT    NOT NULL DEFAULT '',
     -- Domain of the last address of the first list that has one.
     domain           TEXT GENERATED ALWAYS AS (
         CASE WHEN instr(coalesce(nullif(trim(recipients), ''), nullif(trim(cc), ''), bcc), '@') > 0 THEN
@@ -380,7 +382,7 @@ WHERE paused_until > strftime('%Y-%m-%d %H:%M:%f000', 'now') OR pace < 1;
 -- The tables as a reader may see them: no bodies, no variables, no contents, no secrets.
 CREATE VIEW outbox_rows AS
 SELECT id, status, priority, due_at, expires_at, recipients, cc, bcc, sender, reply_to, envelope_from, subject, template, locale,
-       headers, message_id, batch, dedupe_key, on_doubt, max_attempts, relay, created_at, domain, lane, flow, attempts, doubts, setbacks,
+       headers, message_id, batch, dedupe_key, on_doubt, max_attempts, relay, created_at, created_by, domain, lane, flow, attempts, doubts, setbacks,
        first_attempt_at, claim_seq, claimed_by, claimed_at, reply_code, reply_status, reply_text, queue_id, error, sent_at,
        finished_at, updated_at
 FROM outbox;

@@ -404,7 +404,8 @@ def test_workers_that_connect_at_once_do_not_pass_the_limit(engine: Engine, shar
 
 
 def test_a_pause_is_read_however_many_scopes_say_nothing(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(throttling, "_READ", sa.text(throttling._READ.text.replace(str(throttling.MOST_READ), "5")))
+    few = throttling._READ.text.replace(str(throttling.MOST_READ), "5")
+    monkeypatch.setattr(throttling, "_READ", sa.text(few).bindparams(whole=1.0))
     lines = [{"kind": "domain", "name": f"a{n}.example"} for n in range(9)]
     with store.engine.begin() as connection:
         connection.execute(sa.insert(throttle), lines)
