@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import sys
-
 import click
 
 from poller.cli.screen import say
-from poller.cli.session import configuration, database, in_words
+from poller.cli.session import agree, configuration, database, in_words
 from poller.outbox.guard import adopt as adopt_outbox
 from poller.outbox.guard import home_of, stranger
 
@@ -28,8 +26,7 @@ def adopt(context: click.Context, *, yes: bool) -> None:
     why = stranger(engine, home)
     if why:
         say(why, err=True)
-    if not yes and sys.stdin.isatty():
-        click.confirm(f"Let it work at {home}?", abort=True, err=True)
+    agree(f"Let it work at {home}?", yes=yes, touched=None)
     done = adopt_outbox(engine, home)
     say(f"the outbox is at home at {home}" + ("" if done.is_new else ", as it was before"))
     if done.switched_on:

@@ -1,17 +1,17 @@
 """`poller retry | pause | resume | cancel | resolve`: what an operator does to rows.
 
-Each shows what it will touch first, and asks unless `--yes` is given or nobody is there to be asked.
+Each shows what it will touch first, and asks unless `--yes` is given. Where nobody is there to be asked, more than one
+row needs `--yes`.
 """
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from poller.cli.screen import say
-from poller.cli.session import ROW_ID, Stop, configuration, database, in_words, moment
+from poller.cli.session import ROW_ID, Stop, agree, configuration, database, in_words, moment, operator
 from poller.outbox.doubts import Doubt, doubts
 from poller.outbox.operate import STATUSES, Action, NotInDoubt, Selection, change, count, pause_all, resume_all
 from poller.outbox.operate import resolve as resolve_some
@@ -30,12 +30,15 @@ def _selecting(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--status", type=click.Choice(STATUSES), help="Rows with this status."),
         click.option("--domain", help="Rows to this domain."),
         click.option("--yes", is_flag=True, help="Do not ask."),
+        click.option("--as", "name", help="Who you are, for the history; else $SUDO_USER, or your login."),
     ):
         command = option(command)
     return command
 
 
-def _act(context: click.Context, action: Action, verb: str, *, yes: bool, **chosen: Any) -> None:
+def _act(
+    context: click.Context, action: Action, verb: str, *, yes: bool, name: str | None = None, **chosen: Any
+) -> None:
     selection = _selection(**chosen)
     engine = database(configuration(context))
     found = count(engine, selection, action)
@@ -44,9 +47,18 @@ def _act(context: click.Context, action: Action, verb: str, *, yes: bool, **chos
         raise Stop(f"no row among those chosen can be {verb}")
     by_status = ", ".join(f"{number} {status}" for status, number in sorted(found.items()))
     say(f"{_rows(total)} will be {verb}: {by_status}", err=True)
-    if not yes and sys.stdin.isatty():
-        click.confirm("Go on?", abort=True, err=True)
-    say(f"{_rows(change(engine, selection, action))} {verb}")
+    agree("Go on?", yes=yes, touched=total)
+    changed = change(engine, selection, action, by=operator(name))
+    say(f"{_rows(changed.rows - changed.in_hand)} {verb}")
+    if changed.in_hand:
+        say(f"{_rows(changed.in_hand)} {verb} while being sent: {_IN_HAND[action]}")
+
+
+_IN_HAND = {
+    "pause": "one that the relay accepts becomes `sent`",
+    "cancel": "one that the relay accepts becomes `sent`",
+    "resume": "their worker goes on with them",
+}
 
 
 def _rows(number: int) -> str:
@@ -89,7 +101,7 @@ def pause(context: click.Context, /, *, everything: bool, why: str, **chosen: An
     if not everything:
         _act(context, "pause", "paused", **chosen)
         return
-    pause_all(_whole_outbox(context, chosen), why)
+    pause_all(_whole_outbox(context, chosen), f"{why} ({operator(chosen['name'])})")
     say("the outbox is off; switch it on with: poller resume --all")
 
 
@@ -142,17 +154,22 @@ _RESOLVED: dict[Action, str] = {
 
 
 def _resolve_recipients(
-    context: click.Context, action: Action | None, addresses: tuple[str, ...], *, yes: bool, **chosen: Any
+    context: click.Context,
+    action: Action | None,
+    addresses: tuple[str, ...],
+    *,
+    yes: bool,
+    name: str | None,
+    **chosen: Any,
 ) -> None:
     ids = chosen.pop("ids")
     if action is None or len(ids) != 1 or any(chosen.values()):
         raise click.UsageError("--recipient goes with one ID and one of --sent, --resend, --failed")
     engine = database(configuration(context))
     say(f"{', '.join(addresses)} of row {ids[0]} will be {_RESOLVED[action]}", err=True)
-    if not yes and sys.stdin.isatty():
-        click.confirm("Go on?", abort=True, err=True)
+    agree("Go on?", yes=yes, touched=1)
     try:
-        status = resolve_some(engine, ids[0], addresses, action)
+        status = resolve_some(engine, ids[0], addresses, action, by=operator(name))
     except NotInDoubt as why:
         raise Stop(str(why)) from None
     say(f"{len(addresses)} of its recipients {_RESOLVED[action]}; row {ids[0]} is {status} now")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
+import getpass
 import json
 import os
+import sys
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
@@ -14,6 +16,7 @@ import click
 from poller.config import Config, ConfigError, load
 from poller.outbox.database import DatabaseRefused, DatabaseUnavailable, connect
 from poller.outbox.migrate import SchemaTrouble, require_current
+from poller.outbox.operate import OPERATOR
 from poller.outbox.rows import NameTaken
 from poller.state import StateTaken
 from poller.visible import visible
@@ -79,6 +82,37 @@ def database(config: Config) -> Engine:
     click.get_current_context().call_on_close(engine.dispose)
     require_current(engine)
     return engine
+
+
+def agree(question: str, *, yes: bool, touched: int | None) -> None:
+    """Ask a person, unless `yes` was said. Raises Misused where nobody is there and more than one row is touched.
+
+    `touched` is None for what is never done unasked.
+    """
+    if yes:
+        return
+    if sys.stdin.isatty():
+        click.confirm(question, abort=True, err=True)
+    elif touched != 1:
+        many = "this" if touched is None else f"{touched} rows"
+        raise Misused(f"nobody is there to be asked about {many}; if it is meant, add --yes")
+
+
+NAME_MOST = 100
+"""Characters of a name in the history."""
+
+
+def operator(name: str | None) -> str:
+    """Who acts, for the history: as told, else who became root by sudo, else the login."""
+    who = name or os.environ.get("SUDO_USER") or _login()
+    return f"{OPERATOR} {visible(who.strip())[:NAME_MOST]}".rstrip()
+
+
+def _login() -> str:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):  # a number that no name belongs to
+        return f"uid {os.getuid()}"
 
 
 def as_json(value: Any) -> str:

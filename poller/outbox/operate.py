@@ -1,7 +1,8 @@
 """What an operator does to rows: pause, resume, cancel, retry, resolve; and the switch for the whole outbox.
 
 Every change is plain SQL that a DBA could write; the CHECKs hold both alike. Rows are chosen by a `Selection`, counted
-first (`count`), then changed in chunks of CHUNK rows, so that no lock is held for long.
+first (`count`), then changed in chunks of CHUNK rows, so that no lock is held for long. What is counted as changed is
+what the table says at that moment.
 
 Rule 1. A row that is being sent may be paused or cancelled: the message in hand finishes, and if it is accepted the row
         becomes `sent` all the same.
@@ -12,15 +13,18 @@ Rule 5. Of several recipients each may be resolved by itself: the others stay in
         make of it (`fold`).
 Rule 6. A row that was cancelled while it was being sent is still in a worker's hands: it can be retried when it has
         left them.
+Rule 7. The history of each row says who did it: `by`, as "operator anna".
 """
 
 from __future__ import annotations
 
+from array import array
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
 
 from poller.domains import spellings
 from poller.outbox.database import transaction
@@ -34,8 +38,11 @@ if TYPE_CHECKING:
 
     from sqlalchemy.engine import Connection, Engine
 
-CHUNK = 1000  # rows to a transaction
-NOBODY = "operator"  # outbox_attempt.worker of what a person did
+CHUNK = 2000  # rows to a transaction: a worker that writes one of them down waits for a fraction of a second
+READ_AT_ONCE = 100_000  # ids
+TRIES = 3  # at rows that change under our hands
+OPERATOR = "operator"
+"""How outbox_attempt.worker begins for what a person did; the name follows."""
 
 Action = Literal["pause", "resume", "cancel", "retry", "resolve-sent", "resolve-resend", "resolve-failed"]
 
@@ -51,6 +58,8 @@ FROM: dict[Action, tuple[str, ...]] = {
     "resolve-failed": ("in_doubt",),
 }
 """The statuses that each action changes; other rows are left alone."""
+OPEN_ACTIONS: tuple[Action, ...] = ("pause", "resume", "cancel")
+"""Those that a row in a worker's hands may meet; another row keeps the name of who ended it."""
 
 
 IN_HAND = sa.and_(outbox.c.claimed_by.is_not(None), outbox.c.finished_at.is_(None))
@@ -72,7 +81,7 @@ class Selection:
 
     def condition(self, action: Action) -> sa.ColumnElement[bool]:
         """As SQL, limited to rows that `action` can change."""
-        parts: list[sa.ColumnElement[bool]] = [outbox.c.status.in_(FROM[action])]
+        parts = [_may(action)]
         if self.ids:
             parts.append(outbox.c.id.in_(self.ids))
         if self.batch is not None:
@@ -81,8 +90,6 @@ class Selection:
             parts.append(outbox.c.status == self.status)
         if self.domain is not None:
             parts.append(outbox.c.domain.in_(spellings(self.domain)))
-        if action == "retry":  # Rule 6
-            parts.append(sa.or_(outbox.c.status != "cancelled", ~IN_HAND))
         return sa.and_(*parts)
 
 
@@ -92,27 +99,38 @@ def count(engine: Engine, selection: Selection, action: Action) -> dict[str, int
     return transaction(engine, lambda c: dict(c.execute(query).all()), reading=True)
 
 
-def change(engine: Engine, selection: Selection, action: Action) -> int:
-    """Do it; returns the number of rows changed."""
-    changed = 0
-    last = 0
-    while ids := _chunk(engine, selection, action, after=last):
-        changed += transaction(engine, partial(_change_chunk, selection=selection, action=action, ids=ids))
-        last = max(ids)
-    return changed
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Changed:
+    """How many rows were changed, and how many of them are in a worker's hands and may yet be accepted (Rule 1)."""
+
+    rows: int = 0
+    in_hand: int = 0
+
+    def __add__(self, other: Changed) -> Changed:
+        return Changed(rows=self.rows + other.rows, in_hand=self.in_hand + other.in_hand)
+
+
+def change(engine: Engine, selection: Selection, action: Action, *, by: str = OPERATOR) -> Changed:
+    """Do it to the rows that are chosen now."""
+    ids = transaction(engine, partial(_chosen, selection=selection, action=action), reading=True)
+    total = Changed()
+    for begin in range(0, len(ids), CHUNK):
+        chunk = ids[begin : begin + CHUNK].tolist()
+        total += transaction(engine, partial(_change_chunk, ids=chunk, action=action, by=by))
+    return total
 
 
 class NotInDoubt(Exception):  # noqa: N818 - named as the fact it is
     """Nothing is to be resolved there. The text says what is in doubt."""
 
 
-def resolve(engine: Engine, row_id: int, addresses: Sequence[str], action: Action) -> str:
+def resolve(engine: Engine, row_id: int, addresses: Sequence[str], action: Action, *, by: str = OPERATOR) -> str:
     """Settle the doubt about these recipients of a row alone (Rule 5). Returns what has become of the row.
 
     Case matters only between addresses that differ in nothing else. Raises NotInDoubt, and changes nothing, if one of
     them is not in doubt.
     """
-    return transaction(engine, partial(_resolve, row_id=row_id, addresses=addresses, action=action))
+    return transaction(engine, partial(_resolve, row_id=row_id, addresses=addresses, action=action, by=by))
 
 
 def pause_all(engine: Engine, why: str) -> None:
@@ -134,25 +152,65 @@ def _now(connection: Connection) -> Any:
     return sa.text(DIALECTS[connection.dialect.name].now)
 
 
-def _chunk(engine: Engine, selection: Selection, action: Action, *, after: int) -> list[int]:
-    """The next ids, unlocked: MariaDB would wait for every row it passes on the way."""
-    query = sa.select(outbox.c.id).where(selection.condition(action), outbox.c.id > after)
-    ordered = query.order_by(outbox.c.id).limit(CHUNK)
-    return transaction(engine, lambda c: list(c.execute(ordered).scalars()), reading=True)
+def _chosen(connection: Connection, *, selection: Selection, action: Action) -> array[int]:
+    """All ids, unlocked, before any is changed: a walk between the changes would read past what they left behind."""
+    ids: array[int] = array("q")
+    query = sa.select(outbox.c.id).where(selection.condition(action), outbox.c.id > sa.bindparam("after"))
+    query = query.order_by(outbox.c.id).limit(READ_AT_ONCE)
+    while page := connection.execute(query, {"after": ids[-1] if ids else 0}).scalars().all():
+        ids.extend(page)
+    return ids
 
 
-def _change_chunk(connection: Connection, *, selection: Selection, action: Action, ids: Sequence[int]) -> int:
-    query = sa.select(outbox.c.id).where(outbox.c.id.in_(ids), selection.condition(action))
-    query = query.with_hint(outbox, "FORCE INDEX (PRIMARY)", "mysql").with_for_update()
-    ids = list(connection.execute(query).scalars())
-    if not ids:
-        return 0
-    _note(connection, ids, action)
-    chosen = outbox.c.id.in_(ids)
-    for values, extra in _changes(connection, action):
-        connection.execute(sa.update(outbox).where(chosen, *extra).values(values | {"updated_at": _now(connection)}))
-    _change_recipients(connection, ids, action)
-    return len(ids)
+def _may(action: Action) -> sa.ColumnElement[bool]:
+    """Whether a row can be changed so; as SQL."""
+    may = outbox.c.status.in_(FROM[action])
+    return sa.and_(may, sa.or_(outbox.c.status != "cancelled", ~IN_HAND)) if action == "retry" else may  # Rule 6
+
+
+def _change_chunk(connection: Connection, *, ids: Sequence[int], action: Action, by: str) -> Changed:
+    at_once = connection.dialect.name == "postgresql"
+    changed = (_change_at_once if at_once else _change_in_steps)(connection, ids, action, by)
+    if changed:
+        _change_recipients(connection, list(changed), action)
+    in_hand = sum(changed.values()) if action in OPEN_ACTIONS else 0
+    return Changed(rows=len(changed), in_hand=in_hand)
+
+
+def _change_at_once(connection: Connection, ids: Sequence[int], action: Action, by: str) -> dict[int, bool]:
+    """The changed rows, and whether a worker's name stands in each. One that changes meanwhile is looked at again."""
+    changed: dict[int, bool] = {}
+    for _ in range(TRIES):
+        rest = [row_id for row_id in ids if row_id not in changed]
+        found: dict[int, bool] = dict(connection.execute(_at_once(connection, rest, action, by)).all()) if rest else {}
+        changed |= found
+        if len(found) == len(rest):
+            break
+    return changed
+
+
+def _at_once(connection: Connection, ids: Sequence[int], action: Action, by: str) -> sa.Select[Any]:
+    listed = outbox.c.id == sa.any_(sa.cast(list(ids), postgresql.ARRAY(sa.BigInteger)))
+    was = sa.select(outbox.c.id, outbox.c.claim_seq, outbox.c.status, outbox.c.claimed_by)
+    found = was.where(listed, _may(action)).cte("found").prefix_with("MATERIALIZED")
+    update = sa.update(outbox).where(outbox.c.id == found.c.id, outbox.c.status == found.c.status)
+    values = _values(connection, action) | {"updated_at": _now(connection)}
+    changed = update.values(values).returning(*found.c).cte("changed")
+    note = sa.insert(attempt).from_select(_NOTED, sa.select(*_notes(connection, changed.c, action, by))).cte("noted")
+    return sa.select(changed.c.id, changed.c.claimed_by.is_not(None)).add_cte(note)
+
+
+def _change_in_steps(connection: Connection, ids: Sequence[int], action: Action, by: str) -> dict[int, bool]:
+    """Locks first. MariaDB locks by the primary key: else it would wait for rows that it only passes."""
+    query = sa.select(outbox.c.id, outbox.c.claimed_by).where(outbox.c.id.in_(ids), _may(action))
+    locked = query.with_hint(outbox, "FORCE INDEX (PRIMARY)", "mysql").with_for_update()
+    changed = {row.id: row.claimed_by is not None for row in connection.execute(locked)}
+    if changed:
+        chosen = outbox.c.id.in_(list(changed))
+        _note(connection, chosen, action, by)
+        values = _values(connection, action) | {"updated_at": _now(connection)}
+        connection.execute(sa.update(outbox).where(chosen).values(values))
+    return changed
 
 
 _FOUND: dict[Action, str] = {
@@ -161,8 +219,8 @@ _FOUND: dict[Action, str] = {
 }
 
 
-def _changes(connection: Connection, action: Action) -> Sequence[tuple[dict[str, Any], tuple[Any, ...]]]:
-    """The column values of each action, and to which of the chosen rows they apply."""
+def _values(connection: Connection, action: Action) -> dict[str, Any]:
+    """The column values of each action."""
     now = _now(connection)
     afresh: dict[str, Any] = {
         "status": "queued",
@@ -185,14 +243,14 @@ def _changes(connection: Connection, action: Action) -> Sequence[tuple[dict[str,
     in_hand = outbox.c.claimed_by.is_not(None)
     reason = sa.func.coalesce(outbox.c.error, "in doubt")
     delivered, lost = (reason.concat(_FOUND[found]) for found in ("resolve-sent", "resolve-failed"))
-    table: dict[Action, Sequence[tuple[dict[str, Any], tuple[Any, ...]]]] = {
-        "pause": [({"status": "paused"}, ())],
-        "resume": [({"status": "sending"}, (in_hand,)), ({"status": "queued"}, (~in_hand,))],
-        "cancel": [({"status": "cancelled"}, (in_hand,)), ({"status": "cancelled", "finished_at": now}, (~in_hand,))],
-        "retry": [(afresh, ())],
-        "resolve-resend": [(afresh | again, ())],
-        "resolve-sent": [({"status": "sent", "sent_at": now, "finished_at": now, "error": delivered}, ())],
-        "resolve-failed": [({"status": "failed", "finished_at": now, "error": lost}, ())],
+    table: dict[Action, dict[str, Any]] = {
+        "pause": {"status": "paused"},
+        "resume": {"status": sa.case((in_hand, "sending"), else_="queued")},
+        "cancel": {"status": "cancelled", "finished_at": sa.case((in_hand, None), else_=now)},
+        "retry": afresh,
+        "resolve-resend": afresh | again,
+        "resolve-sent": {"status": "sent", "sent_at": now, "finished_at": now, "error": delivered},
+        "resolve-failed": {"status": "failed", "finished_at": now, "error": lost},
     }
     return table[action]
 
@@ -238,7 +296,7 @@ def _fold_again(connection: Connection, ids: Sequence[int]) -> None:
     connection.execute(both)
 
 
-def _resolve(connection: Connection, *, row_id: int, addresses: Sequence[str], action: Action) -> str:
+def _resolve(connection: Connection, *, row_id: int, addresses: Sequence[str], action: Action, by: str) -> str:
     row = connection.execute(sa.select(outbox).where(outbox.c.id == row_id).with_for_update()).first()
     if row is None or row.status not in FROM[action]:
         raise NotInDoubt(f"row {row_id} is {row.status}, not in doubt" if row else f"there is no row {row_id}")
@@ -247,10 +305,10 @@ def _resolve(connection: Connection, *, row_id: int, addresses: Sequence[str], a
     held = [line.address for line in lines if line.status == "in_doubt"] or [alone]
     chosen = _named(row_id, addresses, held)
     if not lines:
-        _change_chunk(connection, selection=Selection(ids=(row_id,)), action=action, ids=[row_id])
+        _change_chunk(connection, ids=[row_id], action=action, by=by)
         return {"resolve-sent": "sent", "resolve-failed": "failed"}.get(action, "queued")
     for address in chosen:
-        _note(connection, [row_id], action, address=address)
+        _note(connection, outbox.c.id == row_id, action, by, address=address)
     mine = recipient.c.outbox_id == row_id
     _update_recipients(connection, sa.and_(mine, recipient.c.address.in_(chosen)), action)
     return _fold_row(connection, row_id)
@@ -278,7 +336,7 @@ def _fold_row(connection: Connection, row_id: int) -> str:
     now = _now(connection)
     values: dict[str, Any] = {"status": status}
     if status == "queued":
-        ((values, _),) = _changes(connection, "resolve-resend")
+        values = _values(connection, "resolve-resend")
     else:
         telling = next((line for line in lines if line.status == status), None) or next(
             (line for line in lines if line.status not in {"sent", "suppressed"}), lines[0]
@@ -290,15 +348,18 @@ def _fold_row(connection: Connection, row_id: int) -> str:
     return status
 
 
-def _note(connection: Connection, ids: Sequence[int], action: Action, *, address: str | None = None) -> None:
-    source = sa.select(
-        outbox.c.id,
-        outbox.c.claim_seq,
-        sa.literal_column(DIALECTS[connection.dialect.name].now),
-        sa.literal(NOBODY),
-        sa.literal(address, type_=sa.Text()),
-        sa.literal(action),
-        sa.literal("was ").concat(outbox.c.status),
-    ).where(outbox.c.id.in_(ids))
-    columns = ["outbox_id", "claim_seq", "at", "worker", "recipient", "outcome", "error"]
-    connection.execute(sa.insert(attempt).from_select(columns, source))
+_NOTED = ("outbox_id", "claim_seq", "at", "worker", "recipient", "outcome", "error")
+
+
+def _notes(connection: Connection, row: Any, action: Action, by: str, address: str | None = None) -> list[Any]:
+    """A line of history, as columns of a SELECT from rows as they were."""
+    words = (sa.literal(by), sa.literal(address, type_=sa.Text()), sa.literal(action))
+    now: Any = sa.literal_column(DIALECTS[connection.dialect.name].now)
+    return [row.id, row.claim_seq, now, *words, sa.literal("was ").concat(row.status)]
+
+
+def _note(
+    connection: Connection, chosen: sa.ColumnElement[bool], action: Action, by: str, *, address: str | None = None
+) -> None:
+    source = sa.select(*_notes(connection, outbox.c, action, by, address)).where(chosen)
+    connection.execute(sa.insert(attempt).from_select(_NOTED, source))

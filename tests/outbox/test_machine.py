@@ -199,7 +199,7 @@ class Rows(RuleBasedStateMachine):
     def operate(self, number: int, action: Action) -> None:
         row_id = self.ids[number % len(self.ids)]
         before = row_of(self.engine, row_id).status
-        changed = change(self.engine, Selection(ids=(row_id,)), action)
+        changed = change(self.engine, Selection(ids=(row_id,)), action).rows
         after = row_of(self.engine, row_id).status
         assert bool(changed) or after == before
         if action == "resolve-sent" and changed and after == "sent":

@@ -57,7 +57,7 @@ def test_an_action_changes_rows_of_its_statuses_and_leaves_others_alone(
     changes = status in FROM[action]
     chosen = Selection(ids=(row_id,))
     assert count(store.engine, chosen, action) == ({status: 1} if changes else {})
-    assert change(store.engine, chosen, action) == int(changes)
+    assert change(store.engine, chosen, action).rows == int(changes)
     after = row_of(store.engine, row_id)
     assert after.status == (TO[action] if changes else status)
     if not changes:
@@ -71,7 +71,7 @@ def test_rows_are_chosen_by_everything_that_is_given(store: Store) -> None:
     wanted = insert(store.engine, batch="spring", recipients="a@one.example")
     insert(store.engine, batch="spring", recipients="a@two.example")
     insert(store.engine, recipients="a@one.example")
-    assert change(store.engine, Selection(batch="spring", domain="ONE.example", status="queued"), "pause") == 1
+    assert change(store.engine, Selection(batch="spring", domain="ONE.example", status="queued"), "pause").rows == 1
     assert status_of(store.engine, wanted) == "paused"
 
 
@@ -87,7 +87,7 @@ def test_many_rows_are_changed_in_chunks(store: Store) -> None:
     with store.engine.begin() as connection:
         connection.execute(insert_one, rows)
     assert count(store.engine, Selection(batch="big"), "pause") == {"queued": many}
-    assert change(store.engine, Selection(batch="big"), "pause") == many
+    assert change(store.engine, Selection(batch="big"), "pause").rows == many
     assert count(store.engine, Selection(batch="big"), "resume") == {"paused": many}
 
 
@@ -114,9 +114,9 @@ def test_a_row_cancelled_in_hand_can_be_retried_only_when_it_has_left_it(store: 
     row = claimed(store)
     chosen = Selection(ids=(row_id,))
     change(store.engine, chosen, "cancel")
-    assert (count(store.engine, chosen, "retry"), change(store.engine, chosen, "retry")) == ({}, 0)
+    assert (count(store.engine, chosen, "retry"), change(store.engine, chosen, "retry").rows) == ({}, 0)
     store.record([deferred(store, row)])
-    assert change(store.engine, chosen, "retry") == 1
+    assert change(store.engine, chosen, "retry").rows == 1
 
 
 def test_a_retry_starts_afresh_under_the_same_message_id(store: Store) -> None:
@@ -173,7 +173,7 @@ def test_a_doubt_of_several_recipients_is_resolved_for_those_in_doubt(
     made = doubtful(store, claimed(store))
     known = state("a@example.com", "sent", attempts=1, reply=ACCEPTED, sent_at=made.at)
     store.record([replace(made, sent_at=made.at, recipients=(known, state("b@example.com", "in_doubt", doubts=1)))])
-    assert change(store.engine, Selection(ids=(row_id,)), action) == 1
+    assert change(store.engine, Selection(ids=(row_id,)), action).rows == 1
     after = row_of(store.engine, row_id)
     assert after.status == row_status
     assert {a: r.status for a, r in recipients_of(store.engine, row_id).items()} == {

@@ -192,7 +192,7 @@ def work_of_the_poller(engine: Engine) -> None:
     assert store.own_orphans() == []
     assert store.attachments(ids[0]) == []
     assert store.suppressed(["a@example.com"]) == {}
-    assert change(engine, Selection(ids=(ids[2],)), "cancel") == 1
+    assert change(engine, Selection(ids=(ids[2],)), "cancel").rows == 1
     assert story(engine, ids[0]) is not None
     assert overview(engine).by_status == {"sent": 1, "queued": 1, "cancelled": 1}
     store.sign_off(incarnation=incarnation)
