@@ -125,7 +125,7 @@ class Ledger:
             self._note(writing.result(), steps)
         except DatabaseUnavailable as why:
             self._pending = [*steps, *self._pending]
-            self._say_away(str(why))
+            self._say_away(why)
 
     def record_orphan(self, step: Step, *, holder: str) -> bool:
         """Write down at once what became of another's row, or of one that we held in an earlier life.
@@ -149,7 +149,7 @@ class Ledger:
                 self._journal.sync_group()
                 self._note(self._store.record(self._pending, position=self._journal.position()), self._pending)
             except DatabaseUnavailable as why:
-                self._say_away(str(why))
+                self._say_away(why)
                 if self._abandon.wait(pause):
                     self._say_what_is_lost()
                     return False
@@ -180,9 +180,9 @@ class Ledger:
         self._retry_stubborn()
         return True
 
-    def _say_away(self, reason: str) -> None:
-        waiting = len(self._pending)
-        self._say.say("error", "database.unavailable", about="database", reason=reason, waiting=waiting)
+    def _say_away(self, why: DatabaseUnavailable) -> None:
+        says = {"reason": str(why), "remedy": why.remedy, "waiting": len(self._pending)}
+        self._say.say("error", "database.unavailable", about="database", fingerprint=str(why), **says)
         self._away = True
         self._unsure.set()
 

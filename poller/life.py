@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from poller import __version__
 from poller.ledger import GROUP
-from poller.outbox.database import DatabaseUnavailable
+from poller.outbox.database import DatabaseUnavailable, RowsLocked
 from poller.outbox.guard import hold
 from poller.outbox.migrate import require_current
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from poller.delivery import Delivery
     from poller.journal import Journal
     from poller.lease import Lease
-    from poller.log import Logger
+    from poller.log import Logger, OnChange
     from poller.outbox.store import Store
     from poller.recovery import Recovery
     from poller.state import StateDirectory
@@ -57,6 +57,7 @@ class Life:
     delivery: Delivery
     unsure: threading.Event
     log: Logger
+    say: OnChange
     incarnation: int | None = None
     _left: _Left | None = field(default=None)
     _is_in_part: bool = False
@@ -156,9 +157,17 @@ class Life:
             if renewed:
                 self.lease.renewed(asked_at)
                 self.store.look_around()
-        except DatabaseUnavailable:
+        except RowsLocked as why:
+            # The delivering thread does not find out: no claim and no question touches our line.
+            reason = f"somebody holds a lock on the line of {self.store.worker!r} in outbox_worker: {why}"
+            self.say.say("error", "database.unavailable", about="own line", reason=reason, remedy=why.remedy)
             self.unsure.set()
-            return True  # the delivering thread finds out and says so
+            return True
+        except DatabaseUnavailable:  # the delivering thread finds out and says so
+            self.unsure.set()
+            return True
+        if self.say.said("database.unavailable", about="own line"):
+            self.say.say("info", "database.available", about="own line")
         if is_ours and not renewed:
             self.unsure.set()  # the database is older than our entry: the delivering thread makes it anew
         return is_ours

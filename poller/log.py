@@ -62,6 +62,7 @@ EVENTS: Final[Mapping[str, str]] = MappingProxyType({
     "attempt.failed": "the message was refused for good or given up",
     "attempt.in_doubt": "the message may have been delivered: its final reply is lost, or its worker was killed",
     "row.unsendable": "no message can be made of the row",
+    "row.unclaimable": "the database refuses to let the row be claimed; the others go out",
     "row.suppressed": "the recipient is on the suppression list or outside `only_to`",
     "row.expired": "the row's time was over before it was sent",
     "row.gone": "the row was deleted or taken while its message was on its way",
@@ -344,6 +345,8 @@ def _route(level: int, formatter: logging.Formatter, stream: TextIO) -> None:
         logging.getLogger(name).setLevel(max(level, logging.WARNING))
     # A tick that drains for longer than the interval "skips" the next ones: that is how it is meant to be.
     logging.getLogger("apscheduler.scheduler").setLevel(logging.ERROR)
+    # What a job raises is an event of ours, `tick.failed`, and is not said twice.
+    logging.getLogger("apscheduler.executors").setLevel(logging.CRITICAL)
 
 
 def get_logger(**bound: object) -> Logger:

@@ -3,7 +3,8 @@
 Rule 1. A tick (`poller.tick`) runs every `interval`, and whenever new rows are announced or something's time has come.
 Rule 2. The heartbeat renews the lease only while the delivering thread progresses; without a lease nothing is begun,
         and when it ends in mid-transaction the line is cut.
-Rule 3. What nobody foresaw ends the process (exit 1): the next start judges what it held. It is never swallowed.
+Rule 3. What nobody foresaw ends the process (exit 1): the next start judges what it held. It is never swallowed. What
+        the database says is waited for, whatever it is.
 Rule 4. SIGTERM and SIGINT: the message in hand finishes within `stop_timeout`, the rest is handed back. A second one
         cuts the line.
 
@@ -104,7 +105,8 @@ class Service:
             log=self._log,
             look_at=lambda seconds: self._look_in(seconds, "slot"),
         )
-        self._ear = Ear(self._engine, heard=self._wake, lost=self._ear_lost) if config.poll.listen else None
+        ear = Ear(self._engine, config.database, heard=self._wake, lost=self._ear_lost)
+        self._ear = ear if config.poll.listen else None
 
     # --- the main thread ---
 

@@ -162,6 +162,7 @@ class Tick:
             delivery=self.delivery,
             unsure=self.flags.unsure,
             log=log,
+            say=self._say,
         )
 
     def _commit(self, relay: str, message: Message, rcpt: tuple[Reply | None, ...]) -> None:
@@ -217,6 +218,7 @@ class Tick:
         finally:
             conclude = self.delivery.settle_withheld if nothing_more else self.delivery.excuse_withheld
             conclude()
+        self._say_database_is_back()
         self._end_if_done()
 
     def _called_again(self) -> bool:
@@ -288,6 +290,7 @@ class Tick:
             if len(self.lines) == 1 and not self._reached(self.lines[0]):
                 return self.mode != "once" and not self.flags.stop.is_set()
         rows = self._claim()
+        self._say_database_is_back()  # not before: one that only reads is still away
         if not rows and self.ledger.in_hand and self.ledger.flush():
             rows = self._claim()  # what was written just now may be due at once
         if not rows:
@@ -322,7 +325,8 @@ class Tick:
 
     def database_lost(self, why: DatabaseUnavailable) -> None:
         """Say so, and make sure of everything when it is back."""
-        self._say.say("error", "database.unavailable", about="database", fingerprint=str(why), reason=str(why))
+        words, remedy = str(why), why.remedy
+        self._say.say("error", "database.unavailable", about="database", fingerprint=words, reason=words, remedy=remedy)
         self._database_away = True
         self.flags.unsure.set()
 
@@ -350,12 +354,18 @@ class Tick:
         def claim() -> list[ClaimedRow]:
             began = self._clock()
             rows = self.store.claim_ahead(gate, choose)
+            self._say_refused()
             if gate.scopes:
                 self.manners.pacing.claimed_in(self._clock() - began)
                 self.manners.pacing.asked(gate, {row.domain for row in rows}, self.manners.now())
             return rows
 
         return claim if gate.limit else list
+
+    def _say_refused(self) -> None:
+        for row_id, refused in self.store.refused.items():
+            why = refused.reason
+            self._say.say("error", "row.unclaimable", about=f"row {row_id}", fingerprint=why, id=row_id, reason=why)
 
     def _rested(self) -> bool:
         """Wait until a relay may be used again. False: a stop was asked for, or the mode does not wait."""
@@ -377,7 +387,6 @@ class Tick:
 
     def _is_paused(self) -> bool:
         why = self.store.paused()
-        self._say_database_is_back()
         if why is not None:
             self._say.say("warning", "outbox.paused", about="switch", fingerprint=why, reason=why)
         elif self._was_paused:

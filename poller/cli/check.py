@@ -1,6 +1,7 @@
 """`poller check`: everything that must be right before the service can work, each with a verdict and a remedy.
 
-Nothing is sent, and nothing is written. All checks are made, also when an early one fails; each relay is asked.
+Nothing is sent, and nothing is written: what a worker does is rehearsed in a transaction that is rolled back. All
+checks are made, also when an early one fails; each relay is asked.
 """
 
 from __future__ import annotations
@@ -21,16 +22,18 @@ from poller.config import Config, ConfigError
 from poller.exchange import RelayTrouble
 from poller.hours import closes_at, is_open, opens_at
 from poller.message import Composer, Unsendable
-from poller.outbox.database import DatabaseRefused, DatabaseUnavailable, connect
+from poller.outbox.database import DatabaseRefused, DatabaseUnavailable, connect, is_pooled
 from poller.outbox.facts import about
 from poller.outbox.listen import is_installed
 from poller.outbox.migrate import SchemaTrouble
+from poller.outbox.rehearsal import rehearse
 from poller.smtp.courier import Courier
 from poller.sources import dotted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from poller.outbox import Engine
     from poller.relays import RelaySettings
     from poller.throttle.settings import ThrottleSettings
 
@@ -66,7 +69,7 @@ class Verdicts:
         except (DatabaseRefused, SchemaTrouble) as error:
             self.bad(what, str(error))
         except DatabaseUnavailable as error:
-            self.bad(what, f"{error}; look at [database] url, and whether it is running")
+            self.bad(what, f"{error}; {error.remedy}")
         except Unsendable as error:
             self.bad(what, f"{whose}{error.reason}")
         except RelayTrouble as error:
@@ -144,10 +147,23 @@ def _check_database(verdicts: Verdicts, config: Config) -> None:
             verdicts.warn("clock", f"this machine and the database differ by {drift:.0f} s; set one of them right")
         else:
             verdicts.good("clock", f"within {CLOCK_DRIFT_S:.0f} s of the database's")
+        if is_pooled(engine):
+            verdicts.good("pooler", "one is in front ([database] pooled); nothing is kept in a session")
         _check_schema(verdicts, facts)
+        if not facts.pending and not facts.trouble:
+            _rehearse(verdicts, engine)
         if config.poll.listen and not facts.pending and not facts.trouble and not is_installed(engine):
             verdicts.bad("listen", "new rows notify nobody ([poll] listen); run: poller migrate")
         engine.dispose()
+
+
+def _rehearse(verdicts: Verdicts, engine: Engine) -> None:
+    with verdicts.trying("work"):
+        why = rehearse(engine)
+        if why:
+            verdicts.bad("work", why)
+        else:
+            verdicts.good("work", "a row could be enqueued, claimed and recorded (and was not)")
 
 
 def _check_schema(verdicts: Verdicts, facts: Any) -> None:

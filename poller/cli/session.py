@@ -63,7 +63,7 @@ def in_words(command: Callable[P, R]) -> Callable[P, R]:
         except (DatabaseRefused, SchemaTrouble, NameTaken, StateTaken) as error:
             raise Misused(str(error)) from None
         except DatabaseUnavailable as error:
-            raise Stop(f"the database is not available: {error}") from None
+            raise Stop(f"the database is not available: {error}; {error.remedy}") from None
         except UnicodeError:
             raise Misused("something on the command line is not UTF-8 text") from None
 

@@ -1,13 +1,14 @@
 """The connection to the database: one engine per process, set up alike on every dialect, and what its errors mean.
 
 `connect` returns an Engine whose connections
-  - speak UTC and have a bounded wait for locks,
+  - speak UTC, have a bounded wait for locks, and settings that they depend on whatever the server's defaults are;
+    behind a pooler in front of PostgreSQL these are set in each transaction, and nothing lives in the session,
   - on SQLite take the write lock when a transaction begins, because a transaction that reads first and writes later
     fails at once, whatever the busy timeout; a connection with the execution option `poller_reading` only reads,
   - on MariaDB run at READ COMMITTED, so that a claim locks rows and not gaps.
 
-Raises `DatabaseRefused` for a database we will not run on. Errors of a running database surface as
-`DatabaseUnavailable` (wait and come back) or as SQLAlchemy's own (a bug or bad data).
+Raises `DatabaseRefused` for a database we will not run on. Each error of a running database surfaces as
+`DatabaseUnavailable` or a kind of it (`poller.outbox.trouble` has the table): wait and come back.
 """
 
 from __future__ import annotations
@@ -24,20 +25,14 @@ import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.dialects.postgresql.base import PGTypeCompiler
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import (
-    DataError,
-    DBAPIError,
-    DisconnectionError,
-    IntegrityError,
-    NoSuchModuleError,
-    OperationalError,
-)
+from sqlalchemy.exc import DBAPIError, DisconnectionError, NoSuchModuleError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from poller.facts import Unreadable
+from poller.outbox.trouble import IS_IT_RUNNING, ROOM, Meaning, meaning_of, words_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from sqlalchemy.engine import URL, Connection
 
@@ -49,6 +44,7 @@ CONNECT_TIMEOUT_S = 10  # A database that does not answer by then is treated as 
 READ_TIMEOUT_S = 120  # MariaDB only: far above any statement of ours; a dead peer must not hold us for hours.
 SAFE_TRIES = 5  # Of a transaction that the server rolled back as a victim: deadlock, serialization failure, lock wait.
 TRY_AGAIN_AFTER_S = 0.05
+UNKNOWN_OID = 705  # PostgreSQL's pg_type: a literal without a type
 IDLE_WITHIN_S = 30
 """Ours are idle within a transaction for milliseconds. A process that was stopped there, or a line that died, must not
 keep its rows locked until somebody looks."""
@@ -74,9 +70,23 @@ class DatabaseRefused(Exception):  # noqa: N818 - named by who is to blame
 class DatabaseUnavailable(Exception):  # noqa: N818 - named by who is to blame
     """The database does not answer, or not now: wait, and ask again. Nothing of the row is at fault."""
 
+    def __init__(self, words: str, remedy: str = IS_IT_RUNNING) -> None:
+        super().__init__(words)
+        self.remedy = remedy
+
 
 class RowsLocked(DatabaseUnavailable):
     """The database is there, but somebody else holds a lock for longer than we wait."""
+
+
+class DatabaseRefusal(DatabaseUnavailable):
+    """The database is there and says no: to the data of one row, by a trigger, or for a reason that nobody foresaw.
+
+    Where there are rows, the one is looked for. Else it is waited for like the others.
+    """
+
+    def __init__(self, error: DBAPIError) -> None:
+        super().__init__(words_of(error), "look at the database's triggers and checks")
 
 
 Engine = sa.Engine
@@ -121,6 +131,7 @@ def _url_with_driver(text: str) -> URL:
             f"{name} is not supported: use postgresql, mariadb, mysql or sqlite (SKIP LOCKED is silently "
             "dropped for others, and mail would go out twice)"
         )
+    url = url.difference_update_query(["prepare_threshold"])  # others need it; we prepare nothing
     return url if "+" in url.drivername else url.set(drivername=DRIVERS[name])
 
 
@@ -130,6 +141,9 @@ def _connect_args(dialect: str) -> dict[str, Any]:
             return {
                 "connect_timeout": CONNECT_TIMEOUT_S,
                 "application_name": "poller",
+                "client_encoding": "utf8",
+                # A named statement is not there behind a pooler, and outlives what DDL changes. It bought no speed.
+                "prepare_threshold": None,
                 "keepalives_idle": 30,
                 "keepalives_interval": 10,
                 "keepalives_count": 3,
@@ -155,12 +169,23 @@ def _pool(dialect: str) -> dict[str, Any]:
         "pool_timeout": CONNECT_TIMEOUT_S,
         "pool_recycle": 1800,
     }
-    if dialect in {"mysql", "mariadb"}:
-        options["isolation_level"] = "READ COMMITTED"
+    options["isolation_level"] = "READ COMMITTED"
     return options
 
 
 def _prepare(engine: Engine, settings: DatabaseSettings) -> None:
+    @event.listens_for(engine, "do_connect")
+    def _do_connect(dialect: Any, _record: Any, given: Any, named: Any) -> Any:
+        try:
+            return dialect.loaded_dbapi.connect(*given, **named)
+        except (TypeError, ValueError, dialect.loaded_dbapi.ProgrammingError) as error:
+            if getattr(error, "sqlstate", None):
+                raise
+            raise DatabaseRefused(f"[database] url names something that the driver does not take: {error}") from None
+
+    if engine.dialect.name == "postgresql":
+        _prepare_postgresql(engine, settings)
+        return
     statements = _session_statements(engine, settings)
 
     @event.listens_for(engine, "connect")
@@ -174,8 +199,6 @@ def _prepare(engine: Engine, settings: DatabaseSettings) -> None:
         for statement in statements:
             cursor.execute(statement)
         cursor.close()
-        if engine.dialect.name == "postgresql":
-            connection.commit()
 
     if engine.dialect.name == "sqlite":
 
@@ -218,16 +241,108 @@ def _session_statements(engine: Engine, settings: DatabaseSettings) -> list[str]
             "PRAGMA synchronous = FULL",  # a commit survives a power cut: a recorded 250 is a fact
             "PRAGMA foreign_keys = ON",
         ]
-    if engine.dialect.name == "postgresql":
-        path = [f"SET search_path TO {quoted(engine, settings.schema)}"] if settings.schema else []
-        idle = f"SET idle_in_transaction_session_timeout = {IDLE_WITHIN_S * 1000}"
-        return ["SET TIME ZONE 'UTC'", f"SET lock_timeout = {wait_ms}", idle, *path]
-    # MySQL knows neither. A long list of closed domains stays a list: as a subquery it would be joined.
-    idle = f" /*M! , idle_transaction_timeout = {IDLE_WITHIN_S}, in_predicate_conversion_threshold = 0 */"
+    wait_s = max(1, round(settings.lock_timeout))
+    # MySQL knows these not. A long list of closed domains stays a list: as a subquery it would be joined.
+    only_mariadb = (
+        f" /*M! , idle_transaction_timeout = {IDLE_WITHIN_S}, in_predicate_conversion_threshold = 0,"
+        " check_constraint_checks = 1 */"
+    )
     return [
         "SET time_zone = '+00:00'",
-        f"SET innodb_lock_wait_timeout = {max(1, round(settings.lock_timeout))}{idle}",
+        f"SET innodb_lock_wait_timeout = {wait_s}, lock_wait_timeout = {wait_s}, {_MY_SESSION}{only_mariadb}",
     ]
+
+
+_MY_SESSION = (
+    "sql_select_limit = 18446744073709551615, sql_safe_updates = 0, sql_big_selects = 1, sql_auto_is_null = 0,"
+    " foreign_key_checks = 1, unique_checks = 1, wait_timeout = 28800, completion_type = 0, sql_quote_show_create = 1"
+)
+"""What we depend on, whatever the server's defaults are."""
+
+_pooled: WeakKeyDictionary[Engine, bool] = WeakKeyDictionary()
+
+
+def is_pooled(engine: Engine) -> bool:
+    """Whether a pooler stands in front of PostgreSQL: then nothing of a session outlives its transaction.
+
+    The first connection tells: a pooler answers with a number of its own for the server's process.
+    """
+    if engine.dialect.name != "postgresql":
+        return False
+    if engine not in _pooled:
+        engine.connect().close()
+    return _pooled[engine]
+
+
+def _prepare_postgresql(engine: Engine, settings: DatabaseSettings) -> None:
+    wanted = _pg_wanted(settings)
+    each_time = sa.text(_pg_set(wanted, ":{name}", "true"))
+    at_once = _pg_set(wanted, "%({name})s", "false")
+    if settings.pooled is not None:
+        _pooled[engine] = settings.pooled
+
+    @event.listens_for(engine, "connect")
+    def _on_connect(connection: Any, _record: Any) -> None:
+        if connection.info.parameter_status("server_encoding") == "SQL_ASCII":
+            _bear_any_bytes(connection)
+            connection.execute("SET client_encoding TO 'SQL_ASCII'")  # else the server itself refuses such bytes
+        cursor = connection.cursor()
+        if engine not in _pooled:
+            own = cursor.execute("SELECT pg_catalog.pg_backend_pid()").fetchone()[0]
+            _pooled[engine] = own != connection.pgconn.backend_pid
+        if not _pooled[engine]:
+            cursor.execute(at_once, wanted)
+            if connection.info.server_version >= 140000:  # noqa: PLR2004 - the first that has it
+                cursor.execute("SET idle_session_timeout = 0")
+        cursor.close()
+        connection.commit()
+
+    @event.listens_for(engine, "begin")
+    def _on_begin(connection: Connection) -> None:
+        if _pooled[engine] and connection.get_execution_options().get("isolation_level") != "AUTOCOMMIT":
+            connection.execute(each_time, wanted)
+
+
+def _pg_wanted(settings: DatabaseSettings) -> dict[str, str]:
+    """What we depend on, whatever the server's, the database's and the role's defaults are."""
+    path = {"search_path": _identifier(settings.schema)} if settings.schema else {}
+    return {
+        "timezone": "UTC",
+        "datestyle": "ISO, MDY",
+        "intervalstyle": "postgres",
+        "bytea_output": "hex",
+        "standard_conforming_strings": "on",
+        "extra_float_digits": "1",
+        "quote_all_identifiers": "off",  # else SQLAlchemy knows no type
+        "lock_timeout": f"{max(1, round(settings.lock_timeout * 1000))}",
+        "idle_in_transaction_session_timeout": f"{IDLE_WITHIN_S * 1000}",
+        "row_security": "off",  # rows that a policy hides are an error, and not an outbox that looks empty
+        **path,
+    }
+
+
+def _pg_set(names: Iterable[str], value: str, is_local: str) -> str:
+    each = [f"pg_catalog.set_config('{name}', {value.format(name=name)}, {is_local})" for name in names]
+    # A claim that was committed must not be forgotten by a crash.
+    now = "pg_catalog.current_setting('synchronous_commit')"
+    safe = f"CASE {now} WHEN 'off' THEN 'local' ELSE {now} END"
+    return f"SELECT {', '.join(each)}, pg_catalog.set_config('synchronous_commit', {safe}, {is_local})"
+
+
+def _identifier(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _bear_any_bytes(connection: Any) -> None:
+    """A database without an encoding holds any bytes: one row's Latin-1 must not break the reading of others."""
+    from psycopg.adapt import Loader  # noqa: PLC0415 - an extra
+
+    class AnyText(Loader):
+        def load(self, data: Any) -> str:
+            return readable_text(bytes(data))
+
+    for name in ("text", "varchar", "bpchar", "name", UNKNOWN_OID):
+        connection.adapters.register_loader(name, AnyText)
 
 
 def readable_text(raw: bytes) -> str:
@@ -299,12 +414,15 @@ def keyed_message_id(key: str, row_id: int, created_at: str, domain: str) -> str
 
 def quoted(engine: Engine, name: str) -> str:
     """`name` as an SQL identifier of the engine's dialect."""
+    if engine.dialect.name == "postgresql":  # the dialect's own doubles each % for the driver
+        return _identifier(name)
     return engine.dialect.identifier_preparer.quote_identifier(name)
 
 
 def require_supported(connection: Connection) -> None:
     """Raise DatabaseRefused for a server that is older than the schema needs."""
     dialect = connection.dialect
+    _require_honest(connection)
     name = "mariadb" if getattr(dialect, "is_mariadb", False) else dialect.name
     version = dialect.server_version_info or ()
     oldest = OLDEST[name]
@@ -313,94 +431,20 @@ def require_supported(connection: Connection) -> None:
         raise DatabaseRefused(f"{name} {have} is too old: poller needs {want} or newer")
 
 
-# PostgreSQL's SQLSTATEs and MySQL's numbers for "you were the victim; the same again may work".
-_VICTIM_SQLSTATES = frozenset({"40001", "40P01"})
-_VICTIM_NUMBERS = frozenset({1205, 1213})
-# "not now", or not for us until somebody mends it: login and rights; shutting down, starting up, too many clients, disk
-# or memory full, read-only.
-_AWAY_SQLSTATES = ("08", "28", "3D000", "42501", "53", "57P", "25006", "58")
-_AWAY_NUMBERS = frozenset(
-    {
-        1021,
-        1040,
-        1041,
-        1044,
-        1045,
-        1049,
-        1053,
-        1142,
-        1143,
-        1152,
-        1158,
-        1159,
-        1160,
-        1161,
-        1203,
-        1226,
-        1290,
-        1317,
-        1836,
-        2002,
-        2003,
-        2006,
-        2013,
-        3032,
-    }
-)
-_CHECK_NUMBERS = frozenset({3819, 4025})  # MySQL's and MariaDB's "a CHECK failed"
-_AWAY_SQLITE = (
-    "disk i/o error",
-    "database or disk is full",
-    "unable to open database file",
-    "readonly",
-    "database is locked",
-)
+_LOOKALIKES = {
+    "tidb": "TiDB says that it is MySQL and ignores SKIP LOCKED: mail would go out twice",
+    "cockroachdb": "CockroachDB says that it is PostgreSQL, and misses rows with SKIP LOCKED",
+}
 
 
-def is_victim(error: DBAPIError) -> bool:
-    """The server rolled the whole transaction back and repeating it is safe."""
-    original = error.orig
-    sqlstate = getattr(original, "sqlstate", None)
-    return sqlstate in _VICTIM_SQLSTATES or _number(original) in _VICTIM_NUMBERS
-
-
-def is_lock_wait(error: DBAPIError) -> bool:
-    """Somebody else holds a lock for longer than we wait."""
-    sqlstate = getattr(error.orig, "sqlstate", None)
-    return sqlstate == "55P03" or _number(error.orig) == 1205  # noqa: PLR2004 - ER_LOCK_WAIT_TIMEOUT
-
-
-def is_away(error: DBAPIError) -> bool:
-    """The database is not there, or not for us, for now."""
-    if error.connection_invalidated:
-        return True
-    sqlstate = getattr(error.orig, "sqlstate", None)
-    if sqlstate is not None:
-        return bool(sqlstate.startswith(_AWAY_SQLSTATES))
-    if _number(error.orig) in _AWAY_NUMBERS:
-        return True
-    text = str(error.orig).lower()
-    if error.orig is not None and type(error.orig).__module__ == "sqlite3":
-        return any(words in text for words in _AWAY_SQLITE)
-    return isinstance(error, OperationalError) and "connection" in text
-
-
-def is_refusal(error: DBAPIError) -> bool:
-    """The database found the data at fault: a CHECK, a key, a type. (PyMySQL calls a failed CHECK operational.)"""
-    return isinstance(error, IntegrityError | DataError) or _number(error.orig) in _CHECK_NUMBERS
-
-
-def _number(original: BaseException | None) -> int | None:
-    first = original.args[0] if original is not None and original.args else None
-    return first if isinstance(first, int) else None
-
-
-def words_of(error: BaseException) -> str:
-    """A database error in one line without statement or parameters."""
-    original = getattr(error, "orig", None) or error
-    number = _number(original)
-    text = str(original.args[1]) if number is not None and len(original.args) > 1 else str(original)
-    return " ".join(text.split())[:500]
+def _require_honest(connection: Connection) -> None:
+    """Refuse an engine that speaks the language of another and does not keep its promises."""
+    if connection.dialect.name == "sqlite":
+        return
+    banner = str(connection.exec_driver_sql("SELECT version()").scalar_one())
+    for name, why in _LOOKALIKES.items():
+        if name in banner.lower():
+            raise DatabaseRefused(f"{why}; use PostgreSQL, MariaDB, MySQL or SQLite")
 
 
 _READING: dict[str, dict[str, Any]] = {
@@ -412,7 +456,9 @@ _readers: WeakKeyDictionary[Engine, Engine] = WeakKeyDictionary()
 
 
 def _reader(engine: Engine) -> Engine:
-    """The same engine, for questions."""
+    """The same engine, for questions. Behind a pooler they need a transaction, for the settings that it has."""
+    if is_pooled(engine):
+        return engine
     reader = _readers.get(engine)
     if reader is None:
         reader = _readers[engine] = engine.execution_options(**_READING.get(engine.dialect.name, {}))
@@ -424,23 +470,39 @@ def transaction(engine: Engine, work: Callable[[Connection], T], *, reading: boo
 
     Raises DatabaseUnavailable when the database is away; then it is unknown whether the transaction was committed.
     Raises RowsLocked, which is one, when a lock was not given up in time; then it was not. (SQLite has one lock for
-    all, and is then away.)
+    all, and is then away.) Raises DatabaseRefusal, which is one too, for all else that the database
+    says: nothing was committed.
     """
-    if reading:
-        engine = _reader(engine)
     for attempt in range(1, SAFE_TRIES + 1):
         try:
-            with engine.begin() as connection:
+            with (_reader(engine) if reading else engine).begin() as connection:
                 return work(connection)
         except DBAPIError as error:
-            if is_victim(error) and not is_lock_wait(error) and attempt < SAFE_TRIES:
+            meaning, remedy = meaning_of(error)
+            if meaning is Meaning.AGAIN and attempt < SAFE_TRIES:
                 time.sleep(TRY_AGAIN_AFTER_S * attempt)
                 continue
-            if is_lock_wait(error):
-                raise RowsLocked(words_of(error)) from error
-            if is_away(error):
-                raise DatabaseUnavailable(words_of(error)) from error
-            raise
+            if meaning is Meaning.LOCKED:
+                raise RowsLocked(words_of(error), remedy) from error
+            if meaning is Meaning.REFUSED:
+                raise DatabaseRefusal(error) from error
+            if engine.dialect.name != "sqlite":  # the next try has new connections: settings and servers change
+                engine.dispose()
+            raise DatabaseUnavailable(words_of(error), remedy) from error
         except PoolTimeoutError as error:
-            raise DatabaseUnavailable("no connection was free in time") from error
+            raise DatabaseUnavailable("no connection was free in time", ROOM) from error
     raise AssertionError("unreachable")  # pragma: no cover - the last try returns or raises
+
+
+def refusal_of(connection: Connection, work: Callable[[], object]) -> str:
+    """Why the database refuses `work`, which is done and undone within the open transaction; "" if it does not."""
+    trial = connection.begin_nested()
+    try:
+        work()
+    except DBAPIError as error:
+        if meaning_of(error)[0] is not Meaning.REFUSED:
+            raise
+        return words_of(error)
+    finally:
+        trial.rollback()
+    return ""

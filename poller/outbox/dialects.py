@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
+from poller.outbox.database import DatabaseUnavailable
 from poller.outbox.tables import HELD_STATUSES, outbox
 
 if TYPE_CHECKING:
@@ -303,7 +304,9 @@ _MY_CLAIM = sa.text(
     f"UPDATE outbox FORCE INDEX (PRIMARY) SET {_MY_CLAIM_SET} WHERE id IN :ids AND status = 'queued'"
 ).bindparams(sa.bindparam("ids", expanding=True))
 _MY_CLAIMED = (
-    sa.text(f"SELECT {_COLUMN_LIST} FROM outbox AS o WHERE o.id IN :ids")
+    sa.text(
+        f"SELECT {_COLUMN_LIST} FROM outbox AS o WHERE o.id IN :ids AND o.status = 'sending' AND o.claimed_by = :worker"
+    )
     .bindparams(sa.bindparam("ids", expanding=True))
     .columns(*CLAIM_COLUMNS)
 )
@@ -341,8 +344,11 @@ def _my_claim_these(connection: Connection, request: ClaimRequest, ids: Sequence
         return []
     values = request.values()
     del values["limit"]
-    connection.execute(_MY_CLAIM, {**values, "ids": list(ids)})
-    return connection.execute(_MY_CLAIMED, {"ids": list(ids)}).all()
+    won = connection.execute(_MY_CLAIM, {**values, "ids": list(ids)}).rowcount
+    rows = connection.execute(_MY_CLAIMED, {"ids": list(ids), "worker": request.worker}).all()
+    if len(rows) != won:
+        raise DatabaseUnavailable(f"{won} rows were claimed and {len(rows)} are ours: this server does not keep locks")
+    return rows
 
 
 def _my_record(connection: Connection, worker: str, steps: list[dict[str, Any]]) -> set[int]:

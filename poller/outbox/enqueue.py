@@ -8,9 +8,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
-from sqlalchemy.exc import DBAPIError
 
-from poller.outbox.database import is_refusal, transaction, words_of
+from poller.outbox.database import DatabaseRefusal, transaction
 from poller.outbox.rows import DRAFT_COLUMNS
 from poller.outbox.tables import attachment, outbox
 
@@ -43,10 +42,8 @@ def enqueue_alone(engine: Engine, *, attachments: Iterable[Mapping[str, Any]] = 
     """`enqueue` in a transaction of its own. Raises RowRefused, DatabaseUnavailable."""
     try:
         return transaction(engine, lambda c: enqueue(c, attachments=attachments, **columns))
-    except DBAPIError as error:
-        if not is_refusal(error):
-            raise
-        raise RowRefused(f"the database refused the row: {words_of(error)}") from None
+    except DatabaseRefusal as error:
+        raise RowRefused(f"the database refused the row: {error}") from None
 
 
 def enqueue(connection: Connection, *, attachments: Iterable[Mapping[str, Any]] = (), **columns: Any) -> int:

@@ -19,10 +19,9 @@ from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import DBAPIError
 
 from poller.machine import machine_id
-from poller.outbox.database import transaction
+from poller.outbox.database import DatabaseRefusal, transaction
 from poller.outbox.dialects import DIALECTS
 from poller.outbox.tables import meta
 from poller.outbox.upsert import insert_unless_there, upsert
@@ -68,7 +67,7 @@ def _cluster(engine: Engine) -> str:
         return ""
     try:
         return f"cluster {transaction(engine, lambda c: c.exec_driver_sql(_ASK).scalar_one(), reading=True)}"
-    except DBAPIError:
+    except DatabaseRefusal:
         return ""
 
 

@@ -4,7 +4,8 @@ Rule 1. It is a hint. `heard` is called when rows were inserted, and once after 
         unknown. Looking at intervals stays the truth.
 Rule 2. A connection that is lost is made again, with growing pauses, until `stop`.
 
-A proxy that pools transactions passes no notifications; give the worker a direct connection or leave `listen` off.
+A pooler passes no notifications: behind one the Ear listens at `[database] listen_url`. Without it, it says so once and
+is deaf.
 """
 
 from __future__ import annotations
@@ -13,20 +14,25 @@ import contextlib
 import os
 import select
 import threading
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
-from poller.outbox.database import transaction, words_of
+from poller.outbox.database import connect, is_pooled, transaction
 from poller.outbox.migrate import sql_directory
+from poller.outbox.trouble import words_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from sqlalchemy.engine import Connection, Engine
 
+    from poller.outbox.settings import DatabaseSettings
+
 CHANNEL = "outbox"  # as in sql/postgresql/listen.sql
 TRIGGER = "outbox_heard"
+_DEAF = "a pooler passes no notifications: new rows are found by looking; [database] listen_url may lead around it"
 AGAIN_FIRST_S, AGAIN_LONGEST_S = 1.0, 60.0
 
 
@@ -36,8 +42,18 @@ class Ear:
     `heard` and `lost` (why, in words) are called there.
     """
 
-    def __init__(self, engine: Engine, *, heard: Callable[[], None], lost: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        settings: DatabaseSettings,
+        *,
+        heard: Callable[[], None],
+        lost: Callable[[str], None],
+    ) -> None:
         self._engine = engine
+        self._has_own = settings.listen_url is not None
+        if settings.listen_url:
+            self._engine = connect(replace(settings, url=settings.listen_url, pooled=False))
         self._heard = heard
         self._lost = lost
         self._stopping = threading.Event()
@@ -61,6 +77,9 @@ class Ear:
         pause = AGAIN_FIRST_S
         while not self._stopping.is_set():
             try:
+                if not self._has_own and is_pooled(self._engine):
+                    self._lost(_DEAF)
+                    return
                 with contextlib.closing(self._connected()) as connection:
                     pause = AGAIN_FIRST_S
                     self._listen(connection)

@@ -96,7 +96,7 @@ def apply(engine: Engine, schema: str | None = None) -> list[str]:
 def _create_schema(connection: Connection, schema: str, identifier: str) -> None:
     if not sa.inspect(connection).has_schema(schema):  # IF NOT EXISTS wants the right to create even when it exists
         connection.execute(sa.text("SELECT pg_advisory_xact_lock(hashtext(:name))"), {"name": _LOCK})
-        connection.exec_driver_sql(f"CREATE SCHEMA IF NOT EXISTS {identifier}")
+        _run(connection, [f"CREATE SCHEMA IF NOT EXISTS {identifier}"])
 
 
 def _pending(connection: Connection) -> list[Migration]:

@@ -14,9 +14,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
-from sqlalchemy.exc import DBAPIError
 
-from poller.outbox.database import RowsLocked, transaction, words_of
+from poller.outbox.database import DatabaseRefusal, RowsLocked, transaction
 from poller.outbox.dialects import DIALECTS
 from poller.outbox.rows import Late, Recorded
 from poller.outbox.tables import HELD_STATUSES, TERMINAL_STATUSES, attempt, outbox, recipient
@@ -59,17 +58,19 @@ class Writer:
 def record(engine: Engine, writer: Writer, steps: Sequence[Step]) -> Recorded:
     """Write down `steps` of rows that `writer` holds; what can't be written now comes back as `stubborn`."""
     try:
-        written, applied = transaction(engine, lambda c: _record_group(c, writer, steps))
+        written, applied = transaction(engine, lambda c: record_group(c, writer, steps))
     except RowsLocked as error:
         return _record_unlocked(engine, writer, steps, str(error))
-    except DBAPIError as error:
-        return _record_each(engine, writer, steps, words_of(error))
+    except DatabaseRefusal as error:
+        return _record_each(engine, writer, steps, str(error))
     rest = [step for step in steps if step.row_id not in written]
     return _merged([Recorded(written=frozenset(written), applied=applied), *_settle_all(engine, writer, rest)])
 
 
 def _record_unlocked(engine: Engine, writer: Writer, steps: Sequence[Step], why: str) -> Recorded:
     locked = transaction(engine, lambda c: locked_by_others(c, [step.row_id for step in steps]))
+    if not locked and writer.position is not None:  # then it is our own line in outbox_worker
+        return record(engine, replace(writer, position=None), steps)
     if not locked:
         return _record_each(engine, writer, steps, why)
     free = [step for step in steps if step.row_id not in locked]
@@ -112,7 +113,7 @@ def _merged(parts: Sequence[Recorded]) -> Recorded:
     )
 
 
-def _record_group(connection: Connection, writer: Writer, steps: Sequence[Step]) -> tuple[set[int], int | None]:
+def record_group(connection: Connection, writer: Writer, steps: Sequence[Step]) -> tuple[set[int], int | None]:
     """The ids that were written, and the journal's position if it was."""
     written = DIALECTS[connection.dialect.name].record(connection, writer.holder, [_values(step) for step in steps])
     done = [step for step in steps if step.row_id in written]
@@ -138,7 +139,7 @@ def _settle_all(engine: Engine, writer: Writer, steps: Sequence[Step]) -> list[R
         return []
     try:
         late = transaction(engine, lambda c: {step.row_id: _settle_late(c, writer, step) for step in steps})
-    except (DBAPIError, RowsLocked):
+    except (DatabaseRefusal, RowsLocked):
         return [_settle(engine, writer, step) for step in steps]
     return [Recorded(written=frozenset(), late=late)]
 
@@ -146,8 +147,8 @@ def _settle_all(engine: Engine, writer: Writer, steps: Sequence[Step]) -> list[R
 def _settle(engine: Engine, writer: Writer, step: Step) -> Recorded:
     try:
         late = transaction(engine, lambda c: _settle_late(c, writer, step))
-    except (DBAPIError, RowsLocked) as error:
-        return Recorded(written=frozenset(), stubborn=(step,), why=words_of(error))
+    except (DatabaseRefusal, RowsLocked) as error:
+        return Recorded(written=frozenset(), stubborn=(step,), why=str(error))
     return Recorded(written=frozenset(), late={step.row_id: late})
 
 
@@ -203,7 +204,7 @@ def _claim_again(connection: Connection, writer: Writer, step: Step, status: str
         "finished_at": None,
     }
     connection.execute(sa.update(outbox).where(outbox.c.id == step.row_id).values(claim))
-    _record_group(connection, replace(writer, position=None), [step])
+    record_group(connection, replace(writer, position=None), [step])
     return Late.REPAIRED
 
 

@@ -22,3 +22,7 @@ class DatabaseSettings:
     """What the outbox calls its home; default the URL without user and password."""
     lock_timeout: Seconds = 5.0
     """How long a write waits for a row that someone else has locked, before it goes on with the others."""
+    pooled: bool | None = None
+    """PostgreSQL only: whether a pooler gives each transaction another session. Default: it is found out."""
+    listen_url: str | None = field(default=None, repr=False)
+    """PostgreSQL only: a way around the pooler, for `[poll] listen`."""

@@ -4,6 +4,7 @@ Rule 1. Each call is one short transaction; none is open while a socket is in us
 Rule 2. Every write after the claim is fenced by id, claim_seq, message_id and holder.
 Rule 3. Times written here are the database's.
 Rule 4. A claim whose COMMIT was not confirmed may have happened: its rows were never begun and go back first.
+Rule 5. A row that the database does not let us claim (a trigger of somebody's raises) is passed by for a while.
 
 Raises DatabaseUnavailable when the database is away; then nothing is known about the last transaction, and `record`
 may simply be called again with the same steps.
@@ -15,8 +16,8 @@ import hashlib
 import secrets
 import time
 from collections.abc import Callable, Collection
-from dataclasses import replace
-from functools import lru_cache
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import sqlalchemy as sa
@@ -25,7 +26,7 @@ from poller.domains import spellings
 from poller.exchange import Reply
 from poller.outbox import choosing, recording, throttling
 from poller.outbox.belief import Belief
-from poller.outbox.database import DatabaseUnavailable, transaction
+from poller.outbox.database import DatabaseRefusal, DatabaseUnavailable, refusal_of, transaction
 from poller.outbox.dialects import CLAIM_COLUMNS, DIALECTS, ClaimRequest
 from poller.outbox.report import attachments_of
 from poller.outbox.rows import DRAFT_COLUMNS, ClaimedRow, Found, NameTaken, Recorded, Registered
@@ -55,6 +56,18 @@ MESSAGE_ID_KEY_BYTES = 32
 ORPHANS_AT_ONCE = 200
 PATIENCE_S = 900.0  # with workers that have to write down again what the database has lost
 
+REFUSED_FOR_S = 15.0  # until such a row is tried again
+LOOKED_AT = 200  # rows, for the one that the database refuses
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Refused:
+    """Why the database did not let us claim a row, and until when (monotonic) it is passed by."""
+
+    reason: str
+    until: float
+
+
 Position = Callable[[Collection[tuple[int, int]]], int]
 """How far the journal is written down, once the rows with these keys (id, claim_seq) are."""
 
@@ -79,6 +92,8 @@ class Store:
         self._strays = False
         self._walk = Walk()
         self._entered: set[ScopeKey] = set()
+        self.refused: dict[int, Refused] = {}
+        """Rows that the database does not let us claim, and why."""
 
     # --- the clock and the switch ---
 
@@ -216,16 +231,47 @@ class Store:
         )
         self._enter(gate.scopes)
         self._claim_unconfirmed = True
-        rows = self._write(lambda c: self._believed(c, self._claim(c, gate, choose, request)))
+        try:
+            rows = self._claimed_if_believed(gate, choose, request)
+        except DatabaseRefusal:
+            if not self._find_refused(gate, request):
+                raise
+            rows = self._claimed_if_believed(gate, choose, request)
         self._claim_unconfirmed = False
         self.belief.claimed(rows)
         return rows
+
+    def _claimed_if_believed(self, gate: Gate, choose: Choose | None, request: ClaimRequest) -> list[ClaimedRow]:
+        gate = self._but_refused(gate)
+        return self._write(lambda c: self._believed(c, self._claim(c, gate, choose, request)))
 
     def _believed(self, connection: Connection, rows: list[ClaimedRow]) -> list[ClaimedRow]:
         """`rows`, if the database is not older than it was. Raises OutboxIsOlder: then none of them is claimed."""
         if rows:
             self.belief.require(connection, rows)
         return rows
+
+    def _but_refused(self, gate: Gate) -> Gate:
+        """Rule 5: the same gate, closed to rows that the database did not let us claim a while ago."""
+        now = time.monotonic()
+        self.refused = {i: kept for i, kept in self.refused.items() if kept.until > now}
+        return replace(gate, closed_ids=(*gate.closed_ids, *self.refused)) if self.refused else gate
+
+    def _find_refused(self, gate: Gate, request: ClaimRequest) -> bool:
+        """Try each row alone that the claim may have met, and undo it. False: it is none of them."""
+        gate = replace(self._but_refused(gate), limit=LOOKED_AT)
+
+        def work(connection: Connection) -> dict[int, str]:
+            ids = [row.id for row in Walk().first(connection, gate).rows]
+            return {i: refusal_of(connection, partial(self._sql.claim_these, connection, request, [i])) for i in ids}
+
+        tried = self._write(work)
+        until = time.monotonic() + REFUSED_FOR_S
+        found = {row_id: Refused(reason=why, until=until) for row_id, why in tried.items() if why}
+        if len(found) == len(tried) > 1:  # that is no row's fault
+            return False
+        self.refused |= found
+        return bool(found)
 
     def _claim(
         self, connection: Connection, gate: Gate, choose: Choose | None, request: ClaimRequest

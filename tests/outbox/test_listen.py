@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from outbox.ground import by_hand, insert
 
 from poller.outbox.listen import Ear, install, is_installed
+from poller.outbox.settings import DatabaseSettings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,7 +26,8 @@ SOON_S = 20
 @contextmanager
 def listening(engine: Engine) -> Iterator[queue.SimpleQueue[str]]:
     news: queue.SimpleQueue[str] = queue.SimpleQueue()
-    ear = Ear(engine, heard=lambda: news.put("heard"), lost=lambda _: news.put("lost"))
+    settings = DatabaseSettings(url=engine.url.render_as_string(hide_password=False))
+    ear = Ear(engine, settings, heard=lambda: news.put("heard"), lost=lambda _: news.put("lost"))
     ear.start()
     assert news.get(timeout=SOON_S) == "heard"  # once, for what was there before
     try:

@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import subprocess
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-import sqlalchemy as sa
-from databases import free_port
 from outbox.ground import insert, sent, status_of, store_for
-from servers.processes import wait_until
+from servers.mariadb import MariaDB, Unavailable
 
-from poller.outbox.database import connect
-from poller.outbox.migrate import apply
+from poller.outbox.database import DatabaseRefused, connect
+from poller.outbox.migrate import apply, require_current
 from poller.outbox.settings import DatabaseSettings
 from poller.throttle.gate import Gate
 
@@ -36,42 +29,13 @@ DEFAULTS = [
 
 @pytest.fixture
 def engine(sql_mode: str, charset: str) -> Iterator[Engine]:
-    if not (shutil.which("mariadbd") and shutil.which("mariadb-install-db")):
-        pytest.skip("no mariadbd on this machine to start with other defaults")
-    directory = Path(tempfile.mkdtemp(prefix="poller-maria-"))
-    data, port = directory / "data", free_port()
-    user = [f"--user={'root' if os.geteuid() == 0 else os.environ.get('USER', 'nobody')}"]
-    install = ["mariadb-install-db", "--no-defaults", f"--datadir={data}", "--auth-root-authentication-method=normal"]
-    made = subprocess.run([*install, *user], check=False, capture_output=True, text=True, timeout=60)
-    if made.returncode:
-        shutil.rmtree(directory, ignore_errors=True)
-        pytest.skip(f"mariadb-install-db can make no private server here: {made.stderr[-200:]}")
-    options = [f"--datadir={data}", f"--port={port}", "--bind-address=127.0.0.1", f"--socket={directory}/s"]
-    options += [f"--sql-mode={sql_mode}", f"--character-set-server={charset}", "--innodb-buffer-pool-size=16M"]
-    process = subprocess.Popen(
-        ["mariadbd", "--no-defaults", *options, *user], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
     try:
-        server = sa.create_engine(f"mysql+pymysql://root@127.0.0.1:{port}/")
-        wait_until(lambda: _answers(server), "MariaDB answers", 30)
-        with server.begin() as connection:
-            connection.exec_driver_sql("CREATE DATABASE shop")
-        server.dispose()
-        engine = connect(DatabaseSettings(url=f"mysql://root@127.0.0.1:{port}/shop"))
-        yield engine
-        engine.dispose()
-    finally:
-        process.kill()
-        process.wait()
-        shutil.rmtree(directory, ignore_errors=True)
-
-
-def _answers(server: Engine) -> bool:
-    try:
-        with server.connect() as connection:
-            return connection.exec_driver_sql("SELECT 1").scalar() == 1
-    except sa.exc.OperationalError:
-        return False
+        with MariaDB(f"--sql-mode={sql_mode}", f"--character-set-server={charset}") as server:
+            engine = connect(DatabaseSettings(url=server.url))
+            yield engine
+            engine.dispose()
+    except Unavailable as why:
+        pytest.skip(str(why))
 
 
 @pytest.mark.parametrize(("sql_mode", "charset"), DEFAULTS)
@@ -86,3 +50,15 @@ def test_a_row_goes_its_way(engine: Engine, sql_mode: str, charset: str) -> None
     assert (row.content["subject"], row.domain) == ("Grüße 🚀", "münchen.example")
     assert store.record([sent(store, row)]).written == {row_id}
     assert status_of(engine, row_id) == "sent"
+
+
+def test_an_engine_that_only_says_it_is_mysql_is_refused_by_its_banner() -> None:
+    """TiDB answers as MySQL, and ignores SKIP LOCKED without a word."""
+    try:
+        with MariaDB("--version=5.7.10-TiDB-v4.0.0") as server:
+            engine = connect(DatabaseSettings(url=server.url))
+            with pytest.raises(DatabaseRefused, match=r"TiDB.*SKIP LOCKED.*use PostgreSQL"):
+                require_current(engine)
+            engine.dispose()
+    except Unavailable as why:
+        pytest.skip(str(why))

@@ -47,6 +47,8 @@ class Bench:
     directory: Path
     settings: dict[str, dict[str, Any]] = field(default_factory=dict)
     name: str = "w1"
+    through: str = ""
+    """The database's address for the program, if it is another than ours."""
 
     def __post_init__(self) -> None:
         self.engine = connect(self.database)
@@ -95,7 +97,7 @@ class Bench:
     def configure(self, host: str, port: int, **settings: Mapping[str, Any]) -> Path:
         """Write the configuration file and return its path."""
         sections: dict[str, dict[str, Any]] = {
-            "database": {"url": self.database.url, "lock_timeout": "2s"},
+            "database": {"url": self.through or self.database.url, "lock_timeout": "2s"},
             "smtp": {"host": host, "port": port, "security": "none", "rest_first": "200ms", "rest_longest": "1s"},
             "message": {"sender": "Shop <shop@example.com>"},
             "worker": {"name": self.name, "state_dir": str(self.directory / f"state-{self.name}")},
