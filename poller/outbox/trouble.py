@@ -55,11 +55,11 @@ _TABLE: tuple[tuple[Meaning, str, tuple[str, ...], tuple[int, ...], tuple[str, .
         ("password", "authentication", "pg_hba.conf", "not permitted to log in", "does not exist"),
     ),
     (Meaning.AWAY, RIGHTS, ("42501",), (1142, 1143, 1227, 1370), ("permission denied",)),
-    # a database, schema, table, column or function that is not there; MySQL's table definition that has changed
+    # a database, schema, table or column that is not there; MySQL's table definition that has changed
     (
         Meaning.AWAY,
         WHERE_IS_IT,
-        ("3D", "3F", "42P01", "42703", "42883", "42704"),
+        ("3D", "3F", "42P01", "42703", "42704"),
         (1046, 1049, 1051, 1054, 1109, 1146, 1305, 1412, 1615, 1932),
         ("no such table", "no such column", "database schema has changed"),
     ),

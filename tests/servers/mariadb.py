@@ -46,7 +46,15 @@ class MariaDB:
         if made.returncode:
             self._remove()
             raise Unavailable(f"mariadb-install-db can make no private server here: {made.stderr[-200:]}")
-        where = [f"--port={self._port}", "--bind-address=127.0.0.1", f"--socket={self._directory}/s"]
+        # A server that starts clears its directory of temporary tables: it must not be that of another one.
+        temporary = self._directory / "tmp"
+        temporary.mkdir()
+        where = [
+            f"--tmpdir={temporary}",
+            f"--port={self._port}",
+            "--bind-address=127.0.0.1",
+            f"--socket={self._directory}/s",
+        ]
         self._process = subprocess.Popen(
             ["mariadbd", "--no-defaults", data, *where, "--innodb-buffer-pool-size=16M", *self._options, *user],
             stdout=subprocess.DEVNULL,
