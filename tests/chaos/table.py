@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from chaos import crashes, cuts, disks, outages, peers, restores, stalls
+from chaos import crashes, cuts, disks, operators, outages, peers, restores, stalls
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -109,6 +109,16 @@ SCENARIOS = (
         to have sent is marked as sent; what an application has written since then goes out. "In place": into the very
         database, table by table, while the worker goes on, which has sent all or is in the midst of it.""",
         run=restores.restore,
+    ),
+    Scenario(
+        name="operators",
+        does="""Three workers on each server, and people at them: `kill -9`, SIGSTOP beyond the lease, lines to the
+        database broken by the server, forgotten locks, the switch; pause, resume, cancel, retry, resolve; plain UPDATE
+        and DELETE; about ten of these a second while rows come in. Then all is let go and drained. The lease is two
+        seconds, openly.""",
+        run=operators.operators,
+        short={"seconds": 8.0},
+        long={"seconds": 75.0},
     ),
     Scenario(
         name="peers",

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
-from chaos import crashes, cuts, page
+from chaos import crashes, cuts, operators, page
 from chaos.ground import Skipped
 from chaos.ledger import RowSays, compare
 from chaos.recorder import Entry, Recorder
@@ -114,3 +114,11 @@ def test_a_duplicate_belongs_to_the_crash_before_which_the_message_was_accepted(
     found = compare(["a", "b"], taken, rows, crashes=3)
     assert [(d.recipient, d.crash) for d in found.duplicates] == [("a", 0), ("b", 1)]
     assert (found.per_crash, found.same_id, found.unowned) == ((0, 1, 1), 1, ("b",))
+
+
+@pytest.mark.parametrize("kind", ["postgresql", "mariadb"])
+def test_whatever_people_do_to_three_workers_no_row_is_lost_and_each_duplicate_is_owned_up_to(
+    ground: Ground, kind: str
+) -> None:
+    on = replace(ground, kinds=(kind,))
+    assert broken(operators.operators(on, seconds=6.0), kind) == []
