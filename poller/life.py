@@ -130,7 +130,7 @@ class Life:
             many = f"at least {lacking}" if self.journal.has_gap else f"{lacking}"
             name = self.store.worker
             self._hold(f"the journal of {name!r} knows of {many} messages that were sent and are not marked here")
-        self.recovery.replay(left.applied)
+        self.recovery.replay(left.applied, is_whole=left.is_whole)
         self.recovery.own(is_whole=left.is_whole and not self.journal.has_gap)
         self.journal.taken_up()
         self._left, self._is_in_part = None, False

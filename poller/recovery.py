@@ -5,7 +5,8 @@ Rule 1. What the journal knows and the database does not is applied: an answer a
         entered again first.
 Rule 2. A row in our hands of which the journal says nothing was not begun: it is handed back at no cost. That is
         concluded only where the journal can't have lost its tail; else the row is in doubt.
-Rule 3. A row whose composing was the last thing that a killed process did is charged with that death.
+Rule 3. A row whose composing was the last thing that a killed process did is charged with that death. That too is
+        concluded only where the journal can't have lost its tail.
 Rule 4. Another worker's rows are judged only when its lease has ended by the database's clock, and we ourselves have
         seen its heartbeat stand still for as long.
 
@@ -16,7 +17,7 @@ may be begun anew at any time.
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from poller.journal import Stage
@@ -66,14 +67,18 @@ class Recovery:
             self.progressed()
         return lacking
 
-    def replay(self, after: int) -> int:
-        """Apply what the journal has beyond position `after` (Rule 1). Returns how many messages it knew of."""
+    def replay(self, after: int, *, is_whole: bool) -> int:
+        """Apply what the journal has beyond position `after` (Rule 1). Returns how many messages it knew of.
+
+        Where its tail may be lost, what it ends with tells of no death (Rule 3).
+        """
         known = 0
         entries = self.journal.entries(after)
         with self.journal.reading_on(after):
             while chunk := list(itertools.islice(entries, self.chunk)):
                 self.journal.reopen(chunk)
-                self._apply([entry for entry in chunk if entry.row_id not in self.ledger.in_hand])
+                rest = [entry for entry in chunk if entry.row_id not in self.ledger.in_hand]
+                self._apply(rest if is_whole else [replace(entry, died=False) for entry in rest])
                 self.progressed()
                 known += len(chunk)
             self.delivery.settle_withheld()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from chaos import crashes, cuts, disks, operators, outages, peers, restores, stalls
+from chaos import crashes, cuts, damage, disks, operators, outages, peers, restores, stalls
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -109,6 +109,16 @@ SCENARIOS = (
         to have sent is marked as sent; what an application has written since then goes out. "In place": into the very
         database, table by table, while the worker goes on, which has sent all or is in the midst of it.""",
         run=restores.restore,
+    ),
+    Scenario(
+        name="journal-damage",
+        does="""A worker is killed with fifty rows in its hands, of which most were accepted and nothing is written down
+        but in its journal. One byte of that is flipped, or all from it on is cut or zeroed, and a worker starts on it;
+        so at each place. What the journal can't tell is a doubt, and never taken for a row that was not begun, or that
+        killed its worker.""",
+        run=damage.damage,
+        short={"places": 4},
+        long={"places": 40},
     ),
     Scenario(
         name="operators",

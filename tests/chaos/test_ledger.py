@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
-from chaos import crashes, cuts, operators, page
+from chaos import crashes, cuts, damage, operators, page
 from chaos.ground import Skipped
 from chaos.ledger import RowSays, compare
 from chaos.recorder import Entry, Recorder
@@ -122,3 +122,9 @@ def test_whatever_people_do_to_three_workers_no_row_is_lost_and_each_duplicate_i
 ) -> None:
     on = replace(ground, kinds=(kind,))
     assert broken(operators.operators(on, seconds=6.0), kind) == []
+
+
+@pytest.mark.parametrize("kind", ["sqlite"])
+def test_a_damaged_journal_leads_to_doubts_and_to_no_silent_duplicate(ground: Ground, kind: str) -> None:
+    on = replace(ground, kinds=(kind,))
+    assert broken(damage.damage(on, places=3), kind) == []

@@ -465,7 +465,7 @@ class World:
         last = max(past.last, applied)
         journal.start(outbox=OUTBOX, identity="", incarnation=self.lives, last=last, applied=applied, is_whole=is_whole)
         self.step()
-        recovery.replay(applied)
+        recovery.replay(applied, is_whole=is_whole)
         recovery.own(is_whole=is_whole and not journal.has_gap)
         journal.taken_up()
         while rows := self._database.claim(GROUP_AT_ONCE) or self._last_ones(delivery):
