@@ -20,6 +20,7 @@ import sqlalchemy as sa
 from chaos.ground import NAMES, Ground, Line, drain
 from chaos.recorder import Recorder
 from service import zygote
+from sqlalchemy.exc import DBAPIError
 
 from poller.outbox.database import DatabaseUnavailable, transaction
 from poller.outbox.operate import Action, Selection, change, pause_all, resume_all
@@ -82,7 +83,7 @@ class _BadDay:
             deadline = time.monotonic() + seconds
             while time.monotonic() < deadline:
                 act = self.ground.chance.choice(acts)
-                with contextlib.suppress(DatabaseUnavailable):
+                with contextlib.suppress(DatabaseUnavailable, DBAPIError):  # its own line may be the one that broke
                     act()
                     self.done[act.__name__.strip("_")] += 1
                 self._wake()
@@ -164,7 +165,7 @@ class _BadDay:
                 connection.exec_driver_sql(postgresql)
                 return
             for number in connection.exec_driver_sql(mariadb).scalars().all():
-                with contextlib.suppress(sa.exc.DBAPIError):
+                with contextlib.suppress(DBAPIError):
                     connection.exec_driver_sql(f"KILL {number}")
 
     def _lock(self) -> None:
@@ -172,7 +173,7 @@ class _BadDay:
         ids, seconds = self._some(30), self.ground.chance.uniform(0.1, 1.5)
 
         def hold() -> None:
-            with contextlib.suppress(sa.exc.DBAPIError), self.bench.engine.connect() as connection:
+            with contextlib.suppress(DBAPIError), self.bench.engine.connect() as connection:
                 query = sa.select(outbox.c.id).where(outbox.c.id.in_(ids)).with_for_update(skip_locked=True)
                 connection.execute(query).all()
                 time.sleep(seconds)
