@@ -53,10 +53,7 @@ def test_the_columns_in_python_are_those_of_the_database_in_order(engine: Engine
     there = sa.inspect(engine).get_columns(table.name)
     expected = [(c.name, bool(c.nullable), c.server_default is not None) for c in table.columns]
     keys = {c.name for c in table.primary_key} & {"id"}
-    actual = [
-        (c["name"], c["nullable"], c["name"] not in keys and (_has_default(c) or "computed" in c))
-        for c in there
-    ]
+    actual = [(c["name"], c["nullable"], c["name"] not in keys and (_has_default(c) or "computed" in c)) for c in there]
     assert expected == actual
 
 
