@@ -61,11 +61,14 @@ class Finished:
     crashed: bool = False
     refused: str = ""
     """Why it could not begin at all, with the remedy."""
+    unwritten: int = 0
+    """Rows whose outcome is known, and could not be written down."""
 
     @property
     def exit_code(self) -> int:
-        """0 if nothing ended failed or in doubt and nothing is left to do, else 1."""
-        return int(self.crashed or self.left > 0 or any(self.written[status] for status in UNFINISHED))
+        """0 if nothing ended failed or in doubt, nothing is left to do and all of it is written down, else 1."""
+        left = self.left + self.unwritten
+        return int(self.crashed or left > 0 or any(self.written[status] for status in UNFINISHED))
 
 
 class Service:
@@ -122,7 +125,13 @@ class Service:
             crashed = self._watch()
         finally:
             self._shut_down(self._scheduler)
-        return Finished(written=self.tick.ledger.written, left=self.tick.left, crashed=crashed, refused=self._refused)
+        return Finished(
+            written=self.tick.ledger.written,
+            left=self.tick.left,
+            crashed=crashed,
+            refused=self._refused,
+            unwritten=len(self.tick.ledger.in_hand),
+        )
 
     def stop(self) -> None:
         """Ask for an orderly end; a second time: cut the line. Safe in a signal handler."""
@@ -184,7 +193,8 @@ class Service:
         self.tick.journal.close()
         self._engine.dispose()
         self._state.release()
-        self._log.info("worker.stopped", worker=self._name, **dict(self.tick.ledger.written))
+        unwritten = {"unwritten": sorted(self.tick.ledger.in_hand)} if self.tick.ledger.in_hand else {}
+        self._log.info("worker.stopped", worker=self._name, **dict(self.tick.ledger.written), **unwritten)
 
     def _wait_until_idle(self, seconds: float) -> bool:
         deadline = self._clock() + seconds

@@ -439,6 +439,17 @@ def test_a_trigger_that_raises_for_one_row_harms_that_row_alone(bench: Bench, ki
     assert bench.row(odd).status != "sent"
 
 
+def test_a_run_that_could_not_write_an_outcome_down_says_so_by_its_exit_code(bench: Bench, kind: str) -> None:
+    (odd,) = bench.insert(1, batch="odd")
+    with bench.engine.begin() as connection:
+        connection.exec_driver_sql(ONE_ROW[kind].format(status="sent"))
+    with FaultServer() as relay:
+        assert bench.run(bench.configure(relay.host, relay.port), "--once") == 1
+        assert len(relay.messages) == 1
+    (stopped,) = [line for line in bench.log() if line["event"] == "worker.stopped"]
+    assert stopped["unwritten"] == [odd]
+
+
 @pytest.mark.parametrize("kind", ["postgresql", "mariadb"])
 def test_a_lock_on_the_workers_own_line_is_said_and_does_not_stop_the_mail(bench: Bench) -> None:
     with FaultServer() as relay:
