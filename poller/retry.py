@@ -26,7 +26,7 @@ from poller.outcome import SERVICE_CLOSING, Blame, Deferred, Expired, Failed, In
 from poller.units import SETTINGS, Count, CountOrZero, Factor, Seconds, Share, format_duration
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
     from poller.exchange import Reply
     from poller.outcome import Outcome
@@ -94,7 +94,7 @@ class Standing:
     max_attempts: int | None
     on_doubt: OnDoubt | None
     recipients: tuple[RecipientState, ...]
-    written: Container[str] = ()
+    written: Collection[str] = ()
     """Of whom something is written down: those addresses whose states came from there."""
 
 
@@ -115,8 +115,8 @@ class Step:
     """What to write down about one claimed row; its fence is `row_id`, `claim_seq` and `message_id`.
 
     `due_at` None leaves the row's own. `attempts` and `doubts` are to be added. `recipients` is empty for a row with
-    a single one: then the row says it all; `as_written` are those that stand so already. `sent_at` is set as soon as
-    anyone accepted.
+    a single one: then the row says it all; `as_written` are those that stand so already, `withdrawn` those that are
+    written down and that the row no longer names. `sent_at` is set as soon as anyone accepted.
     """
 
     row_id: int
@@ -134,6 +134,7 @@ class Step:
     sent_at: datetime | None = None
     recipients: tuple[RecipientState, ...] = ()
     as_written: frozenset[str] = frozenset()
+    withdrawn: frozenset[str] = frozenset()
     notes: tuple[Note, ...] = ()
     phase: str | None = None
     relay: str | None = None
@@ -221,6 +222,7 @@ def _weighed(
         sent_at=max((s.sent_at for s in after.values() if s.sent_at), default=None),
         recipients=tuple(after.values()) if several else (),
         as_written=frozenset(a for a in after if several and a not in outcomes and a in standing.written),
+        withdrawn=frozenset(standing.written).difference(after),
         notes=_notes(standing, outcomes, after, several=several),
         phase=phase,
         relay=relay,

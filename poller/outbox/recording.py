@@ -248,7 +248,7 @@ def _says_the_same(row: Any, step: Step) -> bool:
     return row.updated_at == step.at and row.status in {"queued", "paused", "cancelled"}
 
 
-def _write_recipients(connection: Connection, steps: Iterable[Step], *, also_as_written: bool) -> None:
+def _write_recipients(connection: Connection, steps: Sequence[Step], *, also_as_written: bool) -> None:
     """A row of thousands has most of them written: only a database that may have lost them gets them again."""
     rows = [
         {"outbox_id": step.row_id, **_recipient_values(state, step.at)}
@@ -257,6 +257,10 @@ def _write_recipients(connection: Connection, steps: Iterable[Step], *, also_as_
         if also_as_written or state.address not in step.as_written
     ]
     upsert(connection, recipient, rows)
+    for step in steps:
+        if step.withdrawn:  # the row was corrected meanwhile; who has it keeps his line
+            old = sa.and_(recipient.c.outbox_id == step.row_id, recipient.c.address.in_(step.withdrawn))
+            connection.execute(sa.delete(recipient).where(old, recipient.c.status == "queued"))
 
 
 def _write_notes(

@@ -223,6 +223,33 @@ def test_a_row_deleted_or_set_to_nonsense_while_it_is_sent_holds_up_nobody(bench
     assert [note.outcome for note in bench.history(ids[2])] == ["accepted_twice"]
 
 
+def test_an_address_that_was_corrected_leaves_no_open_recipient_behind(bench: Bench) -> None:
+    (row_id,) = bench.insert(recipients="anna@exmaple.com, bob@example.com, carl@example.com")
+    defer = {"anna@exmaple.com": 450, "bob@example.com": 450}
+    with FaultServer(Faults(answer=lambda heard: busy(heard, defer))) as relay:
+        config = bench.configure(relay.host, relay.port)
+        bench.run(config, "--once")
+        assert {a: line.status for a, line in bench.recipients(row_id).items()} == {
+            "anna@exmaple.com": "queued",
+            "bob@example.com": "queued",
+            "carl@example.com": "sent",
+        }
+        defer.clear()
+        sql(bench, f"UPDATE outbox SET recipients = 'anna@example.com, bob@example.com' WHERE id = {row_id}")
+        assert bench.run(config, "--drain", "--for", "20s") == 0
+    assert {a: line.status for a, line in bench.recipients(row_id).items()} == dict.fromkeys(
+        ("anna@example.com", "bob@example.com", "carl@example.com"), "sent"
+    )
+    assert bench.row(row_id).status == "sent"
+
+
+def busy(heard: Heard, defer: dict[str, int]) -> bytes | None:
+    """450 to those recipients."""
+    if heard.verb == "RCPT" and any(address in str(heard) for address in defer):
+        return b"450 4.2.0 later\r\n"
+    return None
+
+
 def test_expired_and_suppressed_rows_never_reach_the_wire(bench: Bench) -> None:
     (late,) = bench.insert(recipients="late@example.com")
     sql(bench, f"UPDATE outbox SET expires_at = due_at WHERE id = {late}")
