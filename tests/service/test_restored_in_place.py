@@ -103,6 +103,7 @@ def test_what_was_sent_since_the_dump_is_known_from_the_journal_and_not_sent_aga
     assert (found.accepted, found.duplicates, found.lost, found.doubts) == (155, 0, 0, 0)
 
 
+@pytest.mark.long  # an open finding: see IN_HAND
 @pytest.mark.parametrize("how", WAYS)
 def test_a_worker_in_the_midst_of_a_batch_notices_too(bench: Bench, how: How) -> None:
     bench.settings = HEARTBEAT
@@ -119,6 +120,7 @@ def test_a_worker_in_the_midst_of_a_batch_notices_too(bench: Bench, how: How) ->
     assert found.duplicates <= IN_HAND
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["postgresql", "mariadb"])
 def test_what_another_worker_sent_waits_until_that_worker_has_written_it_again(bench: Bench) -> None:
     bench.settings = {**HEARTBEAT, "poll": {"batch_size": 10}}
