@@ -17,6 +17,7 @@ import hashlib
 import json
 import math
 import os
+import sqlite3
 import time
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 from weakref import WeakKeyDictionary
@@ -183,31 +184,58 @@ def _prepare(engine: Engine, settings: DatabaseSettings) -> None:
                 raise
             raise DatabaseRefused(f"[database] url names something that the driver does not take: {error}") from None
 
-    if engine.dialect.name == "postgresql":
-        _prepare_postgresql(engine, settings)
-        return
-    statements = _session_statements(engine, settings)
+    prepare = {"postgresql": _prepare_postgresql, "sqlite": _prepare_sqlite}.get(engine.dialect.name, _prepare_mysql)
+    prepare(engine, settings)
+
+
+def _prepare_sqlite(engine: Engine, settings: DatabaseSettings) -> None:
+    @event.listens_for(engine, "connect")
+    def _on_connect(connection: sqlite3.Connection, _record: Any) -> None:
+        connection.isolation_level = None
+        # Text that is not UTF-8 (an application wrote Latin-1) must not break the reading of other rows.
+        connection.text_factory = readable_text
+        connection.create_function("poller_message_id", 4, keyed_message_id, deterministic=True)
+        connection.execute(f"PRAGMA busy_timeout = {max(1, round(settings.lock_timeout * 1000))}").close()
+        _use_wal(connection, settings.lock_timeout)
+        connection.execute("PRAGMA synchronous = FULL").close()  # a commit survives a power cut: a 250 is a fact
+        connection.execute("PRAGMA foreign_keys = ON").close()
+
+    @event.listens_for(engine, "begin")
+    def _on_begin(connection: Connection) -> None:
+        reading = connection.get_execution_options().get("poller_reading")
+        connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
+
+    _follow_the_file(engine)
+
+
+def _prepare_mysql(engine: Engine, settings: DatabaseSettings) -> None:
+    wait_s = max(1, round(settings.lock_timeout))
+    # MySQL knows these not. A long list of closed domains stays a list: as a subquery it would be joined.
+    only_mariadb = (
+        f" /*M! , idle_transaction_timeout = {IDLE_WITHIN_S}, in_predicate_conversion_threshold = 0,"
+        " check_constraint_checks = 1 */"
+    )
+    waits = f"innodb_lock_wait_timeout = {wait_s}, lock_wait_timeout = {wait_s}"
 
     @event.listens_for(engine, "connect")
     def _on_connect(connection: Any, _record: Any) -> None:
-        if engine.dialect.name == "sqlite":
-            connection.isolation_level = None
-            # Text that is not UTF-8 (an application wrote Latin-1) must not break the reading of other rows.
-            connection.text_factory = readable_text
-            connection.create_function("poller_message_id", 4, keyed_message_id, deterministic=True)
-        cursor = connection.cursor()
-        for statement in statements:
-            cursor.execute(statement)
-        cursor.close()
+        with connection.cursor() as cursor:
+            cursor.execute("SET time_zone = '+00:00'")
+            cursor.execute(f"SET {waits}, {_MY_SESSION}{only_mariadb}")
 
-    if engine.dialect.name == "sqlite":
 
-        @event.listens_for(engine, "begin")
-        def _on_begin(connection: Connection) -> None:
-            reading = connection.get_execution_options().get("poller_reading")
-            connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
-
-        _follow_the_file(engine)
+def _use_wal(connection: sqlite3.Connection, wait_s: float) -> None:
+    """The one statement that SQLite's busy timeout doesn't cover: two at a new file, and one is refused at once."""
+    until = time.monotonic() + wait_s
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL").close()
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > until:
+                raise
+            time.sleep(TRY_AGAIN_AFTER_S)
+        else:
+            return
 
 
 def _follow_the_file(engine: Engine) -> None:
@@ -230,27 +258,6 @@ def _file_at(path: str) -> tuple[int, int] | None:
     except OSError:
         return None
     return found.st_dev, found.st_ino
-
-
-def _session_statements(engine: Engine, settings: DatabaseSettings) -> list[str]:
-    wait_ms = max(1, round(settings.lock_timeout * 1000))
-    if engine.dialect.name == "sqlite":
-        return [
-            f"PRAGMA busy_timeout = {wait_ms}",
-            "PRAGMA journal_mode = WAL",
-            "PRAGMA synchronous = FULL",  # a commit survives a power cut: a recorded 250 is a fact
-            "PRAGMA foreign_keys = ON",
-        ]
-    wait_s = max(1, round(settings.lock_timeout))
-    # MySQL knows these not. A long list of closed domains stays a list: as a subquery it would be joined.
-    only_mariadb = (
-        f" /*M! , idle_transaction_timeout = {IDLE_WITHIN_S}, in_predicate_conversion_threshold = 0,"
-        " check_constraint_checks = 1 */"
-    )
-    return [
-        "SET time_zone = '+00:00'",
-        f"SET innodb_lock_wait_timeout = {wait_s}, lock_wait_timeout = {wait_s}, {_MY_SESSION}{only_mariadb}",
-    ]
 
 
 _MY_SESSION = (
