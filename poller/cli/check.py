@@ -10,7 +10,6 @@ import sys
 from collections import Counter
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -25,7 +24,7 @@ from poller.message import Composer, Unsendable
 from poller.outbox.database import DatabaseRefused, DatabaseUnavailable, connect, is_pooled
 from poller.outbox.facts import about
 from poller.outbox.listen import is_installed
-from poller.outbox.migrate import SchemaTrouble
+from poller.outbox.migrate import SchemaTrouble, missing_file
 from poller.outbox.rehearsal import rehearse
 from poller.smtp.courier import Courier
 from poller.sources import dotted
@@ -132,8 +131,7 @@ def _check_message(verdicts: Verdicts, config: Config) -> None:
 def _check_database(verdicts: Verdicts, config: Config) -> None:
     with verdicts.trying("database"):
         engine = connect(config.database)
-        file = engine.url.database if engine.dialect.name == "sqlite" else None
-        if file and not Path(file).exists():  # connecting would make it
+        if file := missing_file(engine):  # connecting would make it
             verdicts.bad("database", f"{file} does not exist yet; run: poller migrate")
             return
         facts = about(engine)

@@ -8,7 +8,7 @@ from poller.cli.screen import say
 from poller.cli.session import configuration, in_words
 from poller.outbox.database import connect
 from poller.outbox.listen import install
-from poller.outbox.migrate import apply, pending
+from poller.outbox.migrate import apply, migrations, missing_file, pending, place_of
 
 
 @click.command()
@@ -20,13 +20,12 @@ def migrate(context: click.Context, *, sql: bool) -> None:
     config = configuration(context)
     engine = connect(config.database)
     if sql:
-        for migration in pending(engine):
+        for migration in migrations("sqlite") if missing_file(engine) else pending(engine):
             click.echo(f"-- {migration.name}.sql\n{migration.sql}")
         return
     applied = apply(engine, config.database.schema)
     if config.poll.listen and install(engine):
         applied.append("listen.sql")
-    where = engine.url.render_as_string(hide_password=True)
     for name in applied:
         say(f"applied {name}")
-    say(f"the outbox in {where} is up to date")
+    say(f"the outbox {place_of(engine)} is up to date")

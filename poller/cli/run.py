@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from typing import TYPE_CHECKING
 
@@ -10,10 +11,13 @@ import click
 from poller import log
 from poller.cli.session import Misused, configuration, in_words
 from poller.message import Composer
+from poller.outbox.database import DatabaseUnavailable, connect
+from poller.outbox.migrate import require_current
 from poller.service import Service
 from poller.units import parse_duration
 
 if TYPE_CHECKING:
+    from poller.config import Config
     from poller.tick import Mode
 
 
@@ -47,6 +51,7 @@ def run(context: click.Context, mode: Mode | None, limit: float | None) -> None:
         raise click.UsageError("--for goes with --drain")
     config = configuration(context)
     log.configure(config.log)
+    _require_outbox(config)
     composer = Composer(config.message, config.templates)
     if problems := composer.check_settings():
         raise Misused("\n".join(problems))
@@ -60,3 +65,11 @@ def run(context: click.Context, mode: Mode | None, limit: float | None) -> None:
     if finished.refused:
         raise Misused(finished.refused)
     sys.exit(finished.exit_code if mode or finished.crashed else 0)
+
+
+def _require_outbox(config: Config) -> None:
+    """Raise SchemaTrouble before anything is made. A database that is away is waited for: the service looks again."""
+    engine = connect(config.database)
+    with contextlib.suppress(DatabaseUnavailable):
+        require_current(engine)
+    engine.dispose()

@@ -77,10 +77,32 @@ def pending(engine: Engine) -> list[Migration]:
 
 
 def require_current(engine: Engine) -> None:
-    """Raise SchemaTrouble unless every migration is applied."""
+    """Raise SchemaTrouble unless every migration is applied. Only `apply` makes a SQLite file that is not there."""
+    file = missing_file(engine)
+    if file is not None:
+        raise SchemaTrouble(
+            f"there is no outbox {file}; run: poller migrate, or say with --config or [database] url where it lies"
+        )
     missing = pending(engine)
     if missing:
-        raise SchemaTrouble(f"the schema lacks {', '.join(m.name for m in missing)}; run: poller migrate")
+        names = ", ".join(m.name for m in missing)
+        raise SchemaTrouble(f"the outbox {place_of(engine)} lacks {names}; run: poller migrate")
+
+
+def missing_file(engine: Engine) -> Path | None:
+    """The SQLite file that the first connection would make."""
+    if engine.dialect.name != "sqlite" or not engine.url.database or "uri" in engine.url.query:
+        return None
+    file = Path(engine.url.database).absolute()
+    return None if file.exists() else file
+
+
+def place_of(engine: Engine) -> str:
+    """Where the outbox lies, for a person: the file, or the URL without its password."""
+    url = engine.url
+    if engine.dialect.name == "sqlite" and url.database and "uri" not in url.query:
+        return str(Path(url.database).absolute())
+    return url.render_as_string(hide_password=True)
 
 
 def apply(engine: Engine, schema: str | None = None) -> list[str]:
