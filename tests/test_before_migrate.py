@@ -17,7 +17,7 @@ COMMANDS = ("run --once", "status", "show 1", "plan", "pause --all", "retry 1", 
 
 @pytest.fixture
 def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A directory without a configuration, with none named."""
+    """A directory whose configuration names no database."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("POLLER_CONFIG", str(tmp_path / "config.toml"))
     (tmp_path / "config.toml").write_text("[worker]\nstate_dir = 'state'\n", encoding="utf-8")

@@ -225,13 +225,14 @@ def _prepare_mysql(engine: Engine, settings: DatabaseSettings) -> None:
 
 
 def _use_wal(connection: sqlite3.Connection, wait_s: float) -> None:
-    """The one statement that SQLite's busy timeout doesn't cover: two at a new file, and one is refused at once."""
+    """Change to WAL. SQLite's busy timeout does not cover this: of two at a new file one is refused at once."""
     until = time.monotonic() + wait_s
     while True:
         try:
             connection.execute("PRAGMA journal_mode = WAL").close()
         except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > until:
+            primary = error.sqlite_errorcode & 0xFF  # SQLITE_BUSY_RECOVERY and others are kinds of it
+            if primary != sqlite3.SQLITE_BUSY or time.monotonic() > until:
                 raise
             time.sleep(TRY_AGAIN_AFTER_S)
         else:

@@ -78,8 +78,7 @@ def pending(engine: Engine) -> list[Migration]:
 
 def require_current(engine: Engine) -> None:
     """Raise SchemaTrouble unless every migration is applied. Only `apply` makes a SQLite file that is not there."""
-    file = missing_file(engine)
-    if file is not None:
+    if file := missing_file(engine):
         raise SchemaTrouble(
             f"there is no outbox {file}; run: poller migrate, or say with --config or [database] url where it lies"
         )
@@ -91,18 +90,20 @@ def require_current(engine: Engine) -> None:
 
 def missing_file(engine: Engine) -> Path | None:
     """The SQLite file that the first connection would make."""
-    if engine.dialect.name != "sqlite" or not engine.url.database or "uri" in engine.url.query:
-        return None
-    file = Path(engine.url.database).absolute()
-    return None if file.exists() else file
+    file = _file_of(engine)
+    return None if file is None or file.exists() else file
 
 
 def place_of(engine: Engine) -> str:
     """Where the outbox lies, for a person: the file, or the URL without its password."""
+    return str(_file_of(engine) or engine.url.render_as_string(hide_password=True))
+
+
+def _file_of(engine: Engine) -> Path | None:
     url = engine.url
-    if engine.dialect.name == "sqlite" and url.database and "uri" not in url.query:
-        return str(Path(url.database).absolute())
-    return url.render_as_string(hide_password=True)
+    if engine.dialect.name != "sqlite" or not url.database or "uri" in url.query:  # with `uri` it is no plain path
+        return None
+    return Path(url.database).absolute()
 
 
 def apply(engine: Engine, schema: str | None = None) -> list[str]:
