@@ -143,17 +143,18 @@ class Life:
 
     def beat(self) -> bool:
         """Renew the lease. False: another process works under our name."""
-        if self.incarnation is None:
+        incarnation = self.incarnation
+        if incarnation is None:
             return True
         asked_at = self.lease.now()
         try:
             renewed = self.store.heartbeat(
                 identity=self.state.identity,
-                incarnation=self.incarnation,
+                incarnation=incarnation,
                 lease=self.lease.length,
                 trouble=self.delivery.trouble,
             )
-            is_ours = renewed or self.store.life()[0] < self.incarnation
+            is_ours = renewed or self._is_still_ours(self.store.life()[0])
             if renewed:
                 self.lease.renewed(asked_at)
                 self.store.look_around()
@@ -171,3 +172,7 @@ class Life:
         if is_ours and not renewed:
             self.unsure.set()  # the database is older than our entry: the delivering thread makes it anew
         return is_ours
+
+    def _is_still_ours(self, entered: int) -> bool:
+        """Whether no life after ours is entered. Ours may be another than when the question was put."""
+        return self.incarnation is None or entered <= self.incarnation

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from poller.outbox.database import quoted, require_supported, transaction
+from poller.outbox.identity import message_id_key
 from poller.outbox.tables import meta, metadata
 
 if TYPE_CHECKING:
@@ -202,6 +203,7 @@ def _apply_pending(connection: Connection) -> list[str]:
         _run(connection, statements(migration.sql, connection.dialect.name))
         mine = meta.c.name == f"migration {migration.name}"
         connection.execute(sa.update(meta).where(mine).values(value=migration.checksum))
+    message_id_key(connection)  # now: a dump from before the first start is known again when it comes back
     return [m.name for m in todo]
 
 

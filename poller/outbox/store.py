@@ -13,7 +13,6 @@ may simply be called again with the same steps.
 from __future__ import annotations
 
 import hashlib
-import secrets
 import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
@@ -28,11 +27,12 @@ from poller.outbox import choosing, recording, throttling
 from poller.outbox.belief import Belief
 from poller.outbox.database import DatabaseRefusal, DatabaseUnavailable, refusal_of, transaction
 from poller.outbox.dialects import CLAIM_COLUMNS, DIALECTS, ClaimRequest
+from poller.outbox.identity import message_id_key
 from poller.outbox.report import attachments_of
 from poller.outbox.rows import DRAFT_COLUMNS, ClaimedRow, Found, NameTaken, Recorded, Registered
 from poller.outbox.tables import HELD_STATUSES, Utc, attachment, attempt, meta, outbox, recipient, suppression
 from poller.outbox.tables import worker as worker_table
-from poller.outbox.upsert import insert_unless_there, upsert
+from poller.outbox.upsert import upsert
 from poller.outbox.walk import Walk
 from poller.retry import RecipientState
 from poller.throttle.gate import Gate
@@ -52,7 +52,6 @@ Fence = tuple[int, int, str]
 
 OPEN = Gate(limit=1)
 """Nothing is closed."""
-MESSAGE_ID_KEY_BYTES = 32
 ORPHANS_AT_ONCE = 200
 PATIENCE_S = 900.0  # with workers that have to write down again what the database has lost
 
@@ -449,8 +448,7 @@ class Store:
 
     def _message_id_key(self) -> str:
         if self._key is None:
-            new = secrets.token_hex(MESSAGE_ID_KEY_BYTES)
-            self._key = self._write(lambda c: _meta_or_new(c, "message_id_key", new))
+            self._key = self._write(message_id_key)
         return self._key
 
     def _hand_back(self, chosen: sa.ColumnElement[bool], only: Mapping[int, ClaimedRow] | None = None) -> bool:
@@ -511,11 +509,6 @@ def _suppression_keys(address: str) -> tuple[str, ...]:
     local_part, _, domain = address.lower().rpartition("@")
     domains = spellings(domain)
     return *(f"{local_part}@{name}" for name in domains), *(f"@{name}" for name in domains)
-
-
-def _meta_or_new(connection: Connection, name: str, value: str) -> str:
-    insert_unless_there(connection, meta, {"name": name, "value": value})
-    return str(connection.execute(sa.select(meta.c.value).where(meta.c.name == name)).scalar_one())
 
 
 _ATTACHED = sa.text("SELECT DISTINCT outbox_id FROM outbox_attachment WHERE outbox_id = ANY(CAST(:ids AS bigint[]))")

@@ -7,7 +7,7 @@
 
 CREATE TABLE IF NOT EXISTS outbox_meta (
     name       VARCHAR(191) NOT NULL PRIMARY KEY
-        COMMENT '"migration NNNN_name" (value: SHA-256 of the file, or "by hand"), "message_id_key" (made at the first start), "paused" (value: why; present while the whole outbox is off).',
+        COMMENT '"migration NNNN_name" (value: SHA-256 of the file, or "by hand"), "message_id_key" (made by migrate, or at the first start), "paused" (value: why; present while the whole outbox is off).',
     value      LONGTEXT     NOT NULL,
     updated_at DATETIME(6)  NOT NULL DEFAULT (UTC_TIMESTAMP(6))
 ) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE /*M! utf8mb4_nopad_bin */ /*!80017 utf8mb4_0900_bin */

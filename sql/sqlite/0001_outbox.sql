@@ -8,7 +8,7 @@ PRAGMA journal_mode = WAL;
 
 -- Facts about the outbox as a whole: applied migrations, the secret behind Message-IDs, the main switch.
 CREATE TABLE outbox_meta (
-    -- "migration NNNN_name" (value: SHA-256 of the file, or "by hand"), "message_id_key" (made at the first start),
+    -- "migration NNNN_name" (value: SHA-256 of the file, or "by hand"), "message_id_key" (made by migrate, or at the first start),
     -- "paused" (value: why; present while the whole outbox is off).
     name       TEXT NOT NULL PRIMARY KEY,
     value      TEXT NOT NULL,
