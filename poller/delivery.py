@@ -337,7 +337,11 @@ class Delivery:
     def _weigh_for(self, answer: tuple[Exchange, Line, datetime] | None) -> None:
         if answer is not None:
             exchange, line, at = answer
-            self._last = self._weigh(exchange, line, at)
+            try:
+                self._last = self._weigh(exchange, line, at)
+            except Exception as error:
+                error.add_note(f"row {exchange.message.row_id}")
+                raise
             line.answered(self._last)
 
     def _weigh(self, exchange: Exchange, line: Line | None, at: datetime) -> Verdict:
@@ -503,6 +507,9 @@ class Delivery:
         except Unsendable as reason:
             self._refuse(row, str(reason))
             return None
+        except Exception as error:
+            error.add_note(f"row {row.id}")
+            raise
         if prepared.message is None:
             self._add(row, self._next_step(prepared.standing, prepared.settled, line, self._time()))
         elif waiting:

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from poller import __version__
+from poller.journal import trouble_of
 from poller.ledger import GROUP
 from poller.outbox.database import DatabaseUnavailable, RowsLocked
 from poller.outbox.guard import hold
@@ -117,7 +118,10 @@ class Life:
             applied=registered.applied,
             is_whole=is_whole,
         )
-        self.state.settle()
+        try:
+            self.state.settle()
+        except OSError as error:
+            raise trouble_of(error, self.state.path) from error
         applied = 0 if self._is_in_part else registered.applied
         self._left = _Left(applied=applied, knew=past.applied, is_whole=is_whole)
         self.incarnation = registered.incarnation

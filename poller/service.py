@@ -149,7 +149,9 @@ class Service:
         scheduler.add_job(self._beat, "interval", seconds=beat, id="heartbeat", executor="heartbeat")
 
     def _crashed(self, event: JobExecutionEvent) -> None:
-        self._log.error("tick.failed", job=event.job_id, reason=repr(event.exception), traceback=event.traceback)
+        error = event.exception
+        about = ", ".join(getattr(error, "__notes__", ())) or None  # the row that it happened with
+        self._log.error("tick.failed", job=event.job_id, about=about, reason=repr(error), traceback=event.traceback)
         self._wishes.put("crashed")
 
     def _watch(self) -> bool:

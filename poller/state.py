@@ -58,9 +58,9 @@ class StateDirectory:
 
     def _read_identity(self) -> tuple[str, bool]:
         file = self.path / "identity"
-        if not file.exists() or not file.read_text().strip():  # a power cut may leave it empty
+        if not file.exists() or not file.read_text(errors="replace").strip():  # a power cut may leave it empty
             self._write_identity(secrets.token_hex(16))
-        identity, *place = file.read_text().split()
+        identity, *place = file.read_text(errors="replace").split()
         is_copy = not _is_the_same(place, _place_of(file))
         if not is_copy and place != _place_of(file):  # the kernel began anew
             self._write_identity(identity)

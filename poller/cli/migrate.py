@@ -8,7 +8,7 @@ from poller.cli.screen import say
 from poller.cli.session import configuration, in_words
 from poller.outbox.database import connect
 from poller.outbox.listen import install
-from poller.outbox.migrate import apply, migrations, missing_file, pending, place_of
+from poller.outbox.migrate import apply, migrations, missing_file, pending, place_of, refused_trigger
 
 
 @click.command()
@@ -28,4 +28,9 @@ def migrate(context: click.Context, *, sql: bool) -> None:
         applied.append("listen.sql")
     for name in applied:
         say(f"applied {name}")
+    if why := refused_trigger(engine):
+        say(
+            f"not applied: sql/mysql/cancelled.sql ({why}); until a user who may does, rows that plain SQL cancels keep"
+        )
+        say("an empty finished_at; everything else works")
     say(f"the outbox {place_of(engine)} is up to date")

@@ -6,6 +6,6 @@
 from __future__ import annotations
 
 from poller.journal.entries import Entry, Key, Stage
-from poller.journal.journal import Journal, JournalTrouble, Past, Sync
+from poller.journal.journal import Journal, JournalTrouble, Past, Sync, trouble_of
 
-__all__ = ["Entry", "Journal", "JournalTrouble", "Key", "Past", "Stage", "Sync"]
+__all__ = ["Entry", "Journal", "JournalTrouble", "Key", "Past", "Stage", "Sync", "trouble_of"]

@@ -268,7 +268,7 @@ class Journal:
 
     def require(self) -> None:
         """Make sure that the journal can be written. Raises JournalTrouble."""
-        if self._segment is not None and not self._broken and self._segment.is_gone:
+        if self._segment is not None and not self._broken and self._is_gone(self._segment):
             words = f"{self._segment.path} was removed while it was in use; start this worker again"
             raise JournalTrouble(words, is_gone=True)
         if self._segment is None or self._broken or self._wanted is not None:
@@ -377,6 +377,12 @@ class Journal:
         except OSError as error:
             raise self._trouble(error) from error
 
+    def _is_gone(self, segment: Segment) -> bool:
+        try:
+            return segment.is_gone
+        except OSError as error:
+            raise self._trouble(error) from error
+
     def _say(self, payload: bytes) -> None:
         segment = self._segment
         if segment is None or self._broken:
@@ -447,7 +453,12 @@ class Journal:
                 total -= sizes[path].st_size
 
     def _trouble(self, error: OSError) -> JournalTrouble:
-        where = error.filename or self.directory
-        why = (error.strerror or str(error)).lower()
-        words = f"the journal can't be used: {where}: {why}; nothing is sent until it can be written"
-        return JournalTrouble(words, is_gone=error.errno == errno.ENOENT)
+        return trouble_of(error, self.directory)
+
+
+def trouble_of(error: OSError, directory: Path) -> JournalTrouble:
+    """What an error in the state directory means."""
+    where = error.filename or directory
+    why = (error.strerror or str(error)).lower()
+    words = f"the journal can't be used: {where}: {why}; nothing is sent until it can be written"
+    return JournalTrouble(words, is_gone=error.errno == errno.ENOENT)

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
-from poller.outbox.database import quoted, require_supported, transaction
+from poller.outbox.database import DatabaseUnavailable, quoted, require_supported, transaction
 from poller.outbox.identity import message_id_key
 from poller.outbox.tables import meta, metadata
 
@@ -115,6 +115,21 @@ def apply(engine: Engine, schema: str | None = None) -> list[str]:
         return transaction(engine, _apply_whole)
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection, _locked(connection):
         return _apply_pending(connection)
+
+
+def refused_trigger(engine: Engine) -> str:
+    """On MariaDB, make the trigger of cancelled.sql. Why the server refuses it, in words; "" if it is there.
+
+    A binary log wants more rights for it than for a table (error 1419), and a schema works without it.
+    """
+    if engine.dialect.name in {"postgresql", "sqlite"}:  # there it is part of the schema
+        return ""
+    text = (sql_directory(engine.dialect.name) / "cancelled.sql").read_text(encoding="utf-8")
+    try:
+        transaction(engine, lambda c: c.exec_driver_sql(text))
+    except DatabaseUnavailable as why:
+        return str(why)
+    return ""
 
 
 def _create_schema(connection: Connection, schema: str, identifier: str) -> None:

@@ -333,7 +333,11 @@ FROM outbox_throttle;
 CREATE OR REPLACE ALGORITHM = TEMPTABLE VIEW outbox_state AS
 SELECT id, status, domain, batch, dedupe_key, priority, due_at, attempts, doubts, reply_code, reply_status,
        REGEXP_REPLACE(error, '[^[:space:]<>(),;"]+@[^[:space:]<>(),;"]+', '<address>') AS error,
-       created_at, sent_at, finished_at
+       created_at,
+       -- A cancelled row of which some recipients have it: when the last of them was accepted.
+       CASE status WHEN 'cancelled' THEN (SELECT max(r.sent_at) FROM outbox_recipient AS r WHERE r.outbox_id = outbox.id)
+            ELSE sent_at END AS sent_at,
+       finished_at
 FROM outbox
 WHERE created_by = LEFT(USER(), CHAR_LENGTH(USER()) - CHAR_LENGTH(SUBSTRING_INDEX(USER(), '@', -1)) - 1)
    OR SUBSTRING_INDEX(CURRENT_USER(), '@', 1) = LEFT(USER(), CHAR_LENGTH(USER()) - CHAR_LENGTH(SUBSTRING_INDEX(USER(), '@', -1)) - 1);

@@ -148,6 +148,18 @@ CREATE INDEX outbox_due_by_flow ON outbox (flow, priority, due_at, id) WHERE sta
 CREATE INDEX outbox_held ON outbox (claimed_by) WHERE claimed_by IS NOT NULL AND status IN ('sending', 'paused', 'cancelled');
 CREATE INDEX outbox_by_batch ON outbox (batch, status) WHERE batch IS NOT NULL;
 CREATE INDEX outbox_by_finish ON outbox (finished_at) WHERE finished_at IS NOT NULL;
+
+-- UPDATE outbox SET status = 'cancelled' is enough: the end is entered here, unless the row is in a worker's hands, which enters it.
+CREATE FUNCTION outbox_cancelled() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    NEW.finished_at := pg_catalog.now();
+    NEW.updated_at := NEW.finished_at;
+    RETURN NEW;
+END
+$$;
+CREATE TRIGGER outbox_cancelled BEFORE UPDATE OF status ON outbox FOR EACH ROW
+    WHEN (NEW.status = 'cancelled' AND NEW.claimed_by IS NULL AND NEW.finished_at IS NULL)
+    EXECUTE FUNCTION outbox_cancelled();
 -- What needs a person? Small by nature.
 CREATE INDEX outbox_needs_attention ON outbox (status, id) WHERE status IN ('in_doubt', 'paused');
 
@@ -390,7 +402,11 @@ FROM outbox_throttle;
 CREATE VIEW outbox_state AS
 SELECT id, status, domain, batch, dedupe_key, priority, due_at, attempts, doubts, reply_code, reply_status,
        regexp_replace(error, '[^[:space:]<>(),;"]+@[^[:space:]<>(),;"]+', '<address>', 'g') AS error,
-       created_at, sent_at, finished_at
+       created_at,
+       -- A cancelled row of which some recipients have it: when the last of them was accepted.
+       CASE status WHEN 'cancelled' THEN (SELECT max(r.sent_at) FROM outbox_recipient AS r WHERE r.outbox_id = outbox.id)
+            ELSE sent_at END AS sent_at,
+       finished_at
 FROM outbox
 WHERE created_by = session_user OR (SELECT has_column_privilege(session_user, 'outbox'::regclass, 'recipients', 'SELECT'));
 

@@ -178,6 +178,14 @@ CREATE INDEX outbox_due_by_flow ON outbox (flow, priority, due_at, id) WHERE sta
 CREATE INDEX outbox_held ON outbox (claimed_by) WHERE claimed_by IS NOT NULL AND status IN ('sending', 'paused', 'cancelled');
 CREATE INDEX outbox_by_batch ON outbox (batch, status) WHERE batch IS NOT NULL;
 CREATE INDEX outbox_by_finish ON outbox (finished_at) WHERE finished_at IS NOT NULL;
+
+-- UPDATE outbox SET status = 'cancelled' is enough: the end is entered here, unless the row is in a worker's hands, which enters it.
+CREATE TRIGGER outbox_cancelled AFTER UPDATE OF status ON outbox
+WHEN NEW.status = 'cancelled' AND NEW.claimed_by IS NULL AND NEW.finished_at IS NULL
+BEGIN
+    UPDATE outbox SET finished_at = strftime('%Y-%m-%d %H:%M:%f000', 'now'), updated_at = strftime('%Y-%m-%d %H:%M:%f000', 'now')
+    WHERE id = NEW.id;
+END;
 -- What needs a person? Small by nature.
 CREATE INDEX outbox_needs_attention ON outbox (status, id) WHERE status IN ('in_doubt', 'paused');
 
@@ -417,7 +425,11 @@ FROM outbox_throttle;
 -- What may an application see of its rows? No bodies, no addresses.
 CREATE VIEW outbox_state AS
 SELECT id, status, domain, batch, dedupe_key, priority, due_at, attempts, doubts, reply_code, reply_status, error,
-       created_at, sent_at, finished_at
+       created_at,
+       -- A cancelled row of which some recipients have it: when the last of them was accepted.
+       CASE status WHEN 'cancelled' THEN (SELECT max(r.sent_at) FROM outbox_recipient AS r WHERE r.outbox_id = outbox.id)
+            ELSE sent_at END AS sent_at,
+       finished_at
 FROM outbox;
 
 -- Applied. `poller migrate` puts the checksum of this file in the place of 'by hand'.

@@ -135,6 +135,19 @@ def test_a_directory_that_was_removed_is_said_to_be_gone(tmp_path: Path) -> None
     scribe.answer(key, accepted(sent))
 
 
+def test_a_directory_that_cannot_be_looked_into_is_trouble_and_not_gone(tmp_path: Path) -> None:
+    scribe = Scribe(state=tmp_path / "state")
+    directory = scribe.journal.directory
+    aside = directory.rename(tmp_path / "aside")
+    directory.write_text("")
+    with pytest.raises(JournalTrouble, match="not a directory") as trouble:
+        scribe.journal.require()
+    assert not trouble.value.is_gone
+    directory.unlink()
+    aside.rename(directory)
+    scribe.journal.require()
+
+
 def test_a_place_that_is_no_directory_is_named(tmp_path: Path) -> None:
     blocked = tmp_path / "state"
     blocked.write_text("")

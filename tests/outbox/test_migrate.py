@@ -15,7 +15,15 @@ import sqlalchemy as sa
 from outbox.ground import claimed, insert, store_for
 
 from poller.outbox.database import DatabaseRefused, connect
-from poller.outbox.migrate import SchemaTrouble, apply, migrations, pending, require_current, sql_directory
+from poller.outbox.migrate import (
+    SchemaTrouble,
+    apply,
+    migrations,
+    pending,
+    refused_trigger,
+    require_current,
+    sql_directory,
+)
 from poller.outbox.settings import DatabaseSettings
 from poller.outbox.tables import meta, outbox
 
@@ -232,3 +240,27 @@ def test_of_many_at_a_new_sqlite_file_none_is_refused(tmp_path: Path) -> None:
         for thread in threads:
             thread.join()
     assert answers == ["wal"] * 80
+
+
+@pytest.mark.parametrize("kind", ["mariadb"])
+def test_a_server_that_refuses_the_trigger_is_quoted_and_the_schema_works_without_it(
+    bare: Engine, bare_database: DatabaseSettings
+) -> None:
+    apply(bare)
+    name = f"poller_{os.getpid()}"
+    user = f"'{name}'@'%%'"
+    run(bare, f"CREATE USER {user} IDENTIFIED BY 'secret'")
+    try:
+        run(bare, f"GRANT SELECT, INSERT, UPDATE, DELETE, CREATE, INDEX, REFERENCES ON {bare.url.database}.* TO {user}")
+        lesser = connect(replace(bare_database, url=_as_user(bare, name)))
+        assert "TRIGGER command denied" in refused_trigger(lesser)
+        run(lesser, "INSERT INTO outbox (recipients, body_text) VALUES ('a@b.c', 'x')")
+        run(lesser, "UPDATE outbox SET status = 'cancelled'")
+        lesser.dispose()
+        assert refused_trigger(bare) == ""
+    finally:
+        run(bare, f"DROP USER {user}")
+
+
+def _as_user(engine: Engine, name: str) -> str:
+    return engine.url.set(username=name, password="secret").render_as_string(hide_password=False)

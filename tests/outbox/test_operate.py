@@ -23,12 +23,15 @@ from outbox.ground import (
     sent,
     state,
     status_of,
+    step,
 )
 
 from poller.outbox import operate
 from poller.outbox.doubts import doubts
+from poller.outbox.migrate import refused_trigger
 from poller.outbox.operate import FROM, Action, NotInDoubt, Selection, change, count, pause_all, resolve, resume_all
 from poller.outbox.rows import Late
+from poller.outbox.tables import Utc
 from poller.throttle.gate import Gate
 
 if TYPE_CHECKING:
@@ -107,6 +110,35 @@ def test_a_row_cancelled_in_hand_has_not_ended_until_its_message_has(store: Stor
     assert row_of(store.engine, row_id).finished_at is None
     store.record([deferred(store, row)])
     assert row_of(store.engine, row_id).finished_at is not None
+
+
+def test_a_row_that_plain_sql_cancels_has_its_end_entered(store: Store) -> None:
+    assert refused_trigger(store.engine) == ""
+    waiting, in_hand = insert(store.engine), insert(store.engine)
+    by_hand(store.engine, "UPDATE outbox SET status = 'paused' WHERE id = :id", id=waiting)
+    row = claimed(store)
+    by_hand(store.engine, "UPDATE outbox SET status = 'cancelled'")
+    ended = row_of(store.engine, waiting).finished_at
+    assert abs(ended - store.now()) < timedelta(minutes=1)
+    assert row_of(store.engine, in_hand).finished_at is None
+    store.record([deferred(store, row)])
+    assert row_of(store.engine, in_hand).finished_at is not None
+    by_hand(store.engine, "UPDATE outbox SET priority = 9")
+    assert row_of(store.engine, waiting).finished_at == ended
+
+
+def test_of_a_cancelled_row_the_state_says_when_those_who_have_it_got_it(store: Store) -> None:
+    row_id = insert(store.engine, recipients="a@example.com, b@example.com")
+    row = claimed(store)
+    at = store.now()
+    states = (state("a@example.com", "sent", sent_at=at), state("b@example.com", "queued"))
+    store.record([step(store, row, "queued", due_at=at + timedelta(hours=1), recipients=states)])
+    other = insert(store.engine)
+    change(store.engine, Selection(ids=(row_id, other)), "cancel")
+    with store.engine.connect() as connection:
+        query = sa.text("SELECT id, sent_at FROM outbox_state ORDER BY id").columns(sent_at=Utc())
+        found = {found.id: found.sent_at for found in connection.execute(query)}
+    assert found == {row_id: at, other: None}
 
 
 def test_a_row_cancelled_in_hand_can_be_retried_only_when_it_has_left_it(store: Store) -> None:

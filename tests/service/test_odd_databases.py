@@ -439,6 +439,33 @@ def test_a_trigger_that_raises_for_one_row_harms_that_row_alone(bench: Bench, ki
     assert bench.row(odd).status != "sent"
 
 
+COLUMNS = {
+    "postgresql": ("ALTER TABLE outbox_meta ALTER COLUMN value TYPE varchar(900)",),
+    "mariadb": ("ALTER TABLE outbox_meta MODIFY COLUMN value VARCHAR(900) NOT NULL",),
+    "sqlite": (),
+}
+
+
+def test_a_table_that_is_altered_under_a_worker_does_not_stop_it(bench: Bench, kind: str) -> None:
+    """What a prepared statement would return changes: PostgreSQL refuses the plan that it has kept."""
+    kind_of_text = "TEXT" if kind == "sqlite" else "VARCHAR(9)"
+    tables = ("outbox", "outbox_recipient", "outbox_attempt", "outbox_worker", "outbox_throttle", "outbox_meta")
+    with FaultServer() as relay:
+        config = bench.configure(relay.host, relay.port)
+        with bench.running(config) as process:
+            for number in range(4):
+                bench.insert(ROWS)
+                bench.wait_for(lambda number=number: bench.statuses()["sent"] == ROWS * (number + 1))
+                with bench.engine.begin() as connection:
+                    for table in tables:
+                        connection.exec_driver_sql(f"ALTER TABLE {table} ADD COLUMN of_theirs{number} {kind_of_text}")
+                    for change in COLUMNS[kind] if number == 2 else ():
+                        connection.exec_driver_sql(change)
+            assert process.poll() is None
+            terminate(process)
+    assert [line["event"] for line in bench.log() if line["level"] == "error"] == []
+
+
 def test_a_run_that_could_not_write_an_outcome_down_says_so_by_its_exit_code(bench: Bench, kind: str) -> None:
     (odd,) = bench.insert(1, batch="odd")
     with bench.engine.begin() as connection:

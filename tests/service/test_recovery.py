@@ -19,13 +19,18 @@ import sqlalchemy as sa
 from servers.fault import Faults, FaultServer, Heard
 from service import zygote
 from service.bench import Bench, books, terminate
+from structlog.testing import capture_logs
 
+from poller import delivery
+from poller.composing import Composing
+from poller.config import load
 from poller.journal import entries
 from poller.journal.segments import MAGIC, SIZE, Segment, read, segments
 from poller.outbox.database import transaction
 from poller.outbox.guard import adopt, home_of
 from poller.outbox.settings import DatabaseSettings
 from poller.outbox.tables import meta, outbox, worker
+from poller.service import Service
 
 if TYPE_CHECKING:
     from service.zygote import Process
@@ -281,6 +286,29 @@ def test_while_the_journal_has_no_room_nothing_is_sent_and_it_goes_on_when_it_ha
         assert {row.doubts + row.setbacks for row in bench.rows()} == {0}
 
 
+@ONE
+def test_while_the_state_directory_cannot_be_looked_into_nothing_is_sent(
+    bench: Bench,
+) -> None:
+    state = bench.directory / "state-w1"
+    with FaultServer(Faults()) as relay:
+        with bench.running(bench.configure(relay.host, relay.port)) as process:
+            bench.insert()
+            bench.wait_for(lambda: bench.statuses() == Counter(sent=1))
+            aside = state.rename(bench.directory / "aside")
+            state.write_text("")
+            bench.insert(5)
+            bench.wait_for(lambda: bool(said(bench, "journal.unavailable")))
+            assert len(relay.messages) == 1
+            state.unlink()
+            aside.rename(state)
+            bench.wait_for(lambda: bench.statuses() == Counter(sent=6))
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(30) == 0
+        assert "not a directory" in said(bench, "journal.unavailable")[0]["reason"]
+        assert books(bench, relay).duplicates == 0
+
+
 # --- a person decides ---
 
 
@@ -397,3 +425,26 @@ def test_a_row_that_somebody_has_locked_does_not_hold_up_the_start(bench: Bench)
                 terminate(process)
         found = books(bench, relay)
     assert (found.lost, found.duplicates - found.doubts <= 0) == (0, True)
+
+
+# --- an error that nobody foresaw ---
+
+
+@ONE
+@pytest.mark.parametrize("where", ["composing", "judging"])
+def test_an_unforeseen_error_is_said_once_with_its_row(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise ZeroDivisionError
+
+    (row_id,) = bench.insert()
+    with FaultServer(Faults()) as relay, capture_logs() as lines:
+        service = Service(load(bench.configure(relay.host, relay.port), {}), mode="once")
+        if where == "judging":
+            monkeypatch.setattr(delivery, "judge", broken)
+        else:
+            monkeypatch.setattr(Composing, "prepared", broken)
+        assert service.run(signals=False).crashed
+    (failed,) = [line for line in lines if line["event"] == "tick.failed"]
+    assert (failed["about"], failed["reason"]) == (f"row {row_id}", "ZeroDivisionError()")
