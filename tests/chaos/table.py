@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from chaos import crashes, cuts, damage, disks, operators, outages, peers, restores, stalls
+from chaos import clones, crashes, cuts, damage, disks, operators, outages, peers, restores, stalls
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -109,6 +109,15 @@ SCENARIOS = (
         to have sent is marked as sent; what an application has written since then goes out. "In place": into the very
         database, table by table, while the worker goes on, which has sent all or is in the midst of it.""",
         run=restores.restore,
+    ),
+    Scenario(
+        name="clone",
+        does="""The clone of an outbox comes to life: a dump restored into another PostgreSQL cluster that answers at
+        the same URL; the outbox at the same address and a worker on another machine (a /etc/machine-id of its own); and
+        a state directory that was copied while its worker was sending, in the place of the original when that worker
+        was killed. A worker runs on the first two for some seconds, then `poller adopt` is said, and they are
+        drained: the clone's rows are its own then.""",
+        run=clones.clone,
     ),
     Scenario(
         name="journal-damage",

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
-from chaos import crashes, cuts, damage, operators, page
+from chaos import clones, crashes, cuts, damage, operators, page
 from chaos.ground import Skipped
 from chaos.ledger import RowSays, compare
 from chaos.recorder import Entry, Recorder
@@ -61,6 +61,11 @@ def test_a_line_cut_at_the_final_reply_is_a_doubt_and_at_any_other_leaves_no_tra
 def test_a_commit_whose_reply_is_lost_loses_nothing_and_sends_nothing_twice(ground: Ground, kind: str) -> None:
     on = replace(ground, kinds=(kind,))
     assert broken(cuts.db_cut(on, cuts=3, each=12, most=6, whens=("before its reply",)), kind) == []
+
+
+@pytest.mark.long
+def test_a_clone_sends_nothing_unasked_and_a_copied_journal_nothing_twice(ground: Ground, kind: str) -> None:
+    assert broken(clones.clone(replace(ground, kinds=(kind,))), kind) == []
 
 
 def test_every_scenario_has_its_place_on_the_page() -> None:
