@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from poller.journal import JournalTrouble
-from poller.message import Attachment, Unsendable
+from poller.message.draft import Attachment, Unsendable
 from poller.outbox.database import DatabaseUnavailable
 from poller.prepare import Prepared, prepare, recipients_of
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from poller.journal import Journal
-    from poller.message import Composer
+    from poller.message.composer import Composer
     from poller.outbox.rows import ClaimedRow
     from poller.outbox.store import Store
 

@@ -26,13 +26,12 @@ from typing import TYPE_CHECKING, Any, Final, get_args, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
-from poller.log import LogSettings
 from poller.message.settings import MessageSettings, TemplateSettings
 from poller.outbox.settings import DatabaseSettings
 from poller.relays import FirstRelaySettings, RelaySettings, names_in_trouble
 from poller.relays import contradictions as relay_contradictions
 from poller.retry import RetrySettings
-from poller.settings import PollSettings, WorkerSettings
+from poller.settings import LogSettings, PollSettings, WorkerSettings
 from poller.sources import (
     MARK,
     ConfigError,
@@ -143,15 +142,20 @@ def _section(section: str, written: Written, problems: list[Problem]) -> Any:
     return _anchored(_validated(section, given, problems), (section,), written)
 
 
+def _defaults(section: Any) -> Any:
+    """Of a section that is not written; of named tables, none."""
+    return {} if get_args(section) else section()
+
+
 def _validated(section: str, given: Layer, problems: list[Problem], lost: tuple[Key, ...] = ()) -> Any:
     """What is left without the keys that have a problem. A table without a key that it has `lost` is not blamed too."""
+    if not given:  # nothing to read; what reads takes longer to make than everything else here
+        return _defaults(_SECTIONS[section])
     # as JSON, because a strict reading of JSON is what a file wants: a list is a tuple, "587" is not a number
     text = json.dumps(_nested((section,), given), default=lambda _date: {})
     try:
         return TypeAdapter(_SECTIONS[section]).validate_json(text, strict=True)
     except ValidationError as error:
-        if not given:
-            raise  # the defaults are at fault: our bug, not the operator's
         faults = error.errors(include_input=False, include_url=False)
     keys = [_key_at(section, _place(fault), given) for fault in faults]
     wrong = [_blamed(key, given) for key in keys]

@@ -31,7 +31,7 @@ from poller.exchange import Phase, RelayTrouble
 from poller.lines import refused_us
 from poller.log import shortened
 from poller.manners import NOBODY
-from poller.message import Unsendable
+from poller.message.draft import Unsendable
 from poller.outbox.database import DatabaseUnavailable
 from poller.outcome import (
     Blame,

@@ -23,20 +23,20 @@ import re
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from json.encoder import encode_basestring as _quoted
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, TextIO, cast
+from typing import TYPE_CHECKING, Any, Final, TextIO, cast
 
 import structlog
 
-from poller.units import SETTINGS
 from poller.visible import visible
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
     from structlog.typing import EventDict, Processor, WrappedLogger
+
+    from poller.settings import LogSettings
 
 EVENTS: Final[Mapping[str, str]] = MappingProxyType({
     "worker.started": "the service runs, under this name and incarnation",
@@ -151,17 +151,6 @@ _FIRST = ("timestamp", "level", "event")
 _QUIET = ("apscheduler.executors", "apscheduler.scheduler", "sqlalchemy")  # INFO lines for every tick and statement
 _NUMBERS = (int, float)
 _OUTLET = "poller"  # the name by which a second `configure` finds the first one's outlet
-
-
-@dataclass(frozen=True, kw_only=True)
-class LogSettings:
-    """What is logged, and for whom: the `[log]` section."""
-
-    __pydantic_config__: ClassVar = SETTINGS
-
-    level: Literal["debug", "info", "warning", "error"] = "info"
-    format: Literal["auto", "console", "json"] = "auto"
-    """`console` for people, `json` for machines; `auto` is `console` on a terminal, else `json`."""
 
 
 def configure(settings: LogSettings, stream: TextIO | None = None) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from poller.exchange import Message
 from poller.facts import dataclass
-from poller.message import Draft, Unsendable
+from poller.message.draft import Draft, Unsendable
 from poller.outcome import Expired, Suppressed
 from poller.retry import RecipientState, Standing
 
@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping
     from datetime import datetime
 
-    from poller.message import Attachment, Composer, Recipient
+    from poller.message.composer import Composer
+    from poller.message.draft import Attachment, Recipient
     from poller.outbox.rows import ClaimedRow
     from poller.outcome import Outcome
 

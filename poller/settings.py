@@ -1,4 +1,4 @@
-"""How the service behaves in time: the `[poll]` and `[worker]` sections. Standard library only."""
+"""How the service behaves: the `[poll]`, `[worker]` and `[log]` sections. Standard library only."""
 
 from __future__ import annotations
 
@@ -40,3 +40,14 @@ class WorkerSettings:
     journal_keep_size: Bytes = 256_000_000
     stop_timeout: Seconds = 25.0
     """How long a stop waits for the message in hand."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogSettings:
+    """What is logged, and for whom: the `[log]` section."""
+
+    __pydantic_config__: ClassVar = SETTINGS
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["auto", "console", "json"] = "auto"
+    """`console` for people, `json` for machines; `auto` is `console` on a terminal, else `json`."""

@@ -14,7 +14,7 @@ from poller.journal import Journal
 from poller.lines import Line
 from poller.machine import boot
 from poller.manners import Manners
-from poller.message import Composer
+from poller.message.composer import Composer
 from poller.outbox.store import Store
 from poller.outbox.throttling import Throttles
 from poller.pacing import Pacing

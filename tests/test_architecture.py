@@ -58,7 +58,7 @@ EVERYTHING = SERVICE | {
 
 MAY_IMPORT = {
     **dict.fromkeys(PURE, PURE),
-    "poller.log": UNITS,
+    "poller.log": UNITS | {"poller.settings"},
     "poller.sources": {"poller.sources"},
     "poller.message": UNITS | {"poller.message"},
     "poller.smtp": JUDGES | {"poller.smtp"},

@@ -10,7 +10,8 @@ import pytest
 
 from poller.composing import SMALL, Composing
 from poller.journal import JournalTrouble
-from poller.message import Composer, Unsendable
+from poller.message.composer import Composer
+from poller.message.draft import Unsendable
 from poller.message.settings import MessageSettings, TemplateSettings
 from poller.outbox.rows import DRAFT_COLUMNS, ClaimedRow
 

@@ -18,7 +18,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from poller import log
-from poller.log import EVENTS, LogSettings, OnChange, configure, get_logger, shortened
+from poller.log import EVENTS, OnChange, configure, get_logger, shortened
+from poller.settings import LogSettings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

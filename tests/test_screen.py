@@ -121,3 +121,39 @@ def test_the_watched_screen_has_a_clock_and_says_when_it_cannot_look(
 )
 def test_what_cannot_be_seen_is_escaped(text: str, shown: str) -> None:
     assert visible(text) == shown
+
+
+def test_the_message_of_a_row_that_was_sent_is_said_not_to_be_what_was_sent(config: Path, tmp_path: Path) -> None:
+    engine = connect(DatabaseSettings(url=f"sqlite:///{tmp_path / 'outbox.db'}"))
+    with engine.begin() as connection:
+        connection.exec_driver_sql("INSERT INTO outbox (recipients, sender, body_text) VALUES ('a@b.c', 'd@e.f', 'x')")
+        connection.exec_driver_sql(
+            "INSERT INTO outbox (recipients, sender, body_text, status, first_attempt_at, sent_at, finished_at) VALUES"
+            " ('a@b.c', 'd@e.f', 'x', 'sent', '2026-11-22 09:00:00', '2026-11-22 09:00:01', '2026-11-22 09:00:01')"
+        )
+    engine.dispose()
+    queued, sent = (CliRunner().invoke(main, ["--config", str(config), "show", n, "--raw"]) for n in "23")
+    assert (queued.exit_code, queued.stderr, b"\r\n\r\nx" in queued.stdout_bytes) == (0, "", True)
+    said = "not what was sent at 2026-11-22 09:00:01 UTC, which is not kept: what the row would become now\n"
+    assert (sent.exit_code, sent.stderr, b"\r\n\r\nx" in sent.stdout_bytes) == (0, said, True)
+
+
+def test_for_a_program_columns_are_parted_by_tabs_and_no_line_is_padded_or_wrapped(
+    config: Path, tmp_path: Path
+) -> None:
+    engine = connect(DatabaseSettings(url=f"sqlite:///{tmp_path / 'outbox.db'}"))
+    long = "x" * 200
+    with engine.begin() as connection:
+        for name in ("a", "b" * 60):
+            values = f"('x@{name}.example', 'd@e.f', 'x', '{long}')"
+            connection.exec_driver_sql(f"INSERT INTO outbox (recipients, sender, body_text, batch) VALUES {values}")
+    engine.dispose()
+    with config.open("a") as file:
+        file.write('[throttle.domains."a.example"]\nrates = ["1/m"]\n')
+    plan = CliRunner().invoke(main, ["--config", str(config), "plan"])
+    assert plan.exit_code == 0, plan.output
+    assert "slowest\twaiting\tlimit\tdone at (UTC)" in plan.stdout.splitlines()
+    status = CliRunner().invoke(main, ["--config", str(config), "status"])
+    assert [line for line in status.stdout.splitlines() if f" {long}: 0 of 2 sent" in line] != []
+    lines = [*plan.stdout.splitlines(), *status.stdout.splitlines()]
+    assert [line for line in lines if line != line.rstrip() or "\x1b" in line] == []

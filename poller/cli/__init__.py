@@ -16,23 +16,24 @@ from poller import __version__
 from poller.cli.screen import bear_any_text
 
 COMMANDS = {
-    "demo": ("demo", "demo_command"),
-    "migrate": ("migrate", "migrate"),
-    "check": ("check", "check"),
-    "run": ("run", "run"),
-    "status": ("look", "status"),
-    "plan": ("plan", "plan"),
-    "show": ("look", "show"),
-    "explain": ("look", "explain"),
-    "send": ("send", "send"),
-    "retry": ("operate", "retry"),
-    "pause": ("operate", "pause"),
-    "resume": ("operate", "resume"),
-    "cancel": ("operate", "cancel"),
-    "resolve": ("operate", "resolve"),
-    "adopt": ("adopt", "adopt"),
+    "demo": ("demo", "demo_command", "Show everything at work on this machine, with nothing to set up."),
+    "migrate": ("migrate", "migrate", "Create or upgrade the outbox tables."),
+    "check": ("check", "check", "Check configuration, database, schema, clock, relay, TLS and login."),
+    "run": ("run", "run", "Poll the outbox and send what is due, until SIGTERM or Ctrl-C."),
+    "status": ("look", "status", "Queue, rates, workers, limits, batches with progress and time left."),
+    "plan": ("plan", "plan", "When the queue, or a batch, will be done, and what takes so long."),
+    "show": ("look", "show", "A row's whole story; with --raw the message as it would go out now."),
+    "explain": ("look", "explain", "Why a row is or is not going out."),
+    "send": ("send", "send", "Put one message into the outbox, and print its id."),
+    "retry": ("operate", "retry", "Start rows afresh that ended without being sent."),
+    "pause": ("operate", "pause", "Hold rows back, or with --all the whole outbox."),
+    "resume": ("operate", "resume", "Let paused rows go, or with --all the whole outbox."),
+    "cancel": ("operate", "cancel", "Give rows up."),
+    "resolve": ("operate", "resolve", "Settle rows that may have been delivered, or list them."),
+    "adopt": ("adopt", "adopt", "Let an outbox work that was copied, moved or restored from a backup."),
 }
-"""Each command's module and function. Only the one that is asked for is imported: the libraries take a while."""
+"""Each command's module, function and line in the list. Only the one that is asked for is imported, and for the list
+none: the libraries take a while."""
 
 
 class _Commands(click.Group):
@@ -42,10 +43,14 @@ class _Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - click's signature
         if cmd_name not in COMMANDS:
             return None
-        module, function = COMMANDS[cmd_name]
+        module, function, _ = COMMANDS[cmd_name]
         command = getattr(import_module(f"poller.cli.{module}"), function)
         assert isinstance(command, click.Command)  # noqa: S101 - the table above says so
         return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - click's signature
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, _, line) in COMMANDS.items()])
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

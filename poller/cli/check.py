@@ -20,7 +20,8 @@ from poller.cli.trial import MESSAGES, in_words, trials
 from poller.config import Config, ConfigError
 from poller.exchange import RelayTrouble
 from poller.hours import closes_at, is_open, opens_at
-from poller.message import Composer, Unsendable
+from poller.message.composer import Composer
+from poller.message.draft import Unsendable
 from poller.outbox.database import DatabaseRefused, DatabaseUnavailable, connect, is_pooled
 from poller.outbox.facts import about
 from poller.outbox.listen import is_installed

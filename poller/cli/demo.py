@@ -40,6 +40,7 @@ from poller.outbox.database import connect
 from poller.outbox.migrate import apply
 from poller.retry import RetrySettings
 from poller.service import Service
+from poller.settings import LogSettings
 from poller.units import format_duration
 
 if TYPE_CHECKING:
@@ -98,11 +99,11 @@ def demo_command(messages: int, directory: Path) -> None:
 @contextmanager
 def _log_into(place: Place) -> Iterator[None]:
     with place.log.open("a", encoding="utf-8") as stream:
-        log.configure(log.LogSettings(format="console"), stream)
+        log.configure(LogSettings(format="console"), stream)
         try:
             yield
         finally:
-            log.configure(log.LogSettings())  # to stderr again: the file is about to be closed
+            log.configure(LogSettings())  # to stderr again: the file is about to be closed
 
 
 def _make_outbox(config: Config) -> None:

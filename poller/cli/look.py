@@ -2,30 +2,25 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.console import Group
-from rich.live import Live
-from rich.table import Table
 
 from poller.cli.pacing import as_values, screen_lines, standing_of
 from poller.cli.reasons import Reasons
-from poller.cli.screen import out, say, styled
+from poller.cli.screen import say, styled
 from poller.cli.session import ROW_ID, Stop, as_json, configuration, database, in_words, moment
-from poller.message import Attachment, Composer, Draft, Unsendable
 from poller.outbox.database import DatabaseUnavailable
-from poller.outbox.report import Overview, Story, attachments_of, overview, story
+from poller.outbox.report import Overview, Story, overview, story
 from poller.units import format_duration
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from poller.cli.screen import Part
+    from poller.cli.screen import Line, Part
     from poller.config import Config
     from poller.forecast import Standing
     from poller.outbox import Engine
@@ -48,37 +43,41 @@ def status(context: click.Context, *, json_: bool, watch: bool) -> None:
         click.echo(as_json({**asdict(seen), **progress, **as_values(standing_of(config, engine, seen.at))}))
         return
     if not watch:
-        out.print(_now(config, engine))
+        for line in _now(config, engine):
+            say(*line)
         return
     _watch(config, engine)
 
 
 def _watch(config: Config, engine: Engine) -> None:
     """The screen with a clock. When the outbox can't be looked at, it says so beside what was seen last."""
-    screen = _now(config, engine)
-    with Live(screen, console=out, auto_refresh=False) as live:
+    from rich.live import Live  # noqa: PLC0415 - takes a while to import
+    from rich.text import Text  # noqa: PLC0415 - the same
+
+    screen = list(_now(config, engine))
+    with Live(auto_refresh=False) as live:
         while True:
             trouble: tuple[Part, ...] = ()
             try:
-                screen = _now(config, engine)
+                screen = list(_now(config, engine))
             except DatabaseUnavailable as error:
                 trouble = "; ", (f"can't look: {error}", "bold red")
-            clock = styled(f"watch     {moment(datetime.now(UTC))} UTC, Ctrl-C ends it", *trouble)
-            live.update(Group(screen, clock), refresh=True)
+            clock = (f"watch     {moment(datetime.now(UTC))} UTC, Ctrl-C ends it", *trouble)
+            lines = "\n".join(styled(*line) for line in (*screen, clock))
+            live.update(Text.from_ansi(lines), refresh=True)
             time.sleep(WATCH_S)
 
 
-def _now(config: Config, engine: Engine) -> Table:
+def _now(config: Config, engine: Engine) -> Iterator[Line]:
     seen = overview(engine)
     return _screen(seen, standing_of(config, engine, seen.at))
 
 
-def _screen(seen: Overview, standing: Standing) -> Table:
-    grid = Table.grid(padding=(0, 0))
+def _screen(seen: Overview, standing: Standing) -> Iterator[Line]:
     counts = ", ".join(f"{number} {name}" for name, number in sorted(seen.by_status.items())) or "empty"
-    grid.add_row(styled(f"outbox    {counts}"))
+    yield (f"outbox    {counts}",)
     if seen.paused is not None:
-        grid.add_row(styled(("OFF", "bold red"), f"       {seen.paused}; switch it on with: poller resume --all"))
+        yield (("OFF", "bold red"), f"       {seen.paused}; switch it on with: poller resume --all")
     left = seen.seconds_left() if seen.paused is None else None
     when = (
         format_duration(left) + " left at this rate"
@@ -88,22 +87,21 @@ def _screen(seen: Overview, standing: Standing) -> Table:
         else "nothing is going out"
     )
     waiting = f"; next at {moment(seen.next_due_at)} UTC" if seen.next_due_at and not seen.due else ""
-    grid.add_row(styled(f"due       {seen.due} now, {seen.retrying} waiting for a retry; {when}{waiting}"))
+    yield (f"due       {seen.due} now, {seen.retrying} waiting for a retry; {when}{waiting}",)
     last = f"{seen.sent_last_minute} in the last minute, {seen.sent_last_hour} in the last hour"
-    grid.add_row(styled(f"sent      {last}"))
+    yield (f"sent      {last}",)
     for worker in seen.workers:
-        grid.add_row(styled("worker    ", *_worker(seen, worker)))
+        yield ("worker    ", *_worker(seen, worker))
     for word, line in screen_lines(standing):
         style = "yellow" if word in {"paused", "slow", "closed"} else ""
-        grid.add_row(styled((f"{word:<9}", style), f" {line}"))
+        yield ((f"{word:<9}", style), f" {line}")
     for batch in seen.batches:
         counts = f"{batch['sent']} of {batch['messages']} sent, {batch['not_sent']} not, {batch['open']} open"
         done = f"{batch['held']} held ({batch['percent_done']:.0f}%)"
-        grid.add_row(styled(f"batch     {batch['batch']}: {counts}, {done}"))
+        yield (f"batch     {batch['batch']}: {counts}, {done}",)
     for failure in seen.failures[:5]:
         who = failure["address"] or failure["recipients"]
-        grid.add_row(styled((f"{failure['status']:<9}", "yellow"), f" {failure['id']} {who}: {failure['error']}"))
-    return grid
+        yield ((f"{failure['status']:<9}", "yellow"), f" {failure['id']} {who}: {failure['error']}")
 
 
 def _worker(seen: Overview, worker: Any) -> Iterator[Part]:
@@ -123,17 +121,19 @@ def _worker(seen: Overview, worker: Any) -> Iterator[Part]:
 
 @click.command()
 @click.argument("row_id", type=ROW_ID, metavar="ID")
-@click.option("--raw", is_flag=True, help="The message itself, as it would go out.")
+@click.option("--raw", is_flag=True, help="The message as it would go out now.")
 @click.option("--json", "json_", is_flag=True, help="For programs.")
 @click.pass_context
 @in_words
 def show(context: click.Context, row_id: int, *, raw: bool, json_: bool) -> None:
-    """A row's whole story; with --raw the message as it would go out."""
+    """A row's whole story; with --raw the message as it would go out now."""
     config = configuration(context)
     engine = database(config)
     told = _story(engine, row_id)
     if raw:
-        _show_raw(config, engine, told)
+        from poller.cli.raw import show_raw  # noqa: PLC0415 - what composes takes a while to import
+
+        show_raw(config, engine, told)
     elif json_:
         click.echo(as_json(asdict(told)))
     else:
@@ -163,24 +163,6 @@ def _show_story(told: Story) -> None:
         blame = f" ({line['blame']})" if line["blame"] else ""
         why = line["error"] or line["reply_text"] or ""
         say(f"{moment(line['at'])}  {line['outcome']}{who}{blame} by {line['worker']}: {why}")
-
-
-def _show_raw(config: Config, engine: Engine, told: Story) -> None:
-    row = told.row
-    composer = Composer(config.message, config.templates)
-    files = tuple(Attachment(**file) for file in attachments_of(engine, row["id"]))
-    names = Draft.__dataclass_fields__.keys() - {"id", "message_id", "date", "attachments"}
-    draft = Draft(
-        id=row["id"],
-        message_id=row["message_id"] or f"<given-at-the-first-claim@{composer.message_id_domain}>",
-        date=(row["first_attempt_at"] or row["created_at"]).replace(microsecond=0),
-        attachments=files,
-        **{name: row[name] for name in names},
-    )
-    try:
-        sys.stdout.buffer.write(composer.compose(draft).content)
-    except Unsendable as error:
-        raise Stop(f"this row can't become a message: {error}") from None
 
 
 @click.command()

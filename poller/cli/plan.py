@@ -9,17 +9,17 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.table import Table
 
 from poller.cli.pacing import standing_of, waiting_of
-from poller.cli.screen import out, say
+from poller.cli.screen import say, say_table
 from poller.cli.session import Misused, as_json, configuration, database, in_words, moment
 from poller.forecast import Breath, Forecast, forecast, warnings
 from poller.outbox.report import has_batch, overview, speed
 from poller.units import format_duration
-from poller.visible import visible
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from poller.config import Config
     from poller.forecast import Waiting
     from poller.outbox import Engine
@@ -96,20 +96,19 @@ def _show(found: Forecast, notes: list[str], doubts: tuple[str, ...]) -> None:
         say(f"first at  {moment(found.first_at)} UTC")
         say(f"last at   {moment(found.last_at)} UTC, in {format_duration(found.seconds)}")
     if len(found.destinations) > 1 or any(one.limit for one in found.destinations):
-        out.print(_table(found))
+        say_table(_table(found))
     for note in notes:
         say(f"note      {note}")
     for doubt in doubts:
         say(("warning", "yellow"), f"   {doubt}")
 
 
-def _table(found: Forecast) -> Table:
-    table = Table("slowest", "waiting", "limit", "done at (UTC)", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+def _table(found: Forecast) -> Iterator[tuple[str, ...]]:
+    yield "slowest", "waiting", "limit", "done at (UTC)"
     for one in found.destinations[:MOST_DESTINATIONS]:
-        table.add_row(visible(one.name), f"{one.messages:,}", visible(one.limit), moment(one.done_at))
+        yield one.name, f"{one.messages:,}", one.limit, moment(one.done_at)
     if len(found.destinations) > MOST_DESTINATIONS:
-        table.add_row(f"and {len(found.destinations) - MOST_DESTINATIONS} more")
-    return table
+        yield f"and {len(found.destinations) - MOST_DESTINATIONS} more", "", "", ""
 
 
 def _rounded(number: float) -> str:

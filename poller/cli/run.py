@@ -10,7 +10,7 @@ import click
 
 from poller import log
 from poller.cli.session import Misused, configuration, in_words
-from poller.message import Composer
+from poller.message.composer import Composer
 from poller.outbox.database import DatabaseUnavailable, connect
 from poller.outbox.migrate import require_current
 from poller.service import Service

@@ -16,7 +16,8 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from poller.exchange import Message
-from poller.message import Composer, Draft, Unsendable
+from poller.message.composer import Composer
+from poller.message.draft import Draft, Unsendable
 from poller.smtp.courier import Courier
 from poller.smtp.gears import Gear, first_gear
 

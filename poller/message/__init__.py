@@ -11,19 +11,3 @@ The same draft, templates and settings give the same bytes, so that a message ca
     fields       header fields and folding; `headers` the column of extra ones; `words` encoded words
     parts        MIME
 """
-
-from poller.message.composer import Composer, valid_message_id
-from poller.message.draft import Attachment, Composed, Draft, Recipient, Unsendable
-from poller.message.settings import MessageSettings, TemplateSettings
-
-__all__ = [
-    "Attachment",
-    "Composed",
-    "Composer",
-    "Draft",
-    "MessageSettings",
-    "Recipient",
-    "TemplateSettings",
-    "Unsendable",
-    "valid_message_id",
-]

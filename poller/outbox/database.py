@@ -24,7 +24,6 @@ from weakref import WeakKeyDictionary
 
 import sqlalchemy as sa
 from sqlalchemy import event
-from sqlalchemy.dialects.postgresql.base import PGTypeCompiler
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, DisconnectionError, NoSuchModuleError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
@@ -112,16 +111,11 @@ def connect(settings: DatabaseSettings) -> Engine:
     except NoSuchModuleError:
         raise DatabaseRefused(f"no driver for {url.drivername}; write {dialect}://… without one") from None
     if dialect == "postgresql":
-        engine.dialect.type_compiler_instance = _PlainText(engine.dialect)
+        from poller.outbox.postgresql import send_plain_text  # noqa: PLC0415 - takes a while
+
+        send_plain_text(engine)
     _prepare(engine, settings)
     return engine
-
-
-class _PlainText(PGTypeCompiler):
-    """Texts travel as `text`: for `text = varchar` the server looks for an operator that fits better than its own."""
-
-    def visit_VARCHAR(self, type_: Any, **kw: Any) -> str:  # noqa: N802 - SQLAlchemy's name
-        return "TEXT" if type_.length is None else super().visit_VARCHAR(type_, **kw)
 
 
 def _url_with_driver(text: str) -> URL:

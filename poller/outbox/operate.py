@@ -24,7 +24,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql
 
 from poller.domains import spellings
 from poller.outbox.database import transaction
@@ -190,7 +189,7 @@ def _change_at_once(connection: Connection, ids: Sequence[int], action: Action, 
 
 
 def _at_once(connection: Connection, ids: Sequence[int], action: Action, by: str) -> sa.Select[Any]:
-    listed = outbox.c.id == sa.any_(sa.cast(list(ids), postgresql.ARRAY(sa.BigInteger)))
+    listed = outbox.c.id == sa.any_(sa.cast(list(ids), sa.ARRAY(sa.BigInteger)))
     was = sa.select(outbox.c.id, outbox.c.claim_seq, outbox.c.status, outbox.c.claimed_by)
     found = was.where(listed, _may(action)).cte("found").prefix_with("MATERIALIZED")
     update = sa.update(outbox).where(outbox.c.id == found.c.id, outbox.c.status == found.c.status)

@@ -9,10 +9,10 @@ views live in SQL alone.
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import mysql, postgresql
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Dialect
@@ -34,10 +34,10 @@ class Utc(sa.TypeDecorator[datetime]):
     def load_dialect_impl(self, dialect: Dialect) -> Any:
         """The column type of each dialect."""
         if dialect.name == "postgresql":
-            return dialect.type_descriptor(postgresql.TIMESTAMP(timezone=True))
+            return dialect.type_descriptor(sa.TIMESTAMP(timezone=True))
         if dialect.name == "sqlite":
             return dialect.type_descriptor(sa.Text())
-        return dialect.type_descriptor(mysql.DATETIME(fsp=6))
+        return dialect.type_descriptor(_own("mysql").DATETIME(fsp=6))
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> Any:
         """Aware in; a naive time is a bug of ours and raises ValueError."""
@@ -58,12 +58,33 @@ class Utc(sa.TypeDecorator[datetime]):
         return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
 
-def _json() -> sa.types.TypeEngine[Any]:
-    return sa.JSON(none_as_null=True).with_variant(postgresql.JSONB(none_as_null=True), "postgresql")
+def _own(dialect: str) -> Any:
+    """The module of a dialect's own types. Only the one that is used is imported: they take a while."""
+    return import_module(f"sqlalchemy.dialects.{dialect}")
 
 
-def _blob() -> sa.types.TypeEngine[Any]:
-    return sa.LargeBinary().with_variant(mysql.LONGBLOB(), "mysql", "mariadb")
+class _Json(sa.TypeDecorator[Any]):
+    """JSONB on PostgreSQL."""
+
+    impl = sa.JSON
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> Any:
+        """The column type of each dialect."""
+        own = _own("postgresql").JSONB if dialect.name == "postgresql" else sa.JSON
+        return dialect.type_descriptor(own(none_as_null=True))
+
+
+class _Blob(sa.TypeDecorator[bytes]):
+    """LONGBLOB on MariaDB."""
+
+    impl = sa.LargeBinary
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> Any:
+        """The column type of each dialect."""
+        is_mysql = dialect.name in {"mysql", "mariadb"}
+        return dialect.type_descriptor(_own("mysql").LONGBLOB() if is_mysql else sa.LargeBinary())
 
 
 def _big() -> sa.types.TypeEngine[Any]:
@@ -108,9 +129,9 @@ outbox = sa.Table(
     sa.Column("body_text", sa.Text),
     sa.Column("body_html", sa.Text),
     sa.Column("template", sa.Text),
-    sa.Column("context", _json()),
+    sa.Column("context", _Json()),
     sa.Column("locale", sa.Text),
-    sa.Column("headers", _json()),
+    sa.Column("headers", _Json()),
     sa.Column("message_id", sa.Text),
     sa.Column("batch", sa.Text),
     sa.Column("dedupe_key", sa.Text, unique=True),
@@ -155,7 +176,7 @@ attachment = sa.Table(
     sa.Column("outbox_id", _big(), sa.ForeignKey("outbox.id", ondelete="CASCADE"), nullable=False),
     sa.Column("name", sa.Text, nullable=False),
     sa.Column("content_type", sa.Text, nullable=False, server_default=sa.FetchedValue()),
-    sa.Column("content", _blob(), nullable=False),
+    sa.Column("content", _Blob(), nullable=False),
     sa.Column("content_id", sa.Text),
 )
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
-
-from sqlalchemy.dialects import mysql, postgresql, sqlite
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -24,10 +23,10 @@ def upsert(connection: Connection, table: sa.Table, rows: Sequence[Mapping[str, 
     columns = [name for name in rows[0] if name not in keys]
     statement: Any
     if connection.dialect.name in {"mysql", "mariadb"}:
-        insert = mysql.insert(table)
+        insert = _insert(connection, table)
         statement = insert.on_duplicate_key_update({name: insert.inserted[name] for name in columns})
     else:
-        conflict = (postgresql if connection.dialect.name == "postgresql" else sqlite).insert(table)
+        conflict = _insert(connection, table)
         changes = {name: conflict.excluded[name] for name in columns}
         statement = conflict.on_conflict_do_update(index_elements=keys, set_=changes)
     if len(rows) == 1:
@@ -40,9 +39,13 @@ def insert_unless_there(connection: Connection, table: sa.Table, row: Mapping[st
     """Insert `row`; do nothing when its key is taken."""
     statement: Any
     if connection.dialect.name in {"mysql", "mariadb"}:
-        statement = mysql.insert(table).prefix_with("IGNORE")
+        statement = _insert(connection, table).prefix_with("IGNORE")
     else:
-        statement = (
-            (postgresql if connection.dialect.name == "postgresql" else sqlite).insert(table).on_conflict_do_nothing()
-        )
+        statement = _insert(connection, table).on_conflict_do_nothing()
     connection.execute(statement.values(dict(row)))
+
+
+def _insert(connection: Connection, table: sa.Table) -> Any:
+    """The dialect's own INSERT. Only that one dialect is imported: they take a while."""
+    name = "mysql" if connection.dialect.name == "mariadb" else connection.dialect.name
+    return import_module(f"sqlalchemy.dialects.{name}").insert(table)

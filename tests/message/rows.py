@@ -12,7 +12,9 @@ from typing import Any
 from hypothesis import settings
 from hypothesis import strategies as st
 
-from poller.message import Composed, Composer, Draft, MessageSettings, TemplateSettings, Unsendable
+from poller.message.composer import Composer
+from poller.message.draft import Composed, Draft, Unsendable
+from poller.message.settings import MessageSettings, TemplateSettings
 
 NOW = datetime(2026, 11, 22, 9, 5, 7, tzinfo=UTC)
 few = settings(deadline=None, max_examples=60)

@@ -9,8 +9,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from message.rows import compose, composer, content, decoded, draft, few, many, parsed, parsed_raw
 
-from poller.message import Unsendable
 from poller.message.addresses import parse_list, parse_one
+from poller.message.draft import Unsendable
 
 GOOD = [
     ("a@b.test", [("", "a@b.test")]),

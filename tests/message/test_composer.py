@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 from message.rows import any_text, assert_well_formed, attempted, compose, composer, content, draft, few, many, parsed
 
 import poller.message
-from poller.message import Attachment, Composer, MessageSettings, TemplateSettings, Unsendable
+from poller.message.composer import Composer
+from poller.message.draft import Attachment, Unsendable
+from poller.message.settings import MessageSettings, TemplateSettings
 
 FILES = (Attachment(name="ü.txt", content_type="text/plain", content=b"x"),)
 

@@ -24,7 +24,7 @@ from message.rows import (
     parsed_raw,
 )
 
-from poller.message import Attachment, Unsendable
+from poller.message.draft import Attachment, Unsendable
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=400)
 

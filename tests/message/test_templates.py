@@ -10,7 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from message.rows import attempted, draft, few
 
-from poller.message import Composer, MessageSettings, TemplateSettings, Unsendable
+from poller.message.composer import Composer
+from poller.message.draft import Unsendable
+from poller.message.settings import MessageSettings, TemplateSettings
 from poller.message.templates import Rendered, Templates
 
 if TYPE_CHECKING:

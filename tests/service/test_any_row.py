@@ -18,7 +18,7 @@ import sqlalchemy as sa
 from click.testing import CliRunner
 from servers.fault import FaultServer
 
-from poller.cli import look, main
+from poller.cli import look, main, raw
 from poller.cli.reasons import Reasons
 from poller.cli.session import Stop, as_json
 from poller.config import load
@@ -197,7 +197,7 @@ def test_no_row_stops_another_and_each_can_be_looked_at(bench: Bench, kind: str)
         look._show_story(told)
         list(Reasons(loaded, bench.engine, told).lines())
         with contextlib.suppress(Stop):
-            look._show_raw(loaded, bench.engine, told)
+            raw.show_raw(loaded, bench.engine, told)
     said = CliRunner().invoke(main, ["--config", str(config), "status"])
     assert said.exit_code in {0, 1}
     assert not isinstance(said.exception, Exception)

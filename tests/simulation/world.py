@@ -25,7 +25,7 @@ from poller.journal import Journal
 from poller.journal.segments import FRAME_BYTES, MAGIC, read, segments
 from poller.ledger import Ledger
 from poller.lines import Line
-from poller.message import Composer
+from poller.message.composer import Composer
 from poller.message.settings import MessageSettings, TemplateSettings
 from poller.outbox.rows import DRAFT_COLUMNS, ClaimedRow, Found, Late, Recorded
 from poller.outcome import DEFAULT

@@ -15,12 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from poller.config import Config
-from poller.log import LogSettings
 from poller.message.settings import MessageSettings, TemplateSettings
 from poller.outbox.settings import DatabaseSettings
 from poller.relays import FirstRelaySettings
 from poller.retry import RetrySettings
-from poller.settings import PollSettings, WorkerSettings
+from poller.settings import LogSettings, PollSettings, WorkerSettings
 from poller.state import StateDirectory, StateTaken
 
 MARK = ".poller-demo"

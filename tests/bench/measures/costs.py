@@ -25,11 +25,13 @@ from sqlalchemy import event
 import poller.cli.samples
 from poller import log
 from poller.config import load
-from poller.message import Composer, Draft
+from poller.message.composer import Composer
+from poller.message.draft import Draft
 from poller.message.settings import MessageSettings, TemplateSettings
 from poller.outbox.listen import install
 from poller.outbox.tables import outbox as table
 from poller.service import Service
+from poller.settings import LogSettings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -151,7 +153,7 @@ def _count(engine: sa.Engine) -> Asked:
 def _in_process(config: Path, mode: Mode, limit: float | None = None) -> Asked:
     """The service within this process, with its statements counted."""
     settings = load(config, os.environ)
-    log.configure(log.LogSettings(level="error"))
+    log.configure(LogSettings(level="error"))
     service = Service(settings, mode=mode, limit=limit)
     seen = _count(service.tick.store.engine)
     service.run(signals=False)

@@ -17,7 +17,8 @@ from servers import postfix
 from servers.postfix import Postfix
 from servers.sink import Sink
 
-from poller.message import Composer, Draft
+from poller.message.composer import Composer
+from poller.message.draft import Draft
 from poller.message.settings import MessageSettings, TemplateSettings
 
 if TYPE_CHECKING:
