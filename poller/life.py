@@ -48,12 +48,16 @@ class _Left:
 
 @dataclass(kw_only=True, slots=True)
 class Life:
-    """`unsure` is set by whoever finds that the database was away; `lease.length` is what it is renewed for."""
+    """`unsure` is set by whoever finds that the database was away; `lease.length` is what it is renewed for.
+
+    There is a heartbeat every `beat_every` seconds.
+    """
 
     store: Store
     state: StateDirectory
     journal: Journal
     lease: Lease
+    beat_every: float
     recovery: Recovery
     delivery: Delivery
     unsure: threading.Event
@@ -106,6 +110,7 @@ class Life:
             pid=os.getpid(),
             version=__version__,
             lease=self.lease.length,
+            beat=self.beat_every,
             may_be_alive=self.state.is_copy,
         )
         self.lease.renewed(asked_at)
@@ -156,6 +161,7 @@ class Life:
                 identity=self.state.identity,
                 incarnation=incarnation,
                 lease=self.lease.length,
+                beat=self.beat_every,
                 trouble=self.delivery.trouble,
             )
             is_ours = renewed or self._is_still_ours(self.store.life()[0])

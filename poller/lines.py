@@ -178,7 +178,8 @@ class Line:
         place = self.courier.relay
         self.trouble = f"the relay {place} is not available: {reason}"
         facts = {"relay": place, "reason": reason, "rests": round(pause, 1)}
-        self._say.say("warning", "relay.unavailable", about="relay", fingerprint=reason, **facts)
+        again = self.rest.troubles if pause >= self.rest.longest else 0  # from then on each time: someone should look
+        self._say.say("warning", "relay.unavailable", about="relay", fingerprint=(reason, again), **facts)
 
     def incident(self, messages: int, reason: str | None) -> None:
         """It refuses everyone alike: nobody's row is at fault."""

@@ -158,6 +158,7 @@ class Tick:
             state=state,
             journal=self.journal,
             lease=self.lease,
+            beat_every=config.worker.heartbeat,
             recovery=self.recovery,
             delivery=self.delivery,
             unsure=self.flags.unsure,

@@ -46,6 +46,7 @@ def test_only_a_later_life_than_ours_has_taken_our_name(ours: int | None, entere
         state=cast("Any", SimpleNamespace(identity="me")),
         journal=cast("Any", None),
         lease=cast("Any", SimpleNamespace(now=lambda: 0.0, length=60.0)),
+        beat_every=10.0,
         recovery=cast("Any", None),
         delivery=cast("Any", SimpleNamespace(trouble=None)),
         unsure=unsure,

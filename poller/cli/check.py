@@ -27,6 +27,7 @@ from poller.outbox.facts import about
 from poller.outbox.listen import is_installed
 from poller.outbox.migrate import SchemaTrouble, missing_file
 from poller.outbox.rehearsal import rehearse
+from poller.outbox.report import silent, workers
 from poller.smtp.courier import Courier
 from poller.sources import dotted
 
@@ -151,6 +152,7 @@ def _check_database(verdicts: Verdicts, config: Config) -> None:
         _check_schema(verdicts, facts)
         if not facts.pending and not facts.trouble:
             _rehearse(verdicts, engine)
+            _check_workers(verdicts, engine)
         if config.poll.listen and not facts.pending and not facts.trouble and not is_installed(engine):
             verdicts.bad("listen", "new rows notify nobody ([poll] listen); run: poller migrate")
         engine.dispose()
@@ -163,6 +165,20 @@ def _rehearse(verdicts: Verdicts, engine: Engine) -> None:
             verdicts.bad("work", why)
         else:
             verdicts.good("work", "a row could be enqueued, claimed and recorded (and was not)")
+
+
+def _check_workers(verdicts: Verdicts, engine: Engine) -> None:
+    with verdicts.trying("workers"):
+        everybody = workers(engine)
+        alive = [worker["name"] for worker in everybody if worker["state"] == "alive"]
+        gone = silent(everybody)
+        remedy = "start it again, or if it is gone for good: DELETE FROM outbox_worker WHERE name = …"
+        if gone and not alive:
+            verdicts.bad("workers", f"{gone}, and no other is alive; {remedy}")
+        elif gone:
+            verdicts.warn("workers", f"{gone}; {remedy}")
+        elif everybody:
+            verdicts.good("workers", f"{', '.join(alive)} alive" if alive else "all stopped in order")
 
 
 def _check_schema(verdicts: Verdicts, facts: Any) -> None:

@@ -106,9 +106,9 @@ def _screen(seen: Overview, standing: Standing) -> Iterator[Line]:
 
 def _worker(seen: Overview, worker: Any) -> Iterator[Part]:
     yield f"{worker['name']} on {worker['host']} (pid {worker['pid']}): "
-    if worker["stopped_at"]:
+    if worker["state"] == "stopped":
         yield f"stopped at {moment(worker['stopped_at'])} UTC"
-    elif worker["lease_until"] < seen.at:
+    elif worker["state"] == "silent":
         yield "silent", "bold red"
         yield f" since {moment(worker['heartbeat_at'])} UTC"
     else:

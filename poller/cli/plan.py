@@ -58,7 +58,7 @@ def _foreseen(
     config: Config, engine: Engine, seen: Overview, waiting: list[Waiting]
 ) -> tuple[Forecast, tuple[str, ...]]:
     standing = standing_of(config, engine, seen.at)
-    workers = max(1, _alive(seen))
+    workers = max(1, len(seen.alive))
     breath = Breath(
         batch_size=config.poll.batch_size, batch_pause=config.poll.batch_pause, workers=workers, speed=speed(engine)
     )
@@ -67,17 +67,13 @@ def _foreseen(
     return forecast(waiting, standing, breath), doubts
 
 
-def _alive(seen: Overview) -> int:
-    return sum(worker["lease_until"] >= seen.at and not worker["stopped_at"] for worker in seen.workers)
-
-
 def _notes(seen: Overview, found: Forecast) -> list[str]:
     """What the forecast has not reckoned with."""
     notes = [f"{count} rows name the relay {name}, which is not configured" for name, count in found.unknown_relays]
     if seen.paused is not None:
         notes.insert(0, f"the whole outbox is off: {seen.paused}; switch it on with: poller resume --all")
-    elif not _alive(seen):
-        notes.insert(0, "no worker is alive; start one with: poller run")
+    elif nobody := seen.nobody:
+        notes.insert(0, nobody)
     held = seen.by_status.get("paused", 0) + seen.by_status.get("in_doubt", 0)
     if held:
         notes.append(f"{held} rows that a person holds or must decide are left out")

@@ -68,10 +68,9 @@ class Reasons:
         away = stranger(self._engine, home) if knows_its_home(self._engine) else ""
         if away:
             yield away
-        alive = [worker for worker in self._seen.workers if worker["lease_until"] >= self._seen.at]
-        if not alive:
-            yield "no worker is alive; start one with: poller run"
-        yield from (worker["trouble"] for worker in alive if worker["trouble"])
+        if nobody := self._seen.nobody:
+            yield nobody
+        yield from (worker["trouble"] for worker in self._seen.alive if worker["trouble"])
         opens = until_open(self._standing)
         if opens:
             yield f"the sending hours are over until {moment(opens)} UTC"

@@ -15,7 +15,6 @@ from poller.outbox.database import transaction
 from poller.outbox.dialects import DIALECTS
 from poller.outbox.guard import BELONGS_TO
 from poller.outbox.tables import Utc, attachment, attempt, meta, outbox, recipient, throttle
-from poller.outbox.tables import worker as worker_table
 from poller.throttle.gate import Record, ScopeKey
 from poller.throttle.row import COLUMNS
 
@@ -42,6 +41,19 @@ class Overview:
     batches: tuple[Mapping[str, Any], ...]
     failures: tuple[Mapping[str, Any], ...]
 
+    @property
+    def alive(self) -> tuple[Mapping[str, Any], ...]:
+        """The workers that are."""
+        return tuple(worker for worker in self.workers if worker["state"] == "alive")
+
+    @property
+    def nobody(self) -> str:
+        """That no worker is alive, in words with the remedy; "" if one is."""
+        if self.alive:
+            return ""
+        since = silent(self.workers)
+        return f"no worker is alive{f' ({since})' if since else ''}; start one with: poller run"
+
     def percent_done(self) -> float:
         """Share of all messages that need nothing more, in percent."""
         total = sum(self.by_status.values())
@@ -55,6 +67,17 @@ class Overview:
         return 60.0 * self.due / self.sent_last_minute if self.sent_last_minute else None
 
 
+def silent(workers: Sequence[Mapping[str, Any]]) -> str:
+    """Which of them have missed three heartbeats, and since when, in words; "" if none has."""
+    since = ((worker["name"], worker["heartbeat_at"]) for worker in workers if worker["state"] == "silent")
+    return ", ".join(f"{name} is silent since {at:%Y-%m-%d %H:%M:%S} UTC" for name, at in since)
+
+
+def workers(engine: Engine) -> tuple[Mapping[str, Any], ...]:
+    """Everybody who has ever worked here; `state` is alive, silent or stopped."""
+    return transaction(engine, lambda c: _mappings(c, _WORKERS), reading=True)
+
+
 def _now(connection: Connection) -> Any:
     return sa.literal_column(DIALECTS[connection.dialect.name].now, type_=Utc())
 
@@ -66,6 +89,9 @@ def _moment(connection: Connection, seconds: float) -> Any:
 
 _BATCHES = sa.text("SELECT * FROM outbox_batch_progress ORDER BY first_attempt_at DESC LIMIT 20").columns(
     percent_done=sa.Numeric(asdecimal=False), first_attempt_at=Utc(), last_finished_at=Utc()
+)
+_WORKERS = sa.text("SELECT * FROM outbox_workers ORDER BY name").columns(
+    **dict.fromkeys(("started_at", "heartbeat_at", "lease_until", "silent_from", "stopped_at"), Utc())
 )
 _FAILURES = sa.text("SELECT * FROM outbox_failed_today ORDER BY finished_at DESC LIMIT 20").columns(finished_at=Utc())
 
@@ -109,7 +135,7 @@ def _overview(connection: Connection) -> Overview:
         next_due_at=next_due,
         sent_last_minute=_sent_since(connection, 60),
         sent_last_hour=_sent_since(connection, 3600),
-        workers=_mappings(connection, sa.select(worker_table).order_by(worker_table.c.name)),
+        workers=_mappings(connection, _WORKERS),
         batches=_mappings(connection, _BATCHES),
         failures=_mappings(connection, _FAILURES),
     )

@@ -13,6 +13,7 @@ may simply be called again with the same steps.
 from __future__ import annotations
 
 import hashlib
+import math
 import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
@@ -74,6 +75,8 @@ _HELD = ", ".join(f"'{status}'" for status in HELD_STATUSES)
 IS_HELD = sa.text(f"outbox.status IN ({_HELD}) AND outbox.finished_at IS NULL")
 """In somebody's hands. Spelled out: a partial index serves no bound values."""
 
+BEATS_MISSED = 3
+"""Heartbeats after which a worker is silent, to who looks. Its rows are judged only when its lease has ended."""
 _ENDED = "o.claimed_by IN :names AND (w.lease_until < {now} OR (w.name IS NULL AND o.claimed_at < {long_ago}))"
 
 
@@ -114,9 +117,17 @@ class Store:
     # --- being a worker ---
 
     def register(
-        self, *, identity: str, host: str, pid: int, version: str, lease: float, may_be_alive: bool = True
+        self,
+        *,
+        identity: str,
+        host: str,
+        pid: int,
+        version: str,
+        lease: float,
+        beat: float = math.inf,
+        may_be_alive: bool = True,
     ) -> Registered:
-        """Enter ourselves in outbox_worker for `lease` seconds.
+        """Enter ourselves in outbox_worker for `lease` seconds. There is a heartbeat every `beat` seconds.
 
         Raises NameTaken while another worker with our name may be alive; `may_be_alive` says that one with our own
         identity can't be, as this is its directory.
@@ -134,7 +145,8 @@ class Store:
                 "version": version,
                 "started_at": now,
                 "heartbeat_at": now,
-                "lease_until": self._lease_end(lease),
+                "lease_until": self._in("lease", lease),
+                "silent_from": self._in("silent", min(BEATS_MISSED * beat, lease)),
                 "stopped_at": None,
                 "trouble": None,
                 "journal_applied": registered.applied,
@@ -172,7 +184,9 @@ class Store:
         found = self._read(lambda c: c.execute(query).all())
         return {row.claimed_by: ((row.incarnation, row.heartbeat_at), row.stopped_at is not None) for row in found}
 
-    def heartbeat(self, *, identity: str, incarnation: int, lease: float, trouble: str | None = None) -> bool:
+    def heartbeat(
+        self, *, identity: str, incarnation: int, lease: float, beat: float = math.inf, trouble: str | None = None
+    ) -> bool:
         """Renew the lease, and say what keeps mail from going out. False: somebody else has our name now: stop."""
         mine = sa.and_(
             worker_table.c.name == self.worker,
@@ -181,7 +195,8 @@ class Store:
         )
         values = {
             "heartbeat_at": sa.text(self._sql.now),
-            "lease_until": self._lease_end(lease),
+            "lease_until": self._in("lease", lease),
+            "silent_from": self._in("silent", min(BEATS_MISSED * beat, lease)),
             "trouble": trouble,
         }
         return self._write(lambda c: c.execute(sa.update(worker_table).where(mine).values(values)).rowcount) == 1
@@ -429,8 +444,9 @@ class Store:
         assert now is not None  # noqa: S101 - a clock always answers
         return now
 
-    def _lease_end(self, lease: float) -> Any:
-        return sa.text(self._sql.moment(":lease")).bindparams(lease=lease)
+    def _in(self, name: str, seconds: float) -> Any:
+        """The database's time in so many seconds; `name` tells the parameter from others."""
+        return sa.text(self._sql.moment(f":{name}")).bindparams(**{name: seconds})
 
     def _registration(self, connection: Connection, identity: str, now: datetime, *, may_be_alive: bool) -> Registered:
         query = sa.text(f"SELECT * FROM outbox_worker WHERE name = :name {self._sql.row_lock}").columns(*worker_table.c)

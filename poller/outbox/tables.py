@@ -216,6 +216,7 @@ worker = sa.Table(
     sa.Column("started_at", Utc, nullable=False),
     sa.Column("heartbeat_at", Utc, nullable=False),
     sa.Column("lease_until", Utc, nullable=False),
+    sa.Column("silent_from", Utc),
     sa.Column("stopped_at", Utc),
     sa.Column("trouble", sa.Text),
     sa.Column("journal_applied", _big(), nullable=False, server_default=sa.FetchedValue()),

@@ -190,6 +190,8 @@ CREATE TABLE IF NOT EXISTS outbox_worker (
     started_at   DATETIME(6)  NOT NULL,
     heartbeat_at DATETIME(6)  NOT NULL,
     lease_until  DATETIME(6)  NOT NULL COMMENT 'After this another worker judges the rows that this one holds.',
+    silent_from  DATETIME(6)  NULL
+        COMMENT 'Alive until then, unless the next heartbeat comes: three of them missed is silent.',
     stopped_at   DATETIME(6)  NULL,
     trouble      TEXT         NULL COMMENT 'What keeps mail from going out, as of the heartbeat; NULL: nothing.',
     journal_applied BIGINT    NOT NULL DEFAULT 0 COMMENT 'What the worker''s own journal says up to this position is written down here; what it says beyond is applied again.',
@@ -237,13 +239,16 @@ SELECT o.id, o.status, o.domain, o.batch, o.due_at, o.attempts, o.doubts, o.clai
            WHEN o.status = 'in_doubt' THEN 'may have been delivered; decide with: poller resolve'
            WHEN o.status = 'paused' THEN 'held by an operator; poller resume'
            WHEN o.status = 'sending' THEN 'its worker is silent; taken over when its lease ends'
-           ELSE 'due for more than 15 minutes; poller explain'
+           ELSE 'due for more than 15 minutes, and nothing like it was sent since then; poller explain'
        END AS why
 FROM outbox AS o
 LEFT JOIN outbox_worker AS w ON w.name = o.claimed_by
 WHERE o.status IN ('in_doubt', 'paused')
-   OR (o.status = 'sending' AND (w.name IS NULL OR w.lease_until < UTC_TIMESTAMP(6)))
-   OR (o.status = 'queued' AND o.due_at < UTC_TIMESTAMP(6) - INTERVAL 15 MINUTE);
+   OR (o.status = 'sending' AND (w.name IS NULL OR coalesce(w.silent_from, w.lease_until) < UTC_TIMESTAMP(6)))
+   OR (o.status = 'queued' AND o.due_at < UTC_TIMESTAMP(6) - INTERVAL 15 MINUTE
+       AND (o.flow, coalesce(o.relay, '')) NOT IN (
+           SELECT m.flow, coalesce(m.relay, '') FROM outbox AS m
+           WHERE m.finished_at > UTC_TIMESTAMP(6) - INTERVAL 15 MINUTE AND m.status IN ('sent', 'partial')));
 
 -- Who did not get it today (UTC), and why?
 CREATE OR REPLACE ALGORITHM = TEMPTABLE VIEW outbox_failed_today AS
@@ -320,8 +325,9 @@ SELECT address, reason, created_at
 FROM outbox_suppression;
 
 CREATE OR REPLACE ALGORITHM = TEMPTABLE VIEW outbox_workers AS
-SELECT name, identity, incarnation, host, pid, version, started_at, heartbeat_at, lease_until, stopped_at, trouble,
-       journal_applied, connected_to
+SELECT name, identity, incarnation, host, pid, version, started_at, heartbeat_at, lease_until, silent_from, stopped_at,
+       CASE WHEN stopped_at IS NOT NULL THEN 'stopped' WHEN coalesce(silent_from, lease_until) <= UTC_TIMESTAMP(6) THEN 'silent' ELSE 'alive' END AS state,
+       trouble, journal_applied, connected_to
 FROM outbox_worker;
 
 CREATE OR REPLACE ALGORITHM = TEMPTABLE VIEW outbox_throttles AS

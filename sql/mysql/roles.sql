@@ -51,6 +51,7 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON outbox_suppression TO outbox_poller;
 GRANT SELECT, INSERT, UPDATE, DELETE ON outbox_worker TO outbox_poller;
 GRANT SELECT, INSERT, UPDATE, DELETE ON outbox_throttle TO outbox_poller;
 GRANT SELECT ON outbox_throttled TO outbox_poller;
+GRANT SELECT ON outbox_workers TO outbox_poller;
 GRANT SELECT, INSERT, UPDATE, DELETE ON outbox_meta TO outbox_poller;
 GRANT SELECT, INSERT, DELETE ON outbox_attachment TO outbox_poller;
 GRANT SELECT, INSERT, DELETE ON outbox_attempt TO outbox_poller;

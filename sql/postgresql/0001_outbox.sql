@@ -243,6 +243,7 @@ CREATE TABLE outbox_worker (
     started_at   timestamptz NOT NULL,
     heartbeat_at timestamptz NOT NULL,
     lease_until  timestamptz NOT NULL,
+    silent_from  timestamptz,
     stopped_at   timestamptz,
     trouble      text,
     journal_applied bigint NOT NULL DEFAULT 0,
@@ -252,6 +253,7 @@ CREATE TABLE outbox_worker (
 COMMENT ON TABLE outbox_worker IS 'Who works here. After lease_until another worker judges the rows that this one holds.';
 COMMENT ON COLUMN outbox_worker.identity IS 'Of its state directory: the same name from another directory is another worker.';
 COMMENT ON COLUMN outbox_worker.incarnation IS 'Grows at each start.';
+COMMENT ON COLUMN outbox_worker.silent_from IS 'Alive until then, unless the next heartbeat comes: three of them missed is silent.';
 COMMENT ON COLUMN outbox_worker.trouble IS 'What keeps mail from going out, as of the heartbeat; NULL: nothing.';
 COMMENT ON COLUMN outbox_worker.connected_to IS 'The relays that it holds a connection to, of those that limit how many there may be; with spaces between.';
 COMMENT ON COLUMN outbox_worker.journal_applied IS 'What the worker''s own journal says up to this position is written down here; what it says beyond is applied again.';
@@ -307,13 +309,16 @@ SELECT o.id, o.status, o.domain, o.batch, o.due_at, o.attempts, o.doubts, o.clai
            WHEN o.status = 'in_doubt' THEN 'may have been delivered; decide with: poller resolve'
            WHEN o.status = 'paused' THEN 'held by an operator; poller resume'
            WHEN o.status = 'sending' THEN 'its worker is silent; taken over when its lease ends'
-           ELSE 'due for more than 15 minutes; poller explain'
+           ELSE 'due for more than 15 minutes, and nothing like it was sent since then; poller explain'
        END AS why
 FROM outbox AS o
 LEFT JOIN outbox_worker AS w ON w.name = o.claimed_by
 WHERE o.status IN ('in_doubt', 'paused')
-   OR (o.status = 'sending' AND (w.name IS NULL OR w.lease_until < now()))
-   OR (o.status = 'queued' AND o.due_at < now() - interval '15 minutes');
+   OR (o.status = 'sending' AND (w.name IS NULL OR coalesce(w.silent_from, w.lease_until) < now()))
+   OR (o.status = 'queued' AND o.due_at < now() - interval '15 minutes'
+       AND (o.flow, coalesce(o.relay, '')) NOT IN (
+           SELECT m.flow, coalesce(m.relay, '') FROM outbox AS m
+           WHERE m.finished_at > now() - interval '15 minutes' AND m.status IN ('sent', 'partial')));
 
 -- Who did not get it today (UTC), and why?
 CREATE VIEW outbox_failed_today AS
@@ -389,8 +394,9 @@ SELECT address, reason, created_at
 FROM outbox_suppression;
 
 CREATE VIEW outbox_workers AS
-SELECT name, identity, incarnation, host, pid, version, started_at, heartbeat_at, lease_until, stopped_at, trouble,
-       journal_applied, connected_to
+SELECT name, identity, incarnation, host, pid, version, started_at, heartbeat_at, lease_until, silent_from, stopped_at,
+       CASE WHEN stopped_at IS NOT NULL THEN 'stopped' WHEN coalesce(silent_from, lease_until) <= now() THEN 'silent' ELSE 'alive' END AS state,
+       trouble, journal_applied, connected_to
 FROM outbox_worker;
 
 CREATE VIEW outbox_throttles AS

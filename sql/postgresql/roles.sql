@@ -69,5 +69,5 @@ GRANT SELECT ON outbox_now, outbox_stuck, outbox_failed_today, outbox_batch_prog
 GRANT SELECT, INSERT, UPDATE, DELETE ON outbox, outbox_recipient, outbox_suppression, outbox_worker, outbox_throttle, outbox_meta
     TO outbox_poller;
 GRANT SELECT, INSERT, DELETE ON outbox_attachment, outbox_attempt TO outbox_poller;
-GRANT SELECT ON outbox_now, outbox_stuck, outbox_failed_today, outbox_batch_progress, outbox_domains, outbox_throttled, outbox_state
+GRANT SELECT ON outbox_now, outbox_stuck, outbox_failed_today, outbox_batch_progress, outbox_domains, outbox_throttled, outbox_workers, outbox_state
     TO outbox_poller;

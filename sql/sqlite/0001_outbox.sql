@@ -270,6 +270,8 @@ CREATE TABLE outbox_worker (
     started_at   TEXT    NOT NULL,
     heartbeat_at TEXT    NOT NULL,
     lease_until  TEXT    NOT NULL,
+    -- Alive until then, unless the next heartbeat comes: three of them missed is silent.
+    silent_from  TEXT,
     stopped_at   TEXT,
     -- What keeps mail from going out, as of the heartbeat; NULL: nothing.
     trouble      TEXT,
@@ -331,13 +333,16 @@ SELECT o.id, o.status, o.domain, o.batch, o.due_at, o.attempts, o.doubts, o.clai
            WHEN o.status = 'in_doubt' THEN 'may have been delivered; decide with: poller resolve'
            WHEN o.status = 'paused' THEN 'held by an operator; poller resume'
            WHEN o.status = 'sending' THEN 'its worker is silent; taken over when its lease ends'
-           ELSE 'due for more than 15 minutes; poller explain'
+           ELSE 'due for more than 15 minutes, and nothing like it was sent since then; poller explain'
        END AS why
 FROM outbox AS o
 LEFT JOIN outbox_worker AS w ON w.name = o.claimed_by
 WHERE o.status IN ('in_doubt', 'paused')
-   OR (o.status = 'sending' AND (w.name IS NULL OR w.lease_until < strftime('%Y-%m-%d %H:%M:%f000', 'now')))
-   OR (o.status = 'queued' AND o.due_at < strftime('%Y-%m-%d %H:%M:%f000', 'now', '-15 minutes'));
+   OR (o.status = 'sending' AND (w.name IS NULL OR coalesce(w.silent_from, w.lease_until) < strftime('%Y-%m-%d %H:%M:%f000', 'now')))
+   OR (o.status = 'queued' AND o.due_at < strftime('%Y-%m-%d %H:%M:%f000', 'now', '-15 minutes')
+       AND (o.flow, coalesce(o.relay, '')) NOT IN (
+           SELECT m.flow, coalesce(m.relay, '') FROM outbox AS m
+           WHERE m.finished_at > strftime('%Y-%m-%d %H:%M:%f000', 'now', '-15 minutes') AND m.status IN ('sent', 'partial')));
 
 -- Who did not get it today (UTC), and why?
 CREATE VIEW outbox_failed_today AS
@@ -413,8 +418,9 @@ SELECT address, reason, created_at
 FROM outbox_suppression;
 
 CREATE VIEW outbox_workers AS
-SELECT name, identity, incarnation, host, pid, version, started_at, heartbeat_at, lease_until, stopped_at, trouble,
-       journal_applied, connected_to
+SELECT name, identity, incarnation, host, pid, version, started_at, heartbeat_at, lease_until, silent_from, stopped_at,
+       CASE WHEN stopped_at IS NOT NULL THEN 'stopped' WHEN coalesce(silent_from, lease_until) <= strftime('%Y-%m-%d %H:%M:%f000', 'now') THEN 'silent' ELSE 'alive' END AS state,
+       trouble, journal_applied, connected_to
 FROM outbox_worker;
 
 CREATE VIEW outbox_throttles AS

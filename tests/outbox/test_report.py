@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
-from outbox.ground import STATUSES, by_hand, claimed, deferred, insert, row_of, row_with
+from outbox.ground import STATUSES, by_hand, claimed, deferred, insert, row_of, row_with, sent
 
 from poller.outbox.doubts import doubts
 from poller.outbox.enqueue import enqueue_alone
@@ -22,10 +22,12 @@ from poller.outbox.report import (
     open_rows,
     overview,
     rows_before,
+    silent,
     speed,
     story,
     throttles,
     waiting_by_destination,
+    workers,
 )
 from poller.outbox.tables import outbox, throttle
 from poller.throttle import Scope, as_row, paused
@@ -105,12 +107,44 @@ def test_open_rows_are_those_due_and_if_asked_those_in_hand_or_waiting_for_a_ret
 
 def test_what_does_not_move_stands_in_outbox_stuck(store: Store) -> None:
     ids = fill(store)
-    late = insert(store.engine, due_at=datetime(2020, 1, 1, tzinfo=UTC))
+    late = insert(store.engine, due_at=datetime(2020, 1, 1, tzinfo=UTC), batch="of its own")
     stuck = {line["id"]: str(line["why"]) for line in view(store.engine, "outbox_stuck")}
     assert set(stuck) == {ids["sending"], ids["in_doubt"], ids["paused"], late}
     assert "poller resolve" in stuck[ids["in_doubt"]]
     store.register(identity="d", host="h", pid=1, version="0", lease=60)
     assert ids["sending"] not in {line["id"] for line in view(store.engine, "outbox_stuck")}
+
+
+def test_a_campaign_that_is_paced_is_not_stuck_while_some_of_it_goes(store: Store) -> None:
+    long_ago = datetime(2020, 1, 1, tzinfo=UTC)
+    insert(store.engine, batch="news", due_at=long_ago)
+    store.record([sent(store, claimed(store))])
+    insert(store.engine, batch="news", due_at=long_ago)
+    elsewhere = insert(store.engine, batch="news", due_at=long_ago, relay="of no such name")
+    assert [line["id"] for line in view(store.engine, "outbox_stuck")] == [elsewhere]
+    hour = {"postgresql": "interval '1 hour'", "mysql": "INTERVAL 1 HOUR"}.get(store.engine.dialect.name)
+    an_hour_ago = f"finished_at - {hour}" if hour else "strftime('%Y-%m-%d %H:%M:%f000', finished_at, '-1 hour')"
+    by_hand(store.engine, f"UPDATE outbox SET finished_at = {an_hour_ago} WHERE finished_at IS NOT NULL")
+    assert len(view(store.engine, "outbox_stuck")) == 2
+
+
+def test_a_worker_that_misses_three_heartbeats_is_silent_to_everybody_and_keeps_its_rows(store: Store) -> None:
+    store.register(identity="d", host="h", pid=1, version="0", lease=900, beat=10)
+    (alive,) = workers(store.engine)
+    assert alive["state"] == "alive"
+    assert 29 < (alive["silent_from"] - alive["heartbeat_at"]).total_seconds() < 31
+    held = row_with(store, "sending")
+    assert view(store.engine, "outbox_stuck") == []
+    store.heartbeat(identity="d", incarnation=1, lease=900, beat=-1)
+    (gone,) = workers(store.engine)
+    said = f"w1 is silent since {gone['heartbeat_at']:%Y-%m-%d %H:%M:%S} UTC"
+    assert (gone["state"], silent([gone])) == ("silent", said)
+    assert overview(store.engine).nobody == f"no worker is alive ({said}); start one with: poller run"
+    assert [(line["id"], line["why"]) for line in view(store.engine, "outbox_stuck")] == [
+        (held, "its worker is silent; taken over when its lease ends")
+    ]
+    store.sign_off(incarnation=1)
+    assert [worker["state"] for worker in workers(store.engine)] == ["stopped"]
 
 
 def test_outbox_now_and_outbox_domains_count(store: Store) -> None:

@@ -97,6 +97,26 @@ def test_of_what_a_killed_worker_held_only_what_was_on_the_wire_is_in_doubt(benc
     assert {row.setbacks for row in bench.rows()} == {0}
 
 
+def test_of_a_killed_worker_every_command_says_that_it_is_silent(bench: Bench) -> None:
+    with FaultServer() as relay:
+        config = bench.configure(relay.host, relay.port, worker={"heartbeat": "200ms"})
+        with bench.running(config) as process:
+            bench.wait_for(lambda: bool(bench.log()))
+            bench.insert(1)
+            bench.wait_for(lambda: bench.statuses() == Counter(sent=1))
+            process.kill()
+            process.wait()
+        (row_id,) = bench.insert(1, recipients="late@example.com")
+        bench.wait_for(lambda: "is silent since" in bench.poller(config, "plan").stdout, seconds=10)
+        explained, checked = bench.poller(config, "explain", str(row_id)), bench.poller(config, "check")
+        assert "no worker is alive (w1 is silent since" in explained.stdout
+        assert "w1 on" in (status := bench.poller(config, "status").stdout)
+        assert "silent since" in status
+        assert (checked.returncode, "w1 is silent since" in checked.stdout) == (1, True)
+        assert bench.run(config, "--once") == 0
+        assert bench.poller(config, "check").returncode == 0
+
+
 def test_without_its_journal_all_that_a_killed_worker_held_is_in_doubt(bench: Bench) -> None:
     bench.insert(40)
     with FaultServer(Faults(reply_delay=0.02)) as relay:
