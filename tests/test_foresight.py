@@ -107,13 +107,65 @@ def test_a_plan_names_the_slowest_destinations_what_it_left_out_and_what_to_mend
     place.insert(3, recipients="x@a.example")
     place.insert(2, recipients="x@b.example", relay="elsewhere")
     place.insert(status="paused")
+    place.let_a_worker_live()
     output = "\n".join(place.lines("plan"))
     assert "held by   domain a.example: a gap of 1h" in output
     table = [line.split()[:3] for line in output.splitlines() if line.startswith(("domain", "provider", "all"))]
     assert table == [["domain", "a.example", "3"], ["provider", "google", "1,100"]]
     assert "2 rows name the relay elsewhere, which is not configured" in output
-    assert "no worker is alive" in output
     assert "1 rows that a person holds" in output
+
+
+TROUBLE = "the relay localhost:25 is not available: at connect: connection refused"
+
+
+def switch_off(place: Place) -> None:
+    place.write(meta, name="paused", value="by an operator")
+    place.let_a_worker_live()
+
+
+def clone(place: Place) -> None:
+    place.write(meta, name="belongs_to", value="elsewhere")
+    place.let_a_worker_live()
+
+
+def fall_silent(place: Place) -> None:
+    place.let_a_worker_live(silent_from=datetime.now(UTC) - timedelta(seconds=1))
+
+
+REASONS = {
+    "nobody is alive": (lambda _: None, "no worker is alive; start one with: poller run"),
+    "the worker is silent": (fall_silent, "no worker is alive (w1 is silent since "),
+    "the relay is down": (lambda place: place.let_a_worker_live(trouble=TROUBLE), TROUBLE),
+    "the switch is off": (switch_off, "the whole outbox is off: by an operator"),
+    "the outbox is a clone": (clone, "this outbox belongs to elsewhere and was met at "),
+}
+
+
+@pytest.mark.parametrize("reason", REASONS)
+def test_while_something_keeps_all_mail_from_going_nobody_says_when_it_ends(place: Place, reason: str) -> None:
+    happen, words = REASONS[reason]
+    happen(place)
+    row_id = place.insert(5)
+    assert place.lines("plan")[1].startswith(f"unknown   when they will have gone: {words}")
+    assert (
+        f"unknown when they will have gone: {words}" in place.lines("status")[2 if reason == "the switch is off" else 1]
+    )
+    assert place.explained(row_id)[0].startswith(words)
+    planned, seen = (json.loads(place.type(command, "--json")[1]) for command in ("plan", "status"))
+    assert (planned["last_at"], seen["seconds_left"]) == (None, None)
+    assert planned["unknown_because"] == seen["unknown_because"] != []
+
+
+def test_plan_and_status_reckon_alike_and_with_a_sender_that_was_slowed(place: Place) -> None:
+    place.let_a_worker_live()
+    place.configure('[throttle.senders."news@example.com"]\nrates = ["60/m"]\n')
+    place.insert(600, sender="News <news@example.com>")
+    place.write(throttle, kind="sender", name="news@example.com", pace=0.5, reason="slower, please")
+    planned, seen = (json.loads(place.type(command, "--json")[1]) for command in ("plan", "status"))
+    assert planned["seconds"] == pytest.approx(1200, rel=0.1)
+    assert seen["seconds_left"] == pytest.approx(planned["seconds"], rel=0.01)
+    assert "gone in 19m58s" in place.lines("status")[1]
 
 
 def test_a_plan_of_a_batch_leaves_the_others_out_and_refuses_one_that_does_not_exist(place: Place) -> None:
@@ -193,7 +245,9 @@ def test_a_relay_that_nobody_configured_is_named(place: Place) -> None:
 
 def test_a_row_that_nothing_holds_is_due(place: Place) -> None:
     place.let_a_worker_live()
-    assert place.explained(place.insert()) == ["it is due, with priority 5 among 1 due rows"]
+    assert place.explained(place.insert()) == [
+        "it is due, with priority 5; no due row is before it; batches, templates and senders take turns"
+    ]
 
 
 def test_trouble_of_the_relay_is_told(place: Place) -> None:

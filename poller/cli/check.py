@@ -27,7 +27,7 @@ from poller.outbox.facts import about
 from poller.outbox.listen import is_installed
 from poller.outbox.migrate import SchemaTrouble, missing_file
 from poller.outbox.rehearsal import rehearse
-from poller.outbox.report import silent, workers
+from poller.outbox.report import glance, silent
 from poller.smtp.courier import Courier
 from poller.sources import dotted
 
@@ -169,7 +169,7 @@ def _rehearse(verdicts: Verdicts, engine: Engine) -> None:
 
 def _check_workers(verdicts: Verdicts, engine: Engine) -> None:
     with verdicts.trying("workers"):
-        everybody = workers(engine)
+        everybody = glance(engine).workers
         alive = [worker["name"] for worker in everybody if worker["state"] == "alive"]
         gone = silent(everybody)
         remedy = "start it again, or if it is gone for good: DELETE FROM outbox_worker WHERE name = …"

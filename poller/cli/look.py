@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from poller.cli.pacing import as_values, screen_lines, standing_of
+from poller.cli.foresight import foreseen, why_unknown
+from poller.cli.pacing import as_values, due_of, screen_lines, standing_of
 from poller.cli.reasons import Reasons
 from poller.cli.screen import say, styled
 from poller.cli.session import ROW_ID, Stop, as_json, configuration, database, in_words, moment
@@ -39,8 +40,10 @@ def status(context: click.Context, *, json_: bool, watch: bool) -> None:
     engine = database(config)
     if json_:
         seen = overview(engine)
-        progress = {"percent_done": seen.percent_done(), "seconds_left": seen.seconds_left()}
-        click.echo(as_json({**asdict(seen), **progress, **as_values(standing_of(config, engine, seen.at))}))
+        standing = standing_of(config, engine, seen.at)
+        unknown, seconds = _left(config, engine, seen, standing)
+        progress = {"percent_done": seen.percent_done(), "seconds_left": seconds, "unknown_because": unknown}
+        click.echo(as_json({**asdict(seen), **progress, **as_values(standing)}))
         return
     if not watch:
         for line in _now(config, engine):
@@ -70,22 +73,26 @@ def _watch(config: Config, engine: Engine) -> None:
 
 def _now(config: Config, engine: Engine) -> Iterator[Line]:
     seen = overview(engine)
-    return _screen(seen, standing_of(config, engine, seen.at))
+    standing = standing_of(config, engine, seen.at)
+    return _screen(seen, standing, *_left(config, engine, seen, standing))
 
 
-def _screen(seen: Overview, standing: Standing) -> Iterator[Line]:
+def _left(config: Config, engine: Engine, seen: Overview, standing: Standing) -> tuple[list[str], float | None]:
+    """Why nobody can say when what is due will have gone; else how many seconds it takes."""
+    if not seen.due:
+        return [], 0.0
+    if unknown := list(why_unknown(config, engine, seen)):
+        return unknown, None
+    return [], foreseen(config, engine, seen, standing, due_of(config, engine, standing, seen)).seconds
+
+
+def _screen(seen: Overview, standing: Standing, unknown: list[str], left: float | None) -> Iterator[Line]:
     counts = ", ".join(f"{number} {name}" for name, number in sorted(seen.by_status.items())) or "empty"
     yield (f"outbox    {counts}",)
     if seen.paused is not None:
         yield (("OFF", "bold red"), f"       {seen.paused}; switch it on with: poller resume --all")
-    left = seen.seconds_left() if seen.paused is None else None
-    when = (
-        format_duration(left) + " left at this rate"
-        if left
-        else "nothing is due"
-        if not seen.due
-        else "nothing is going out"
-    )
+    when = "nothing is due" if not seen.due else "" if left is None else f"gone in {format_duration(left)}"
+    when = f"unknown when they will have gone: {unknown[0]}" if unknown else when
     waiting = f"; next at {moment(seen.next_due_at)} UTC" if seen.next_due_at and not seen.due else ""
     yield (f"due       {seen.due} now, {seen.retrying} waiting for a retry; {when}{waiting}",)
     last = f"{seen.sent_last_minute} in the last minute, {seen.sent_last_hour} in the last hour"

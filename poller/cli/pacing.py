@@ -10,7 +10,7 @@ from poller.exchangers import Within, resolver_of_this_machine
 from poller.forecast import Standing, Waiting, in_force, paced_in_words, used_of
 from poller.hours import closes_at, opens_at
 from poller.message.addresses import parse_list, parse_one
-from poller.outbox.report import WaitingRows, throttles, waiting_by_destination
+from poller.outbox.report import Sides, WaitingRows, throttles, waiting_rows
 from poller.relays import relays_of
 from poller.throttle.words import words_of_limit
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from poller.config import Config
     from poller.forecast import Paced
     from poller.outbox import Engine
+    from poller.outbox.report import Overview
     from poller.throttle.gate import ScopeKey
 
 LOOKUPS_S = 3.0
@@ -47,27 +48,38 @@ def _exchangers_of(config: Config, records: Iterable[ScopeKey]) -> Within:
     return Within(resolver_of_this_machine() if matter and config.throttle.look_up_mx else None, LOOKUPS_S)
 
 
-def waiting_of(config: Config, engine: Engine, batch: str | None = None) -> list[Waiting]:
-    """What waits, with its senders and recipients if a limit asks for them."""
-    relays = relays_of(config.smtp, config.relays).values()
-    limits = (config.throttle, *relays, *config.throttle.providers.values(), *config.throttle.domains.values())
-    senders = bool(config.throttle.senders) or any(relay.senders for relay in relays)
-    recipients = any(limit.counts == "recipients" for limit in (*limits, *config.throttle.senders.values()))
-    known: dict[str | None, str | None] = {}
-    return [
-        _waiting(group, known, config.message.sender if senders else None)
-        for group in waiting_by_destination(engine, batch, senders=senders, recipients=recipients)
-    ]
+def waiting_of(config: Config, engine: Engine, standing: Standing, batch: str | None = None) -> list[Waiting]:
+    """What waits, by all that a limit looks at; by relay and sender even if none does, to find what names no relay."""
+    sides = replace(_looked_at(standing), lanes=True)
+    return [_waiting(config, group) for group in waiting_rows(engine, sides, batch)]
 
 
-def _waiting(group: WaitingRows, known: dict[str | None, str | None], default: str | None) -> Waiting:
-    if group.sender not in known:
-        known[group.sender] = address_of(group.sender or default)
+def due_of(config: Config, engine: Engine, standing: Standing, seen: Overview) -> list[Waiting]:
+    """What is due now; looked at more closely only where a limit does."""
+    sides = _looked_at(standing)
+    if sides == Sides():
+        return [Waiting(messages=seen.due)] if seen.due else []
+    groups = (_waiting(config, group) for group in waiting_rows(engine, sides))
+    return [group for group in groups if group.first_due is None or group.first_due <= seen.at]
+
+
+def _looked_at(standing: Standing) -> Sides:
+    """Which sides of a message some limit looks at."""
+    kinds = {key.kind for key in standing.scopes if standing.holds(key)}
+    relays = standing.relays.values()
+    return Sides(
+        domains=bool(kinds & {"domain", "provider"}) or any(relay.domains for relay in relays),
+        lanes="sender" in kinds or len(relays) > 1,
+        recipients=any(paced.limit.counts == "recipients" for paced in standing.scopes.values()),
+    )
+
+
+def _waiting(config: Config, group: WaitingRows) -> Waiting:
     return Waiting(
         messages=group.messages,
         domain=group.domain,
         relay=group.relay,
-        sender=known[group.sender],
+        sender=group.sender or address_of(config.message.sender),
         recipients=group.recipients,
         first_due=group.first_due,
         last_due=group.last_due,

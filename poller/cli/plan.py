@@ -10,20 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from poller.cli.foresight import foreseen, why_unknown
 from poller.cli.pacing import standing_of, waiting_of
 from poller.cli.screen import say, say_table
 from poller.cli.session import Misused, as_json, configuration, database, in_words, moment
-from poller.forecast import Breath, Forecast, forecast, warnings
-from poller.outbox.report import has_batch, overview, speed
+from poller.forecast import warnings
+from poller.outbox.report import glance, has_batch, held_rows
 from poller.units import format_duration
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from poller.config import Config
-    from poller.forecast import Waiting
-    from poller.outbox import Engine
-    from poller.outbox.report import Overview
+    from poller.forecast import Forecast
 
 MOST_DESTINATIONS = 10
 
@@ -39,54 +37,44 @@ def plan(context: click.Context, *, batch: str | None, json_: bool) -> None:
     engine = database(config)
     if batch is not None and not has_batch(engine, batch):
         raise Misused(f"there is no batch {batch!r}")
-    seen = overview(engine)
-    waiting = waiting_of(config, engine, batch)
-    found, doubts = _foreseen(config, engine, seen, waiting)
+    seen = glance(engine)
+    standing = standing_of(config, engine, seen.at)
+    waiting = waiting_of(config, engine, standing, batch)
+    found = foreseen(config, engine, seen, standing, waiting)
+    unknown = list(why_unknown(config, engine, seen)) if found.messages else []
+    messages, workers = sum(some.messages for some in waiting), max(1, len(seen.alive))
+    doubts = warnings(standing, config.poll, config.retry, messages=messages, workers=workers)
     later = sum(some.messages for some in waiting if some.first_due and some.first_due > seen.at)
     if json_:
-        click.echo(
-            as_json(
-                {**_values(found), "batch": batch, "due_later": later, "notes": _notes(seen, found), "warnings": doubts}
-            )
-        )
+        more = {"batch": batch, "due_later": later, "notes": _notes(found, held_rows(engine)), "warnings": doubts}
+        click.echo(as_json({**_values(found, unknown), **more}))
         return
     say(f"waiting   {found.messages:,} messages" + (f", {later:,} of them due later" if later else ""))
-    _show(found, _notes(seen, found), doubts)
+    _show(found, unknown, _notes(found, held_rows(engine)), doubts)
 
 
-def _foreseen(
-    config: Config, engine: Engine, seen: Overview, waiting: list[Waiting]
-) -> tuple[Forecast, tuple[str, ...]]:
-    standing = standing_of(config, engine, seen.at)
-    workers = max(1, len(seen.alive))
-    breath = Breath(
-        batch_size=config.poll.batch_size, batch_pause=config.poll.batch_pause, workers=workers, speed=speed(engine)
-    )
-    messages = sum(some.messages for some in waiting)
-    doubts = warnings(standing, config.poll, config.retry, messages=messages, workers=workers)
-    return forecast(waiting, standing, breath), doubts
-
-
-def _notes(seen: Overview, found: Forecast) -> list[str]:
+def _notes(found: Forecast, held: int) -> list[str]:
     """What the forecast has not reckoned with."""
     notes = [f"{count} rows name the relay {name}, which is not configured" for name, count in found.unknown_relays]
-    if seen.paused is not None:
-        notes.insert(0, f"the whole outbox is off: {seen.paused}; switch it on with: poller resume --all")
-    elif nobody := seen.nobody:
-        notes.insert(0, nobody)
-    held = seen.by_status.get("paused", 0) + seen.by_status.get("in_doubt", 0)
     if held:
         notes.append(f"{held} rows that a person holds or must decide are left out")
     return notes
 
 
-def _values(found: Forecast) -> dict[str, Any]:
+def _values(found: Forecast, unknown: list[str]) -> dict[str, Any]:
+    """Times are None while nobody can say; `seconds` is then what it takes once mail can go."""
     values = {name: value for name, value in asdict(found).items() if name != "unknown_relays"}
-    return {**values, "per_minute": found.per_minute, "seconds": found.seconds}
+    times = {"first_at": None, "last_at": None} if unknown else {}
+    return {**values, **times, "per_minute": found.per_minute, "seconds": found.seconds, "unknown_because": unknown}
 
 
-def _show(found: Forecast, notes: list[str], doubts: tuple[str, ...]) -> None:
-    if found.messages:
+def _show(found: Forecast, unknown: list[str], notes: list[str], doubts: tuple[str, ...]) -> None:
+    if unknown:
+        say(("unknown", "yellow"), f"   when they will have gone: {unknown[0]}")
+        for reason in unknown[1:]:
+            say(f"          and: {reason}")
+        say(f"after it  {format_duration(found.seconds)}, held by {found.bottleneck or 'nothing'}")
+    elif found.messages:
         say(f"rate      {_rounded(found.per_minute)} a minute")
         say(f"held by   {found.bottleneck or 'nothing'}")
         say(f"first at  {moment(found.first_at)} UTC")

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from poller.cli.foresight import why_unknown
 from poller.cli.pacing import address_of, domains_of, gear_in_words, standing_of, until_open
 from poller.cli.session import moment
 from poller.forecast import paced_in_words, senders_of
-from poller.outbox.guard import home_of, stranger
-from poller.outbox.report import domains_waiting, knows_its_home, overview, rows_before
+from poller.outbox.report import domains_waiting, glance, rows_before
 from poller.throttle.gate import ScopeKey
 from poller.units import format_duration
 
@@ -34,7 +34,7 @@ class Reasons:
     def __init__(self, config: Config, engine: Engine, told: Story) -> None:
         self._config, self._engine = config, engine
         self._row, self._told = told.row, told
-        self._seen = overview(engine)
+        self._seen = glance(engine)
         self._standing = standing_of(config, engine, self._seen.at)
         self._domains = domains_of(told.row, told.recipients)
         self._sender = address_of(told.row["sender"] or config.message.sender)
@@ -62,15 +62,9 @@ class Reasons:
 
     def _everything(self) -> Iterator[str]:
         """What keeps all mail from going."""
-        if self._seen.paused is not None:
-            yield f"the whole outbox is off: {self._seen.paused}; switch it on with: poller resume --all"
-        home = home_of(self._config.database, self._engine)
-        away = stranger(self._engine, home) if knows_its_home(self._engine) else ""
-        if away:
-            yield away
-        if nobody := self._seen.nobody:
-            yield nobody
-        yield from (worker["trouble"] for worker in self._seen.alive if worker["trouble"])
+        reasons = list(why_unknown(self._config, self._engine, self._seen))
+        yield from reasons
+        yield from (w["trouble"] for w in self._seen.alive if w["trouble"] and w["trouble"] not in reasons)
         opens = until_open(self._standing)
         if opens:
             yield f"the sending hours are over until {moment(opens)} UTC"
@@ -145,4 +139,6 @@ class Reasons:
         return rows_before(self._engine, self._row) if key.kind == "outbox" else 0
 
     def _turn(self) -> str:
-        return f"it is due, with priority {self._row['priority']} among {self._seen.due} due rows"
+        before = rows_before(self._engine, self._row)
+        behind = f"{before:,} due rows are of a better priority, or longer due" if before else "no due row is before it"
+        return f"it is due, with priority {self._row['priority']}; {behind}; batches, templates and senders take turns"

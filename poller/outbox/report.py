@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
@@ -26,20 +27,12 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Overview:
-    """The outbox at one moment; times are aware UTC on the database's clock."""
+class Glance:
+    """Who works here, and whether all is off; times are aware UTC on the database's clock."""
 
     at: datetime
     paused: str | None
-    by_status: Mapping[str, int]
-    due: int
-    retrying: int
-    next_due_at: datetime | None
-    sent_last_minute: int
-    sent_last_hour: int
     workers: tuple[Mapping[str, Any], ...]
-    batches: tuple[Mapping[str, Any], ...]
-    failures: tuple[Mapping[str, Any], ...]
 
     @property
     def alive(self) -> tuple[Mapping[str, Any], ...]:
@@ -54,17 +47,25 @@ class Overview:
         since = silent(self.workers)
         return f"no worker is alive{f' ({since})' if since else ''}; start one with: poller run"
 
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Overview(Glance):
+    """The outbox at one moment."""
+
+    by_status: Mapping[str, int]
+    due: int
+    retrying: int
+    next_due_at: datetime | None
+    sent_last_minute: int
+    sent_last_hour: int
+    batches: tuple[Mapping[str, Any], ...]
+    failures: tuple[Mapping[str, Any], ...]
+
     def percent_done(self) -> float:
         """Share of all messages that need nothing more, in percent."""
         total = sum(self.by_status.values())
         waiting = sum(self.by_status.get(status, 0) for status in ("queued", "sending", "in_doubt", "paused"))
         return 100.0 * (total - waiting) / total if total else 100.0
-
-    def seconds_left(self) -> float | None:
-        """Until what is due now is gone at the last minute's rate; None when nothing went out."""
-        if not self.due:
-            return 0.0
-        return 60.0 * self.due / self.sent_last_minute if self.sent_last_minute else None
 
 
 def silent(workers: Sequence[Mapping[str, Any]]) -> str:
@@ -73,9 +74,17 @@ def silent(workers: Sequence[Mapping[str, Any]]) -> str:
     return ", ".join(f"{name} is silent since {at:%Y-%m-%d %H:%M:%S} UTC" for name, at in since)
 
 
-def workers(engine: Engine) -> tuple[Mapping[str, Any], ...]:
-    """Everybody who has ever worked here; `state` is alive, silent or stopped."""
-    return transaction(engine, lambda c: _mappings(c, _WORKERS), reading=True)
+def glance(engine: Engine) -> Glance:
+    """A quick look, however large the outbox is. A worker's `state` is alive, silent or stopped."""
+    return transaction(engine, lambda c: Glance(**_glance(c)), reading=True)
+
+
+def _glance(connection: Connection) -> dict[str, Any]:
+    return {
+        "at": connection.execute(sa.select(_now(connection))).scalar_one(),
+        "paused": connection.execute(sa.select(meta.c.value).where(meta.c.name == "paused")).scalar(),
+        "workers": _mappings(connection, _WORKERS),
+    }
 
 
 def _now(connection: Connection) -> Any:
@@ -90,6 +99,7 @@ def _moment(connection: Connection, seconds: float) -> Any:
 _BATCHES = sa.text("SELECT * FROM outbox_batch_progress ORDER BY first_attempt_at DESC LIMIT 20").columns(
     percent_done=sa.Numeric(asdecimal=False), first_attempt_at=Utc(), last_finished_at=Utc()
 )
+_OUTBOX_NOW = sa.text("SELECT status, messages, due, retrying, next_due_at FROM outbox_now").columns(next_due_at=Utc())
 _WORKERS = sa.text("SELECT * FROM outbox_workers ORDER BY name").columns(
     **dict.fromkeys(("started_at", "heartbeat_at", "lease_until", "silent_from", "stopped_at"), Utc())
 )
@@ -115,37 +125,33 @@ def overview(engine: Engine) -> Overview:
 
 
 def _overview(connection: Connection) -> Overview:
-    now = connection.execute(sa.select(_now(connection))).scalar_one()
-    counts = sa.select(outbox.c.status, sa.func.count()).group_by(outbox.c.status)
-    queued = outbox.c.status == "queued"
-    tries = outbox.c.attempts + outbox.c.doubts + outbox.c.setbacks
-    tally = sa.select(
-        sa.func.count(),
-        sa.func.coalesce(sa.func.sum(sa.case((outbox.c.due_at <= _now(connection), 1), else_=0)), 0),
-        sa.func.coalesce(sa.func.sum(sa.case((tries > 0, 1), else_=0)), 0),
-        sa.func.min(outbox.c.due_at),
-    ).where(queued)
-    _, due, retrying, next_due = connection.execute(tally).one()
+    lines = connection.execute(_OUTBOX_NOW).all()
+    waiting = next((line for line in lines if line.status == "queued"), None)
     return Overview(
-        at=now,
-        paused=connection.execute(sa.select(meta.c.value).where(meta.c.name == "paused")).scalar(),
-        by_status=dict(connection.execute(counts).all()),
-        due=int(due),
-        retrying=int(retrying),
-        next_due_at=next_due,
+        **_glance(connection),
+        by_status={line.status: int(line.messages) for line in lines},
+        due=int(waiting.due) if waiting else 0,
+        retrying=int(waiting.retrying) if waiting else 0,
+        next_due_at=waiting.next_due_at if waiting else None,
         sent_last_minute=_sent_since(connection, 60),
         sent_last_hour=_sent_since(connection, 3600),
-        workers=_mappings(connection, _WORKERS),
         batches=_mappings(connection, _BATCHES),
         failures=_mappings(connection, _FAILURES),
     )
 
 
+def held_rows(engine: Engine) -> int:
+    """Rows that a person holds, or has to decide about."""
+    query = sa.select(sa.func.count()).where(outbox.c.status.in_(("in_doubt", "paused")))
+    return int(transaction(engine, lambda c: c.execute(query).scalar_one(), reading=True))
+
+
 def _sent_since(connection: Connection, seconds: float) -> int:
+    since = connection.execute(sa.select(sa.type_coerce(_moment(connection, -seconds), Utc))).scalar_one()
     query = (
         sa.select(sa.func.count())
         .select_from(outbox)
-        .where(outbox.c.status.in_(("sent", "partial")), outbox.c.finished_at > _moment(connection, -seconds))
+        .where(outbox.c.status.in_(("sent", "partial")), outbox.c.finished_at > since)
     )
     return int(connection.execute(query).scalar_one())
 
@@ -267,12 +273,12 @@ def throttles(engine: Engine) -> dict[ScopeKey, Record]:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WaitingRows:
-    """Queued rows of one destination, relay and sender, all due now or all within one hour."""
+    """Queued rows of one destination, relay and sender, as far as was asked; all due now or all within one hour."""
 
     domain: str | None
     relay: str | None
     sender: str | None
-    """As rows have it: with or without a display name."""
+    """The bare address, in lower case."""
     messages: int
     recipients: int
     """About: the number of @ in the lists."""
@@ -280,64 +286,94 @@ class WaitingRows:
     last_due: datetime | None
 
 
-# Whole hours until due; below zero is now.
+# Whole hours from :now until due.
 _HOURS_AHEAD = {
-    "postgresql": "floor(extract(epoch FROM due_at - statement_timestamp()) / 3600)",
-    "sqlite": "floor((julianday(due_at) - julianday('now')) * 24)",
-    "mysql": "floor(TIMESTAMPDIFF(SECOND, UTC_TIMESTAMP(), due_at) / 3600)",
+    "postgresql": "floor(extract(epoch FROM due_at - CAST(:now AS timestamptz)) / 3600)",
+    "sqlite": "floor((julianday(due_at) - julianday(:now)) * 24)",
+    "mysql": "floor(TIMESTAMPDIFF(SECOND, :now, due_at) / 3600)",
 }
 _HOURS_AHEAD["mariadb"] = _HOURS_AHEAD["mysql"]
 
 
-def waiting_by_destination(
-    engine: Engine, batch: str | None = None, *, senders: bool = False, recipients: bool = False
-) -> list[WaitingRows]:
-    """What is queued, in the outbox or of one batch, by domain, relay and hour; the largest groups first.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sides:
+    """What is looked at of waiting rows: the domain, the lane (relay and sender), the number of recipients.
 
-    Senders and recipients are read where asked for: the rows' own text is longer than an index. There are
-    MOST_GROUPS groups at most; whatever they leave out is the last one, with no domain.
+    An index has the domain, and one has the lane; both together, or recipients, only the rows themselves have.
+    """
+
+    domains: bool = False
+    lanes: bool = False
+    recipients: bool = False
+
+
+def waiting_rows(engine: Engine, sides: Sides, batch: str | None = None) -> list[WaitingRows]:
+    """What is queued, in the outbox or of one batch, by hour and what is asked for; the largest groups first.
+
+    There are MOST_GROUPS groups at most; whatever they leave out is the last one, with no domain.
     """
 
     def work(connection: Connection) -> list[WaitingRows]:
-        rows = _waiting_rows(connection, batch, senders=senders, recipients=recipients).subquery()
-        by = (rows.c.domain, rows.c.relay, rows.c.sender, rows.c.hour)
-        count, due = sa.func.count(), (sa.func.min(rows.c.due_at), sa.func.max(rows.c.due_at))
-        query = sa.select(*by, count, sa.func.sum(rows.c.addresses), *(sa.type_coerce(moment, Utc) for moment in due))
-        found = connection.execute(query.group_by(*by).order_by(count.desc()).limit(MOST_GROUPS)).all()
-        groups = [
-            WaitingRows(
-                domain=domain,
-                relay=relay,
-                sender=sender,
-                messages=int(messages),
-                recipients=int(addresses),
-                first_due=first,
-                last_due=last,
-            )
-            for domain, relay, sender, _, messages, addresses, first, last in found
-        ]
+        now = connection.execute(sa.select(_now(connection))).scalar_one()
+        rows = _waiting_rows(sides, batch)
+        hours = _hours_ahead(connection, now)
+        if batch is not None:  # few rows, and no index has them with their times: they are read once
+            groups = _groups(connection, rows, sides, hours)
+        else:
+            due, later = rows.where(outbox.c.due_at <= now), rows.where(outbox.c.due_at > now)
+            groups = [*_groups(connection, due, sides), *_groups(connection, later, sides, hours)]
         if len(groups) < MOST_GROUPS:
             return groups
-        every = int(connection.execute(sa.select(sa.func.count()).select_from(rows)).scalar_one())
+        groups = sorted(groups, key=lambda group: -group.messages)[:MOST_GROUPS]
+        every = int(connection.execute(sa.select(sa.func.count()).select_from(rows.subquery())).scalar_one())
         return [*groups, *_left_out(every - sum(group.messages for group in groups))]
 
     return transaction(engine, work, reading=True)
 
 
-def _waiting_rows(connection: Connection, batch: str | None, *, senders: bool, recipients: bool) -> Any:
-    ahead: Any = sa.literal_column(_HOURS_AHEAD[connection.dialect.name])
-    hour = sa.case((ahead < 0, -1), (ahead > FARTHEST_HOUR, FARTHEST_HOUR), else_=ahead)
+def _waiting_rows(sides: Sides, batch: str | None) -> Any:
     lists = (outbox.c.recipients, outbox.c.cc, outbox.c.bcc)
     signs = [sa.func.coalesce(_length(text) - _length(sa.func.replace(text, "@", "")), 0) for text in lists]
+    nothing: Any = sa.literal_column("NULL")
     query = sa.select(
-        outbox.c.domain,
-        outbox.c.relay,
-        (outbox.c.sender if senders else sa.literal_column("NULL")).label("sender"),
+        (outbox.c.domain if sides.domains else nothing).label("domain"),
+        (outbox.c.lane if sides.lanes else nothing).label("lane"),
+        (sum(signs[1:], signs[0]) if sides.recipients else sa.literal_column("1")).label("addresses"),
         outbox.c.due_at,
-        hour.label("hour"),
-        (sum(signs[1:], signs[0]) if recipients else sa.literal_column("1")).label("addresses"),
     ).where(outbox.c.status == "queued")
     return query if batch is None else query.where(outbox.c.batch == batch)
+
+
+def _hours_ahead(connection: Connection, now: datetime) -> Any:
+    """Whole hours from `now` until due; what is due is one, and all that is far away."""
+    ahead: Any = sa.text(_HOURS_AHEAD[connection.dialect.name]).bindparams(sa.bindparam("now", now, Utc()))
+    is_far = outbox.c.due_at > now + timedelta(hours=FARTHEST_HOUR)
+    return sa.case((outbox.c.due_at <= now, -1), (is_far, FARTHEST_HOUR), else_=ahead)
+
+
+def _groups(connection: Connection, chosen: Any, sides: Sides, hour: Any = None) -> list[WaitingRows]:
+    """The largest first; by `hour` where there is one. By nothing else, so that an index has them in order."""
+    rows = (chosen if hour is None else chosen.add_columns(hour.label("hour"))).subquery()
+    asked = {"domain": sides.domains, "lane": sides.lanes, "hour": hour is not None}
+    by = [rows.c[name] for name, is_asked in asked.items() if is_asked]
+    count, due = sa.func.count(), (sa.func.min(rows.c.due_at), sa.func.max(rows.c.due_at))
+    moments = (sa.type_coerce(moment, Utc) for moment in due)
+    shown = [rows.c[name] if asked[name] else sa.literal_column("NULL") for name in ("domain", "lane")]
+    query = sa.select(*shown, count, sa.func.sum(rows.c.addresses), *moments)
+    found: Any = connection.execute(query.group_by(*by).order_by(count.desc()).limit(MOST_GROUPS)).all()
+    return [
+        WaitingRows(
+            domain=domain,
+            relay=(lane or "").partition(" ")[0] or None,
+            sender=(lane or "").partition(" ")[2] or None,
+            messages=int(messages),
+            recipients=int(addresses),
+            first_due=first,
+            last_due=last,
+        )
+        for domain, lane, messages, addresses, first, last in found
+        if messages
+    ]
 
 
 def _length(text: Any) -> Any:

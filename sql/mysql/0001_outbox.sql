@@ -107,13 +107,13 @@ expired: too late. suppressed: every recipient stands in outbox_suppression',
     CONSTRAINT outbox_held_is_unsent CHECK (status NOT IN ('sending', 'paused', 'cancelled') OR sent_at IS NULL),
     CONSTRAINT outbox_open_is_unfinished CHECK (status NOT IN ('queued', 'sending', 'paused', 'in_doubt') OR finished_at IS NULL),
 
-    INDEX outbox_due (status, priority, due_at, id),
-    INDEX outbox_due_by_domain (status, domain, priority, due_at, id),
+    INDEX outbox_due (status, priority, due_at, id, claim_seq),
+    INDEX outbox_due_by_domain (status, domain, priority, due_at, id, claim_seq),
     INDEX outbox_due_by_lane (status, lane, priority, due_at, id),
     INDEX outbox_due_by_flow (status, flow, priority, due_at, id),
     INDEX outbox_held (status, claimed_by),
-    INDEX outbox_by_batch (batch, status),
-    INDEX outbox_by_finish (finished_at)
+    INDEX outbox_by_batch (batch, status, first_attempt_at, finished_at),
+    INDEX outbox_by_finish (status, finished_at, domain)
 ) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE /*M! utf8mb4_nopad_bin */ /*!80017 utf8mb4_0900_bin */
   COMMENT 'One row, one message. Applications INSERT; poller claims, sends and writes down what became of it.';
 
@@ -223,32 +223,40 @@ CREATE TABLE IF NOT EXISTS outbox_throttle (
   COMMENT 'What is paced, paused or slowed, for all workers. A plain UPDATE of pace or paused_until takes effect within seconds; deleting a row forgets what was taken and heard.';
 
 -- How much is waiting, going, finished?
-CREATE OR REPLACE VIEW outbox_now AS
-SELECT status,
-       COUNT(*)                                                            AS messages,
-       CAST(SUM(status = 'queued' AND due_at <= UTC_TIMESTAMP(6)) AS SIGNED) AS due,
-       MIN(IF(status = 'queued', due_at, NULL))                            AS next_due_at,
-       MIN(created_at)                                                     AS oldest_created_at
-FROM outbox
-GROUP BY status;
+CREATE OR REPLACE ALGORITHM = TEMPTABLE VIEW outbox_now AS
+SELECT n.status, n.messages, n.due, n.retrying, n.next_due_at, o.created_at AS oldest_created_at
+FROM (SELECT status,
+             COUNT(*)                                                                                    AS messages,
+             CAST(SUM(status = 'queued' AND due_at <= UTC_TIMESTAMP(6)) AS SIGNED)                     AS due,
+             CAST(SUM(status = 'queued' AND claim_seq > 0 AND due_at > UTC_TIMESTAMP(6)) AS SIGNED)    AS retrying,
+             MIN(CASE WHEN status = 'queued' THEN due_at END)                                            AS next_due_at,
+             MIN(id)                                                                                     AS first_id
+      FROM outbox
+      GROUP BY status) AS n
+LEFT JOIN outbox AS o ON o.id = n.first_id;
 
--- What does not move, and why?
+-- What does not move, and why? Of rows that wait behind each other, the first.
 CREATE OR REPLACE ALGORITHM = TEMPTABLE VIEW outbox_stuck AS
 SELECT o.id, o.status, o.domain, o.batch, o.due_at, o.attempts, o.doubts, o.claimed_by, o.claimed_at, o.reply_code, o.error,
-       CASE
-           WHEN o.status = 'in_doubt' THEN 'may have been delivered; decide with: poller resolve'
-           WHEN o.status = 'paused' THEN 'held by an operator; poller resume'
-           WHEN o.status = 'sending' THEN 'its worker is silent; taken over when its lease ends'
-           ELSE 'due for more than 15 minutes, and nothing like it was sent since then; poller explain'
-       END AS why
+       CASE o.status WHEN 'in_doubt' THEN 'may have been delivered; decide with: poller resolve'
+                     ELSE 'held by an operator; poller resume' END AS why
+FROM outbox AS o
+WHERE o.status IN ('in_doubt', 'paused')
+UNION ALL
+SELECT o.id, o.status, o.domain, o.batch, o.due_at, o.attempts, o.doubts, o.claimed_by, o.claimed_at, o.reply_code, o.error,
+       'its worker is silent; taken over when its lease ends'
 FROM outbox AS o
 LEFT JOIN outbox_worker AS w ON w.name = o.claimed_by
-WHERE o.status IN ('in_doubt', 'paused')
-   OR (o.status = 'sending' AND (w.name IS NULL OR coalesce(w.silent_from, w.lease_until) < UTC_TIMESTAMP(6)))
-   OR (o.status = 'queued' AND o.due_at < UTC_TIMESTAMP(6) - INTERVAL 15 MINUTE
-       AND (o.flow, coalesce(o.relay, '')) NOT IN (
-           SELECT m.flow, coalesce(m.relay, '') FROM outbox AS m
-           WHERE m.finished_at > UTC_TIMESTAMP(6) - INTERVAL 15 MINUTE AND m.status IN ('sent', 'partial')));
+WHERE o.claimed_by IS NOT NULL AND o.status = 'sending'
+  AND (w.name IS NULL OR coalesce(w.silent_from, w.lease_until) < UTC_TIMESTAMP(6))
+UNION ALL
+SELECT o.id, o.status, o.domain, o.batch, o.due_at, o.attempts, o.doubts, o.claimed_by, o.claimed_at, o.reply_code, o.error,
+       CONCAT('rows of this batch, template and sender due for more than 15 minutes: ', still.messages, '; none was sent since then; poller explain ', o.id)
+FROM (SELECT flow, count(*) AS messages, min(id) AS first_id FROM outbox
+      WHERE status = 'queued' AND due_at < UTC_TIMESTAMP(6) - INTERVAL 15 MINUTE
+        AND flow NOT IN (SELECT flow FROM outbox WHERE status IN ('sent', 'partial') AND finished_at > UTC_TIMESTAMP(6) - INTERVAL 15 MINUTE)
+      GROUP BY flow) AS still
+JOIN outbox AS o ON o.id = still.first_id;
 
 -- Who did not get it today (UTC), and why?
 CREATE OR REPLACE ALGORITHM = TEMPTABLE VIEW outbox_failed_today AS
@@ -264,30 +272,34 @@ WHERE o.status IN ('failed', 'partial', 'expired', 'suppressed')
   AND o.finished_at >= UTC_DATE();
 
 -- How far is each batch?
-CREATE OR REPLACE VIEW outbox_batch_progress AS
+CREATE OR REPLACE ALGORITHM = TEMPTABLE VIEW outbox_batch_progress AS
 SELECT batch,
-       COUNT(*)                                                                                  AS messages,
-       CAST(SUM(status IN ('queued', 'sending')) AS SIGNED)                                      AS open,
-       CAST(SUM(status = 'sent') AS SIGNED)                                                      AS sent,
-       CAST(SUM(status IN ('failed', 'partial', 'expired', 'suppressed', 'cancelled')) AS SIGNED) AS not_sent,
-       CAST(SUM(status IN ('in_doubt', 'paused')) AS SIGNED)                                     AS held,
-       ROUND(100.0 * SUM(status NOT IN ('queued', 'sending', 'in_doubt', 'paused')) / COUNT(*), 1) AS percent_done,
-       MIN(first_attempt_at)                                                                     AS first_attempt_at,
-       MAX(finished_at)                                                                          AS last_finished_at
-FROM outbox
-WHERE batch IS NOT NULL
+       CAST(SUM(n) AS SIGNED) AS messages,
+       CAST(SUM(CASE WHEN status IN ('queued', 'sending') THEN n ELSE 0 END) AS SIGNED) AS open,
+       CAST(SUM(CASE WHEN status = 'sent' THEN n ELSE 0 END) AS SIGNED) AS sent,
+       CAST(SUM(CASE WHEN status IN ('failed', 'partial', 'expired', 'suppressed', 'cancelled') THEN n ELSE 0 END) AS SIGNED) AS not_sent,
+       CAST(SUM(CASE WHEN status IN ('in_doubt', 'paused') THEN n ELSE 0 END) AS SIGNED) AS held,
+       round(100.0 * sum(CASE WHEN status NOT IN ('queued', 'sending', 'in_doubt', 'paused') THEN n ELSE 0 END) / sum(n), 1) AS percent_done,
+       min(first_attempt_at) AS first_attempt_at,
+       max(finished_at) AS last_finished_at
+FROM (SELECT batch, status, count(*) AS n, min(first_attempt_at) AS first_attempt_at, max(finished_at) AS finished_at
+      FROM outbox WHERE batch IS NOT NULL GROUP BY batch, status) AS part
 GROUP BY batch;
 
--- Which destinations have mail open, or trouble?
-CREATE OR REPLACE VIEW outbox_domains AS
-SELECT domain,
-       CAST(SUM(status = 'queued') AS SIGNED)                  AS queued,
-       CAST(SUM(status = 'queued' AND attempts > 0) AS SIGNED) AS retrying,
-       CAST(SUM(status = 'sending') AS SIGNED)                 AS sending,
-       CAST(SUM(status = 'sent') AS SIGNED)                    AS sent,
-       CAST(SUM(status IN ('failed', 'partial')) AS SIGNED)    AS failed,
-       CAST(SUM(status = 'in_doubt') AS SIGNED)                AS in_doubt
-FROM outbox
+-- Which destinations have mail open, or trouble? (sent, failed: within the last hour)
+CREATE OR REPLACE ALGORITHM = TEMPTABLE VIEW outbox_domains AS
+SELECT domain, CAST(SUM(queued) AS SIGNED) AS queued, CAST(SUM(retrying) AS SIGNED) AS retrying, CAST(SUM(sending) AS SIGNED) AS sending,
+       CAST(SUM(sent) AS SIGNED) AS sent, CAST(SUM(failed) AS SIGNED) AS failed, CAST(SUM(in_doubt) AS SIGNED) AS in_doubt
+FROM (SELECT domain, count(*) AS queued, CAST(SUM(claim_seq > 0 AND due_at > UTC_TIMESTAMP(6)) AS SIGNED) AS retrying,
+             0 AS sending, 0 AS sent, 0 AS failed, 0 AS in_doubt
+      FROM outbox WHERE status = 'queued' GROUP BY domain
+      UNION ALL
+      SELECT domain, 0, 0, count(*), 0, 0, 0 FROM outbox WHERE claimed_by IS NOT NULL AND status = 'sending' GROUP BY domain
+      UNION ALL
+      SELECT domain, 0, 0, 0, CAST(SUM(status = 'sent') AS SIGNED), CAST(SUM(status <> 'sent') AS SIGNED), 0
+      FROM outbox WHERE status IN ('sent', 'failed', 'partial') AND finished_at > UTC_TIMESTAMP(6) - INTERVAL 1 HOUR GROUP BY domain
+      UNION ALL
+      SELECT domain, 0, 0, 0, 0, 0, count(*) FROM outbox WHERE status = 'in_doubt' GROUP BY domain) AS part
 GROUP BY domain;
 
 -- What is paused or slowed now, until when, and why? (waiting: its queued rows, where it is a domain)

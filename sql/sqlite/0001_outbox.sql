@@ -167,17 +167,17 @@ CREATE TABLE outbox (
 ) STRICT;
 
 -- The claim asks per priority: "due now, oldest first".
-CREATE INDEX outbox_due ON outbox (priority, due_at, id) WHERE status = 'queued';
+CREATE INDEX outbox_due ON outbox (priority, due_at, id, claim_seq) WHERE status = 'queued';
 -- The same within one destination, for those that are paced.
-CREATE INDEX outbox_due_by_domain ON outbox (domain, priority, due_at, id) WHERE status = 'queued';
+CREATE INDEX outbox_due_by_domain ON outbox (domain, priority, due_at, id, claim_seq) WHERE status = 'queued';
 -- The same from one sender or for one relay.
 CREATE INDEX outbox_due_by_lane ON outbox (lane, priority, due_at, id) WHERE status = 'queued';
 -- The same of one flow: flows take turns.
 CREATE INDEX outbox_due_by_flow ON outbox (flow, priority, due_at, id) WHERE status = 'queued';
 -- Which rows does a worker hold?
 CREATE INDEX outbox_held ON outbox (claimed_by) WHERE claimed_by IS NOT NULL AND status IN ('sending', 'paused', 'cancelled');
-CREATE INDEX outbox_by_batch ON outbox (batch, status) WHERE batch IS NOT NULL;
-CREATE INDEX outbox_by_finish ON outbox (finished_at) WHERE finished_at IS NOT NULL;
+CREATE INDEX outbox_by_batch ON outbox (batch, status, first_attempt_at, finished_at) WHERE batch IS NOT NULL;
+CREATE INDEX outbox_by_finish ON outbox (status, finished_at, domain) WHERE finished_at IS NOT NULL;
 
 -- UPDATE outbox SET status = 'cancelled' is enough: the end is entered here, unless the row is in a worker's hands, which enters it.
 CREATE TRIGGER outbox_cancelled AFTER UPDATE OF status ON outbox
@@ -318,31 +318,45 @@ CREATE TABLE outbox_throttle (
 
 -- How much is waiting, going, finished?
 CREATE VIEW outbox_now AS
-SELECT status,
-       count(*)                                                                                    AS messages,
-       count(*) FILTER (WHERE status = 'queued' AND due_at <= strftime('%Y-%m-%d %H:%M:%f000', 'now')) AS due,
-       min(due_at) FILTER (WHERE status = 'queued')                                                AS next_due_at,
-       min(created_at)                                                                             AS oldest_created_at
-FROM outbox
-GROUP BY status;
+SELECT n.status, n.messages, n.due, n.retrying, n.next_due_at, o.created_at AS oldest_created_at
+FROM (SELECT status, sum(messages) AS messages, sum(due) AS due, sum(retrying) AS retrying,
+             min(next_due_at) AS next_due_at, min(first_id) AS first_id
+      FROM (SELECT 'queued' AS status, count(*) AS messages, sum(due_at <= at) AS due, sum(claim_seq > 0 AND due_at > at) AS retrying,
+                   min(due_at) AS next_due_at, min(id) AS first_id
+            FROM outbox, (SELECT strftime('%Y-%m-%d %H:%M:%f000', 'now') AS at) WHERE status = 'queued'
+            UNION ALL
+            SELECT status, count(*), 0, 0, NULL, min(id) FROM outbox WHERE finished_at IS NOT NULL GROUP BY status
+            UNION ALL
+            SELECT status, count(*), 0, 0, NULL, min(id) FROM outbox WHERE status IN ('in_doubt', 'paused') GROUP BY status
+            UNION ALL
+            SELECT status, count(*), 0, 0, NULL, min(id) FROM outbox
+            WHERE claimed_by IS NOT NULL AND status IN ('sending', 'cancelled') AND finished_at IS NULL GROUP BY status) AS part
+      GROUP BY status) AS n
+LEFT JOIN outbox AS o ON o.id = n.first_id
+WHERE n.messages > 0;
 
--- What does not move, and why?
+-- What does not move, and why? Of rows that wait behind each other, the first.
 CREATE VIEW outbox_stuck AS
 SELECT o.id, o.status, o.domain, o.batch, o.due_at, o.attempts, o.doubts, o.claimed_by, o.claimed_at, o.reply_code, o.error,
-       CASE
-           WHEN o.status = 'in_doubt' THEN 'may have been delivered; decide with: poller resolve'
-           WHEN o.status = 'paused' THEN 'held by an operator; poller resume'
-           WHEN o.status = 'sending' THEN 'its worker is silent; taken over when its lease ends'
-           ELSE 'due for more than 15 minutes, and nothing like it was sent since then; poller explain'
-       END AS why
+       CASE o.status WHEN 'in_doubt' THEN 'may have been delivered; decide with: poller resolve'
+                     ELSE 'held by an operator; poller resume' END AS why
+FROM outbox AS o
+WHERE o.status IN ('in_doubt', 'paused')
+UNION ALL
+SELECT o.id, o.status, o.domain, o.batch, o.due_at, o.attempts, o.doubts, o.claimed_by, o.claimed_at, o.reply_code, o.error,
+       'its worker is silent; taken over when its lease ends'
 FROM outbox AS o
 LEFT JOIN outbox_worker AS w ON w.name = o.claimed_by
-WHERE o.status IN ('in_doubt', 'paused')
-   OR (o.status = 'sending' AND (w.name IS NULL OR coalesce(w.silent_from, w.lease_until) < strftime('%Y-%m-%d %H:%M:%f000', 'now')))
-   OR (o.status = 'queued' AND o.due_at < strftime('%Y-%m-%d %H:%M:%f000', 'now', '-15 minutes')
-       AND (o.flow, coalesce(o.relay, '')) NOT IN (
-           SELECT m.flow, coalesce(m.relay, '') FROM outbox AS m
-           WHERE m.finished_at > strftime('%Y-%m-%d %H:%M:%f000', 'now', '-15 minutes') AND m.status IN ('sent', 'partial')));
+WHERE o.claimed_by IS NOT NULL AND o.status = 'sending'
+  AND (w.name IS NULL OR coalesce(w.silent_from, w.lease_until) < strftime('%Y-%m-%d %H:%M:%f000', 'now'))
+UNION ALL
+SELECT o.id, o.status, o.domain, o.batch, o.due_at, o.attempts, o.doubts, o.claimed_by, o.claimed_at, o.reply_code, o.error,
+       'rows of this batch, template and sender due for more than 15 minutes: ' || still.messages || '; none was sent since then; poller explain ' || o.id
+FROM (SELECT flow, count(*) AS messages, min(id) AS first_id FROM outbox
+      WHERE status = 'queued' AND due_at < strftime('%Y-%m-%d %H:%M:%f000', 'now', '-15 minutes')
+        AND flow NOT IN (SELECT flow FROM outbox WHERE status IN ('sent', 'partial') AND finished_at > strftime('%Y-%m-%d %H:%M:%f000', 'now', '-15 minutes'))
+      GROUP BY flow) AS still
+JOIN outbox AS o ON o.id = still.first_id;
 
 -- Who did not get it today (UTC), and why?
 CREATE VIEW outbox_failed_today AS
@@ -360,28 +374,32 @@ WHERE o.status IN ('failed', 'partial', 'expired', 'suppressed')
 -- How far is each batch?
 CREATE VIEW outbox_batch_progress AS
 SELECT batch,
-       count(*)                                                                                      AS messages,
-       count(*) FILTER (WHERE status IN ('queued', 'sending'))                                       AS open,
-       count(*) FILTER (WHERE status = 'sent')                                                       AS sent,
-       count(*) FILTER (WHERE status IN ('failed', 'partial', 'expired', 'suppressed', 'cancelled')) AS not_sent,
-       count(*) FILTER (WHERE status IN ('in_doubt', 'paused'))                                      AS held,
-       round(100.0 * count(*) FILTER (WHERE status NOT IN ('queued', 'sending', 'in_doubt', 'paused')) / count(*), 1) AS percent_done,
-       min(first_attempt_at)                                                                         AS first_attempt_at,
-       max(finished_at)                                                                              AS last_finished_at
-FROM outbox
-WHERE batch IS NOT NULL
+       sum(n) AS messages,
+       sum(CASE WHEN status IN ('queued', 'sending') THEN n ELSE 0 END) AS open,
+       sum(CASE WHEN status = 'sent' THEN n ELSE 0 END) AS sent,
+       sum(CASE WHEN status IN ('failed', 'partial', 'expired', 'suppressed', 'cancelled') THEN n ELSE 0 END) AS not_sent,
+       sum(CASE WHEN status IN ('in_doubt', 'paused') THEN n ELSE 0 END) AS held,
+       round(100.0 * sum(CASE WHEN status NOT IN ('queued', 'sending', 'in_doubt', 'paused') THEN n ELSE 0 END) / sum(n), 1) AS percent_done,
+       min(first_attempt_at) AS first_attempt_at,
+       max(finished_at) AS last_finished_at
+FROM (SELECT batch, status, count(*) AS n, min(first_attempt_at) AS first_attempt_at, max(finished_at) AS finished_at
+      FROM outbox WHERE batch IS NOT NULL GROUP BY batch, status) AS part
 GROUP BY batch;
 
--- Which destinations have mail open, or trouble?
+-- Which destinations have mail open, or trouble? (sent, failed: within the last hour)
 CREATE VIEW outbox_domains AS
-SELECT domain,
-       count(*) FILTER (WHERE status = 'queued')                  AS queued,
-       count(*) FILTER (WHERE status = 'queued' AND attempts > 0) AS retrying,
-       count(*) FILTER (WHERE status = 'sending')                 AS sending,
-       count(*) FILTER (WHERE status = 'sent')                    AS sent,
-       count(*) FILTER (WHERE status IN ('failed', 'partial'))    AS failed,
-       count(*) FILTER (WHERE status = 'in_doubt')                AS in_doubt
-FROM outbox
+SELECT domain, sum(queued) AS queued, sum(retrying) AS retrying, sum(sending) AS sending,
+       sum(sent) AS sent, sum(failed) AS failed, sum(in_doubt) AS in_doubt
+FROM (SELECT domain, count(*) AS queued, count(*) FILTER (WHERE claim_seq > 0 AND due_at > strftime('%Y-%m-%d %H:%M:%f000', 'now')) AS retrying,
+             0 AS sending, 0 AS sent, 0 AS failed, 0 AS in_doubt
+      FROM outbox WHERE status = 'queued' GROUP BY domain
+      UNION ALL
+      SELECT domain, 0, 0, count(*), 0, 0, 0 FROM outbox WHERE claimed_by IS NOT NULL AND status = 'sending' GROUP BY domain
+      UNION ALL
+      SELECT domain, 0, 0, 0, count(*) FILTER (WHERE status = 'sent'), count(*) FILTER (WHERE status <> 'sent'), 0
+      FROM outbox WHERE status IN ('sent', 'failed', 'partial') AND finished_at > strftime('%Y-%m-%d %H:%M:%f000', 'now', '-1 hour') GROUP BY domain
+      UNION ALL
+      SELECT domain, 0, 0, 0, 0, 0, count(*) FROM outbox WHERE status = 'in_doubt' GROUP BY domain) AS part
 GROUP BY domain;
 
 -- What is paused or slowed now, until when, and why? (waiting: its queued rows, where it is a domain)

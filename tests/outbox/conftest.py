@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import secrets
 from typing import TYPE_CHECKING
 
 import databases
 import pytest
 import sqlalchemy as sa
 from conftest import REQUIRED
-from outbox.ground import store_for
+from outbox.ground import FILES, roles_sql, store_for
 
 from poller.outbox.database import connect
+from poller.outbox.migrate import statements
+from poller.outbox.settings import DatabaseSettings
 from poller.outbox.tables import meta, metadata
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from sqlalchemy.engine import Engine
 
-    from poller.outbox.settings import DatabaseSettings
     from poller.outbox.store import Store
 
 
@@ -79,3 +81,45 @@ def store(engine: Engine) -> Store:
 def other(engine: Engine) -> Store:
     """The store of a worker named w2 at the same outbox."""
     return store_for(engine, "w2")
+
+
+@pytest.fixture
+def login(kind: str, database: DatabaseSettings) -> Iterator[Callable[[str], Engine]]:
+    """An engine that logs in as a new user who has one of the roles."""
+    admin = connect(database)
+    raw = admin.raw_connection()
+    cursor = raw.cursor()
+    for statement in statements(roles_sql(kind), FILES[kind]) * 2:  # it may be repeated
+        cursor.execute(statement)
+    raw.commit()
+    raw.close()
+    users: list[str] = []
+    engines: list[Engine] = []
+
+    def login(role: str) -> Engine:
+        user = f"u_{secrets.token_hex(4)}"
+        users.append(user)
+        quoted = user if kind == "postgresql" else f"'{user}'@'%'"
+        made = {
+            "postgresql": [f"CREATE ROLE {user} LOGIN PASSWORD 'x' IN ROLE {role}"],
+            "mariadb": [
+                f"CREATE USER {quoted} IDENTIFIED BY 'x'",
+                f"GRANT {role} TO {quoted}",
+                f"SET DEFAULT ROLE {role} FOR {quoted}",
+            ],
+        }[kind]
+        with admin.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            for statement in made:
+                connection.exec_driver_sql(statement.replace("%", "%%"))
+        url = sa.make_url(database.url).set(username=user, password="x")
+        engines.append(connect(DatabaseSettings(url=url.render_as_string(hide_password=False))))
+        return engines[-1]
+
+    yield login
+    for engine in engines:
+        engine.dispose()
+    with admin.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        for user in users:
+            drop = f"DROP ROLE {user}" if kind == "postgresql" else f"DROP USER '{user}'@'%%'"
+            connection.exec_driver_sql(drop)
+    admin.dispose()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from poller.exchange import Reply
+from poller.outbox.migrate import sql_directory
 from poller.outbox.operate import Selection, change
 from poller.outbox.store import Store
 from poller.outbox.tables import attempt, outbox, recipient
@@ -160,3 +161,10 @@ def locking(engine: Engine, row_id: int) -> Iterator[Connection]:
     finally:
         outer.rollback()
         connection.close()
+
+
+FILES = {"postgresql": "postgresql", "mariadb": "mysql"}
+
+
+def roles_sql(kind: str) -> str:
+    return (sql_directory(FILES[kind]) / "roles.sql").read_text("utf-8")

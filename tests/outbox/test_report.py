@@ -15,8 +15,10 @@ from poller.outbox.guard import stranger
 from poller.outbox.operate import pause_all
 from poller.outbox.report import (
     MOST_GROUPS,
+    Sides,
     WaitingRows,
     domains_waiting,
+    glance,
     has_batch,
     knows_its_home,
     open_rows,
@@ -26,8 +28,7 @@ from poller.outbox.report import (
     speed,
     story,
     throttles,
-    waiting_by_destination,
-    workers,
+    waiting_rows,
 )
 from poller.outbox.tables import outbox, throttle
 from poller.throttle import Scope, as_row, paused
@@ -56,7 +57,7 @@ def fill(store: Store) -> dict[str, int]:
 def test_an_empty_outbox_is_all_done(engine: Engine) -> None:
     found = overview(engine)
     assert (found.by_status, found.due, found.next_due_at, found.paused) == ({}, 0, None, None)
-    assert (found.percent_done(), found.seconds_left()) == (100.0, 0.0)
+    assert found.percent_done() == 100.0
 
 
 def test_the_overview_counts_every_status_and_tells_times_in_utc(store: Store) -> None:
@@ -68,7 +69,6 @@ def test_the_overview_counts_every_status_and_tells_times_in_utc(store: Store) -
     assert (found.due, found.retrying, found.paused) == (1, 0, "why")
     assert (found.sent_last_minute, found.sent_last_hour) == (2, 2)
     assert found.percent_done() == 60.0
-    assert found.seconds_left() == 30.0
     assert abs((found.at - datetime.now(UTC)).total_seconds()) < 60
     assert [w["name"] for w in found.workers] == ["w1"]
     (batch,) = found.batches
@@ -119,32 +119,35 @@ def test_a_campaign_that_is_paced_is_not_stuck_while_some_of_it_goes(store: Stor
     long_ago = datetime(2020, 1, 1, tzinfo=UTC)
     insert(store.engine, batch="news", due_at=long_ago)
     store.record([sent(store, claimed(store))])
+    first = insert(store.engine, batch="news", due_at=long_ago)
     insert(store.engine, batch="news", due_at=long_ago)
-    elsewhere = insert(store.engine, batch="news", due_at=long_ago, relay="of no such name")
-    assert [line["id"] for line in view(store.engine, "outbox_stuck")] == [elsewhere]
+    assert view(store.engine, "outbox_stuck") == []
     hour = {"postgresql": "interval '1 hour'", "mysql": "INTERVAL 1 HOUR"}.get(store.engine.dialect.name)
     an_hour_ago = f"finished_at - {hour}" if hour else "strftime('%Y-%m-%d %H:%M:%f000', finished_at, '-1 hour')"
     by_hand(store.engine, f"UPDATE outbox SET finished_at = {an_hour_ago} WHERE finished_at IS NOT NULL")
-    assert len(view(store.engine, "outbox_stuck")) == 2
+    said = f"due for more than 15 minutes: 2; none was sent since then; poller explain {first}"
+    assert [(line["id"], line["why"]) for line in view(store.engine, "outbox_stuck")] == [
+        (first, f"rows of this batch, template and sender {said}")
+    ]
 
 
 def test_a_worker_that_misses_three_heartbeats_is_silent_to_everybody_and_keeps_its_rows(store: Store) -> None:
     store.register(identity="d", host="h", pid=1, version="0", lease=900, beat=10)
-    (alive,) = workers(store.engine)
+    (alive,) = glance(store.engine).workers
     assert alive["state"] == "alive"
     assert 29 < (alive["silent_from"] - alive["heartbeat_at"]).total_seconds() < 31
     held = row_with(store, "sending")
     assert view(store.engine, "outbox_stuck") == []
     store.heartbeat(identity="d", incarnation=1, lease=900, beat=-1)
-    (gone,) = workers(store.engine)
+    (gone,) = glance(store.engine).workers
     said = f"w1 is silent since {gone['heartbeat_at']:%Y-%m-%d %H:%M:%S} UTC"
     assert (gone["state"], silent([gone])) == ("silent", said)
-    assert overview(store.engine).nobody == f"no worker is alive ({said}); start one with: poller run"
+    assert glance(store.engine).nobody == f"no worker is alive ({said}); start one with: poller run"
     assert [(line["id"], line["why"]) for line in view(store.engine, "outbox_stuck")] == [
         (held, "its worker is silent; taken over when its lease ends")
     ]
     store.sign_off(incarnation=1)
-    assert [worker["state"] for worker in workers(store.engine)] == ["stopped"]
+    assert [worker["state"] for worker in glance(store.engine).workers] == ["stopped"]
 
 
 def test_outbox_now_and_outbox_domains_count(store: Store) -> None:
@@ -229,7 +232,7 @@ def test_what_waits_is_counted_by_domain_relay_and_hour(store: Store) -> None:
         insert(store.engine, recipients=f"x@{domain}", relay=relay, due_at=now + timedelta(minutes=minutes))
     row_with(store, "paused")
     assert sorted(domains_waiting(store.engine)) == ["a.example", "b.example"]
-    found = waiting_by_destination(store.engine)
+    found = waiting_rows(store.engine, Sides(domains=True, lanes=True))
     assert {key: sorted(counts) for key, counts in groups_of(found).items()} == {
         ("a.example", None): [2],
         ("a.example", "fast"): [1],
@@ -243,10 +246,10 @@ def test_what_waits_is_counted_by_domain_relay_and_hour(store: Store) -> None:
 def test_senders_recipients_and_a_batch_are_looked_at_when_asked_for(store: Store) -> None:
     insert(store.engine, recipients="a@x.example, b@x.example", cc="c@y.example", sender="S <s@z.example>", batch="one")
     insert(store.engine, recipients="a@x.example", batch="two")
-    (group,) = waiting_by_destination(store.engine, "one", senders=True, recipients=True)
-    assert (group.domain, group.sender, group.messages, group.recipients) == ("x.example", "S <s@z.example>", 1, 3)
+    (group,) = waiting_rows(store.engine, Sides(domains=True, lanes=True, recipients=True), "one")
+    assert (group.domain, group.sender, group.messages, group.recipients) == ("x.example", "s@z.example", 1, 3)
     assert [has_batch(store.engine, name) for name in ("one", "three")] == [True, False]
-    assert waiting_by_destination(store.engine, "three") == []
+    assert waiting_rows(store.engine, Sides(), "three") == []
 
 
 def test_what_is_written_down_about_scopes_is_read_as_it_stands(engine: Engine) -> None:
@@ -298,6 +301,6 @@ def test_more_destinations_than_are_listed_are_counted_all_the_same(store: Store
     ]
     with store.engine.begin() as connection:
         connection.execute(sa.insert(outbox), rows)
-    found = waiting_by_destination(store.engine)
+    found = waiting_rows(store.engine, Sides(domains=True))
     assert (len(found), sum(group.messages for group in found)) == (MOST_GROUPS + 1, MOST_GROUPS + 5)
     assert (found[-1].domain, found[-1].messages) == (None, 5)

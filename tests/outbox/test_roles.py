@@ -3,79 +3,31 @@
 from __future__ import annotations
 
 import re
-import secrets
 from typing import TYPE_CHECKING
 
 import pytest
 import sqlalchemy as sa
-from outbox.ground import deferred, insert, sent, store_for
+from outbox.ground import deferred, insert, roles_sql, sent, store_for
 from outbox.test_schema import VIEWS
 from sqlalchemy.exc import DBAPIError
 
 from poller.outbox.database import connect
 from poller.outbox.enqueue import APPLICATION_COLUMNS, enqueue_alone
-from poller.outbox.migrate import require_current, sql_directory, statements
+from poller.outbox.migrate import require_current
 from poller.outbox.operate import Selection, change
 from poller.outbox.report import overview, story
-from poller.outbox.settings import DatabaseSettings
 from poller.outbox.throttling import Throttles
 from poller.throttle.gate import Choice, Gate, Grant, ScopeKey, Share
 from poller.throttle.limits import Scope
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from sqlalchemy.engine import Engine
 
+    from poller.outbox.settings import DatabaseSettings
+
 pytestmark = pytest.mark.parametrize("kind", ["postgresql", "mariadb"])
-
-FILES = {"postgresql": "postgresql", "mariadb": "mysql"}
-
-
-def roles_sql(kind: str) -> str:
-    return (sql_directory(FILES[kind]) / "roles.sql").read_text("utf-8")
-
-
-@pytest.fixture
-def login(kind: str, database: DatabaseSettings) -> Iterator[Callable[[str], Engine]]:
-    """An engine that logs in as a new user who has one of the roles."""
-    admin = connect(database)
-    raw = admin.raw_connection()
-    cursor = raw.cursor()
-    for statement in statements(roles_sql(kind), FILES[kind]) * 2:  # it may be repeated
-        cursor.execute(statement)
-    raw.commit()
-    raw.close()
-    users: list[str] = []
-    engines: list[Engine] = []
-
-    def login(role: str) -> Engine:
-        user = f"u_{secrets.token_hex(4)}"
-        users.append(user)
-        quoted = user if kind == "postgresql" else f"'{user}'@'%'"
-        made = {
-            "postgresql": [f"CREATE ROLE {user} LOGIN PASSWORD 'x' IN ROLE {role}"],
-            "mariadb": [
-                f"CREATE USER {quoted} IDENTIFIED BY 'x'",
-                f"GRANT {role} TO {quoted}",
-                f"SET DEFAULT ROLE {role} FOR {quoted}",
-            ],
-        }[kind]
-        with admin.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-            for statement in made:
-                connection.exec_driver_sql(statement.replace("%", "%%"))
-        url = sa.make_url(database.url).set(username=user, password="x")
-        engines.append(connect(DatabaseSettings(url=url.render_as_string(hide_password=False))))
-        return engines[-1]
-
-    yield login
-    for engine in engines:
-        engine.dispose()
-    with admin.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        for user in users:
-            drop = f"DROP ROLE {user}" if kind == "postgresql" else f"DROP USER '{user}'@'%%'"
-            connection.exec_driver_sql(drop)
-    admin.dispose()
 
 
 def may(engine: Engine, statement: str) -> bool:

@@ -91,7 +91,7 @@ def test_the_views_are_there_with_the_columns_of_the_other_dialects(engine: Engi
     look = sa.inspect(engine)
     assert set(look.get_view_names()) == VIEWS
     columns = {view: [c["name"] for c in look.get_columns(view)] for view in VIEWS}
-    assert columns["outbox_now"] == ["status", "messages", "due", "next_due_at", "oldest_created_at"]
+    assert columns["outbox_now"] == ["status", "messages", "due", "retrying", "next_due_at", "oldest_created_at"]
     assert columns["outbox_state"] == [
         *("id", "status", "domain", "batch", "dedupe_key", "priority", "due_at", "attempts", "doubts"),
         *("reply_code", "reply_status", "error", "created_at", "sent_at", "finished_at"),

@@ -1,0 +1,42 @@
+"""When what waits will have gone: one forecast for `plan` and `status`, or why nobody can say.
+
+What keeps all mail from going has no end that a reckoning could know: `why_unknown`. `explain` gives the same reasons.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from poller.forecast import Breath, Forecast, forecast
+from poller.outbox.guard import home_of, stranger
+from poller.outbox.report import knows_its_home, speed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from poller.config import Config
+    from poller.forecast import Standing, Waiting
+    from poller.outbox import Engine
+    from poller.outbox.report import Glance
+
+
+def foreseen(config: Config, engine: Engine, seen: Glance, standing: Standing, waiting: list[Waiting]) -> Forecast:
+    """When all of it will have gone, if nothing keeps all mail from going."""
+    workers = max(1, len(seen.alive))
+    poll = config.poll
+    breath = Breath(batch_size=poll.batch_size, batch_pause=poll.batch_pause, workers=workers, speed=speed(engine))
+    return forecast(waiting, standing, breath)
+
+
+def why_unknown(config: Config, engine: Engine, seen: Glance) -> Iterator[str]:
+    """What keeps all mail from going until somebody does something, each with its remedy."""
+    if seen.paused is not None:
+        yield f"the whole outbox is off: {seen.paused}; switch it on with: poller resume --all"
+    home = home_of(config.database, engine)
+    away = stranger(engine, home) if knows_its_home(engine) else ""
+    if away:
+        yield away
+    if seen.nobody:
+        yield seen.nobody
+    elif all(worker["trouble"] for worker in seen.alive):
+        yield from dict.fromkeys(worker["trouble"] for worker in seen.alive)
