@@ -51,7 +51,7 @@ from poller.throttle.settings import contradictions as throttle_contradictions
 from poller.units import Misfit, format_duration
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
 __all__ = ["Config", "ConfigError", "Problem", "load"]
 
@@ -99,12 +99,16 @@ _SECTIONS: dict[str, Any] = {
 }
 
 
-def load(path: Path | None, environ: Mapping[str, str]) -> Config:
+RELAYS = ("smtp", "relays")
+"""The sections of what is needed to send."""
+
+
+def load(path: Path | None, environ: Mapping[str, str], *, unread: Collection[str] = ()) -> Config:
     """Read `path`, else `$POLLER_CONFIG`, else `./config.toml`, else `/etc/poller/config.toml`, else the defaults.
 
-    `environ` overrides single keys. Raises ConfigError.
+    `environ` overrides single keys. Secrets of the sections `unread` are not looked at. Raises ConfigError.
     """
-    written = read(path, environ, Known(_SECTIONS))
+    written = read(path, environ, Known(_SECTIONS), unread)
     problems = written.problems
     sections = {name: _section(name, written, problems) for name in _SECTIONS}
     config = Config(source=written.source, looked=written.looked, **sections)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -116,6 +117,20 @@ def test_relays_that_are_all_for_some_mail_only_are_remarked_on(tmp_path: Path) 
         _, lines = check(written(tmp_path, f'{there}domains = ["b.test"]\n'))
     expected = "warn relay      none takes all mail: each is for some senders or domains only (senders, domains)"
     assert expected in lines
+
+
+def test_a_relay_that_says_nothing_is_given_up_soon_and_named_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("poller.cli.check.PATIENCE_S", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        result = CliRunner().invoke(
+            main, ["--config", str(written(tmp_path, f'[smtp]\nhost = "127.0.0.1"\nport = {port}\n')), "check"]
+        )
+    assert f"asking the relay 127.0.0.1:{port}; it has 500ms for each reply" in result.stderr
+    (failed,) = [line for line in result.stdout.splitlines() if line.startswith("FAIL relay")]
+    assert "at greeting" in failed
 
 
 def test_pacing_is_told_in_one_line(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from poller.advice import ReplyPattern
-from poller.config import Config, ConfigError, Problem, load
+from poller.config import RELAYS, Config, ConfigError, Problem, load
 from poller.providers import SHIPPED as PROVIDERS
 from poller.relays import FirstRelaySettings, RelaySettings, relays_of
 from poller.throttle.limits import Limit
@@ -774,3 +774,31 @@ def test_the_example_loads_with_everything_in_it_switched_on() -> None:
 
 def test_the_example_names_every_provider_that_is_known() -> None:
     assert f"These providers are known: {', '.join(PROVIDERS)}.\n" in EXAMPLE.read_text("utf-8")
+
+
+# ---- what a command does not need
+
+
+@pytest.mark.parametrize("form", ['password_file = "/nowhere/smtp"', 'password_command = ["false"]'])
+def test_who_does_not_send_needs_no_relays_secret(form: str) -> None:
+    text = (
+        f'[smtp]\nhost = "localhost"\nusername = "shop"\n{form}\n[relays.other]\nhost = "b"\nusername = "x"\n{form}\n'
+    )
+    with pytest.raises(ConfigError) as wrong:
+        load(written(text), {})
+    assert len(wrong.value.problems) == 2
+    config = load(written(text), {}, unread=RELAYS)
+    assert (config.smtp.host, config.relays["other"].host) == ("localhost", "b")
+    assert "/nowhere" not in repr(config)
+
+
+def test_what_a_database_needs_is_read_all_the_same() -> None:
+    with pytest.raises(ConfigError, match="database"):
+        load(written('[database]\nurl_file = "/nowhere/url"\n[smtp]\nhost = "localhost"\n'), {}, unread=RELAYS)
+
+
+def test_a_variable_with_single_underscores_is_not_passed_over_in_silence() -> None:
+    path = written('[smtp]\nhost = "localhost"\n')
+    with pytest.raises(ConfigError, match=r"\$POLLER_DATABASE_URL.*is read as nothing; write POLLER__DATABASE__URL"):
+        load(path, {"POLLER_DATABASE_URL": "sqlite:///x.db"})
+    assert load(path, {"POLLER_CONFIG": str(path), "POLLER_TEST_LONG": "1", "POLLER_SHOP_URL": "x"}).source == path

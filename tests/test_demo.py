@@ -213,7 +213,10 @@ def test_the_screen_says_what_is_done_and_what_to_try(ended: Ended) -> None:
     assert re.search(r"messages (1|21) to 40 of 40", screen)
     assert "VALUES ('Anna <anna@example.com>', 'Hello', 'One INSERT is enough.')" in screen
     assert f"sqlite3 '{ended.directory}/outbox.db'" in screen
-    assert f"poller --config '{ended.directory}/config.toml' status" in screen
+    (typed,) = re.findall(
+        rf"^  (.+) --config '{re.escape(str(ended.directory))}/config.toml' status$", screen, re.MULTILINE
+    )
+    assert typed in {"poller", "uv run poller", f"{sys.executable} -m poller"}
     assert "\x1b" not in screen
 
 

@@ -47,6 +47,18 @@ def test_who_looks_imports_the_database_and_nothing_that_sends(tmp_path: Path, c
     assert [name for name in found if name.startswith(("sqlalchemy.dialects.postg", "sqlalchemy.dialects.mysql"))] == []
 
 
+@pytest.mark.parametrize("command", ["status", "run", "demo"])
+def test_a_system_that_it_cannot_run_on_is_told_so_in_words(monkeypatch: pytest.MonkeyPatch, command: str) -> None:
+    monkeypatch.setattr(sys, "platform", "win32")
+    said = CliRunner().invoke(main, [command])
+    assert (said.exit_code, "on Windows run it in WSL" in said.output) == (2, True)
+
+
+def test_an_application_needs_nothing_that_only_some_systems_have() -> None:
+    code = "import sys; sys.modules['fcntl'] = None; import poller; poller.enqueue"
+    assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0
+
+
 def test_each_command_is_listed_by_a_line_that_fits_and_knows_its_own_name() -> None:
     for name, (_, _, line) in COMMANDS.items():
         command = main.get_command(None, name)  # type: ignore[arg-type]

@@ -8,6 +8,7 @@ Rule 2. Results go to stdout, everything said on the way to stderr.
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
 
 import click
@@ -43,6 +44,10 @@ class _Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - click's signature
         if cmd_name not in COMMANDS:
             return None
+        if sys.platform == "win32":
+            raise click.UsageError(
+                "poller runs on Linux and macOS; on Windows run it in WSL (applications may be there)"
+            )
         module, function, _ = COMMANDS[cmd_name]
         command = getattr(import_module(f"poller.cli.{module}"), function)
         assert isinstance(command, click.Command)  # noqa: S101 - the table above says so

@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -37,7 +38,10 @@ if TYPE_CHECKING:
     from poller.outbox import Engine
     from poller.relays import RelaySettings
     from poller.throttle.settings import ThrottleSettings
+from poller.units import format_duration
 
+PATIENCE_S = 20.0
+"""For each reply of a relay; a worker waits minutes, as RFC 5321 section 4.5.3.2 has it."""
 CLOCK_DRIFT_S = 5.0
 """Between this machine and the database; times in rows are the database's, so more only confuses people."""
 SAFE_SQLITE = (3, 51, 3)  # the first release without the WAL-reset bug that can corrupt a database
@@ -87,7 +91,7 @@ def check(context: click.Context, deliver_to: str | None) -> None:
     """
     verdicts = Verdicts()
     try:
-        config = configuration(context)
+        config = configuration(context, to_send=True)
     except ConfigError as error:
         _check_what_is_readable(verdicts, error)
         sys.exit(MISUSED)
@@ -215,8 +219,12 @@ def _check_relays(verdicts: Verdicts, config: Config, wrong: Sequence[str] = ())
 
 
 def _check_relay(verdicts: Verdicts, relay: RelaySettings, table: str, whose: str) -> None:
-    courier = Courier(relay, table=table)
+    """A person waits: not as long for a reply as a worker does, and not without a word."""
+    patience = {name: min(getattr(relay, name), PATIENCE_S) for name in ("connect_timeout", "reply_timeout")}
+    courier = Courier(replace(relay, **patience), table=table)
     with verdicts.trying("relay", whose):
+        waits = format_duration(patience["reply_timeout"])
+        say(f"asking the relay {courier.relay}; it has {waits} for each reply", err=True)
         courier.open()
         handshake = courier.handshake
         assert handshake is not None  # noqa: S101 - `open` raised otherwise

@@ -12,9 +12,12 @@ Rule 3. Without a terminal it prints lines instead of drawing.
 
 from __future__ import annotations
 
+import os
 import shlex
+import shutil
 import signal
 import sqlite3
+import sys
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import closing, contextmanager, nullcontext
@@ -225,5 +228,12 @@ def _point(console: Console, place: Place, *, caught: int, row: int) -> None:
     say(console, f"The log    {place.log}\n")
     say(console, "Try next:\n")
     say(console, f"  sqlite3 {database} \"SELECT id, status, error FROM outbox WHERE status <> 'sent'\"")
-    say(console, f"  poller --config {config} status")
-    say(console, f"  poller --config {config} show {row}\n")
+    say(console, f"  {_typed()} --config {config} status")
+    say(console, f"  {_typed()} --config {config} show {row}\n")
+
+
+def _typed() -> str:
+    """How a person calls us in this shell. `uv run` puts us on the path of what it starts, and on no other."""
+    if "UV_RUN_RECURSION_DEPTH" in os.environ:
+        return "uv run poller"
+    return "poller" if shutil.which("poller") else f"{shlex.quote(sys.executable)} -m poller"

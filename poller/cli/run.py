@@ -49,7 +49,7 @@ def run(context: click.Context, mode: Mode | None, limit: float | None) -> None:
     """
     if limit is not None and mode != "drain":
         raise click.UsageError("--for goes with --drain")
-    config = configuration(context)
+    config = configuration(context, to_send=True)
     log.configure(config.log)
     _require_outbox(config)
     composer = Composer(config.message, config.templates)

@@ -24,7 +24,7 @@ from poller.sources.problems import ConfigError, Problem, dotted
 from poller.sources.secrets import bases_of, with_secrets
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
 __all__ = [
     "MARK",
@@ -55,8 +55,11 @@ class Written(NamedTuple):
     """Where a relative path starts that nobody wrote: a default."""
 
 
-def read(path: Path | None, environ: Mapping[str, str], known: Known) -> Written:
-    """Read `path`, else `$POLLER_CONFIG`, else the usual places, and the environment. Raises ConfigError."""
+def read(path: Path | None, environ: Mapping[str, str], known: Known, unread: Collection[str] = ()) -> Written:
+    """Read `path`, else `$POLLER_CONFIG`, else the usual places, and the environment. Raises ConfigError.
+
+    Secrets of the sections `unread` are not looked at.
+    """
     file, looked = find(path, environ)
     problems: list[Problem] = []
     below = file_layer(file, known, problems) if file else {}
@@ -67,5 +70,5 @@ def read(path: Path | None, environ: Mapping[str, str], known: Known) -> Written
         for key, given in below.items()
         if known.secret_of(key) not in elsewhere and not any(is_below(key, table) for table in whole)
     }
-    given = with_secrets(below, known, problems) | with_secrets(above, known, problems)
+    given = with_secrets(below, known, problems, unread) | with_secrets(above, known, problems, unread)
     return Written(given, problems, file.path if file else None, looked, file.base if file else Path())

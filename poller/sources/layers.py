@@ -112,6 +112,11 @@ def environment_layer(
     """What the environment says, and the keys whose tables it gives as a whole. `tables` is the file, for its names."""
     layer: Layer = {}
     whole: list[Key] = []
+    problems += [
+        Problem(f"${name}", meant.lower().replace("__", "."), f"is read as nothing; write {_PREFIX}{meant}")
+        for name in sorted(environ)
+        if (meant := _meant_by(name, known))
+    ]
     for variable in sorted(name for name in environ if name.startswith(_PREFIX)):
         place = _Place(
             known=known,
@@ -135,6 +140,15 @@ def environment_layer(
             whole.append(key)
             place.read(key, _typed(frozenset({dict}), text), node)
     return layer, whole
+
+
+def _meant_by(variable: str, known: Known) -> str:
+    """What follows the prefix, if single underscores were written for double ones: POLLER_SMTP_HOST; else ""."""
+    if variable.startswith(_PREFIX) or not variable.startswith(_PREFIX.replace("__", "_")):
+        return ""
+    section, _, name = variable.removeprefix(_PREFIX.replace("__", "_")).partition("_")
+    found = known.at((section.lower(), name.lower()))
+    return f"{section}__{name}" if isinstance(found, Leaf) else ""
 
 
 def _key_of(parts: list[str], known: Known, tables: dict[str, Any]) -> tuple[Key, Node | None]:

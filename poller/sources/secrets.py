@@ -15,6 +15,8 @@ from poller.sources.known import FORMS
 from poller.sources.problems import Problem, dotted
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from poller.sources.known import Key, Known
     from poller.sources.layers import Given, Layer
 
@@ -31,8 +33,15 @@ def bases_of(layer: Layer, known: Known) -> set[Key]:
     return {base for key in layer if (base := known.secret_of(key)) is not None}
 
 
-def with_secrets(layer: Layer, known: Known, problems: list[Problem]) -> Layer:
-    """The layer with each `KEY_file` and `KEY_command` replaced by the KEY that it stands for."""
+UNREAD: Final = "(not read)"
+"""Stands for a secret that nobody needs now."""
+
+
+def with_secrets(layer: Layer, known: Known, problems: list[Problem], unread: Collection[str] = ()) -> Layer:
+    """The layer with each `KEY_file` and `KEY_command` replaced by the KEY that it stands for.
+
+    Those of the sections `unread` are not looked at: their files need not be there.
+    """
     rest = dict(layer)
     for base in sorted(bases_of(layer, known), key=str):
         forms = [(*base[:-1], f"{base[-1]}{form}") for form in FORMS]
@@ -43,7 +52,8 @@ def with_secrets(layer: Layer, known: Known, problems: list[Problem]) -> Layer:
         else:
             ((form, given),) = written
             try:
-                rest[base] = given._replace(value=_secret_of(forms.index(form), given))
+                is_needed = base[0] not in unread or form == base
+                rest[base] = given._replace(value=_secret_of(forms.index(form), given) if is_needed else UNREAD)
             except _NoSecretError as error:
                 problems.append(Problem(given.where, dotted(form), str(error)))
     return rest
