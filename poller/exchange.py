@@ -1,7 +1,7 @@
 """What passes between us and a relay, as facts.
 
 A `Message` is what the courier is asked to carry; an `Exchange` is what happened on the wire when it tried. Neither
-says what anything *means*: judgement lives in `poller.outcome`.
+says what anything *means*: judgement lives in `poller.judgement.outcome`.
 
 Rule 1. An exchange records replies and losses exactly as seen, one reply slot per recipient, and never interprets them.
 Rule 2. `end_of_data_sent` is true from the moment the last byte of the content *may* have left this machine. It is the
@@ -13,7 +13,7 @@ from __future__ import annotations
 import enum
 from dataclasses import field
 
-from poller.facts import dataclass
+from poller.frozen import dataclass
 
 _DONE = 2
 

@@ -18,9 +18,9 @@ import click
 from poller.cli.screen import say
 from poller.cli.session import FAILED, MISUSED, configuration
 from poller.cli.trial import MESSAGES, in_words, trials
-from poller.config import Config, ConfigError
+from poller.config.load import Config, ConfigError
+from poller.config.sources import dotted
 from poller.exchange import RelayTrouble
-from poller.hours import closes_at, is_open, opens_at
 from poller.message.composer import Composer
 from poller.message.draft import Unsendable
 from poller.outbox.database import DatabaseRefused, DatabaseUnavailable, connect, is_pooled
@@ -29,15 +29,15 @@ from poller.outbox.listen import is_installed
 from poller.outbox.migrate import SchemaTrouble, missing_file
 from poller.outbox.rehearsal import rehearse
 from poller.outbox.report import glance, silent
+from poller.pacing.hours import closes_at, is_open, opens_at
 from poller.smtp.courier import Courier
-from poller.sources import dotted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from poller.outbox import Engine
-    from poller.relays import RelaySettings
-    from poller.throttle.settings import ThrottleSettings
+    from poller.pacing.settings import ThrottleSettings
+    from poller.smtp.relays import RelaySettings
 from poller.units import format_duration
 
 PATIENCE_S = 20.0

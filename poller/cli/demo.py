@@ -39,18 +39,18 @@ from poller.cli.samples.place import BATCH, PAUSE_S, RETRY_S, NotOurs, Place
 from poller.cli.samples.rows import FEWEST, FIRST_INSERT, GREYLISTED, greylist, insert
 from poller.cli.samples.watch import GLANCE_S, Glance, Watch, by_count, say
 from poller.cli.session import Misused, in_words
+from poller.judgement.retry import RetrySettings
 from poller.outbox.database import connect
 from poller.outbox.migrate import apply
-from poller.retry import RetrySettings
-from poller.service import Service
 from poller.settings import LogSettings
 from poller.units import format_duration
+from poller.worker.service import Service
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from poller.config import Config
-    from poller.service import Finished
+    from poller.config.load import Config
+    from poller.worker.service import Finished
 
 PATIENCE_S = 60.0  # beyond what the pauses take; a demo that needs longer has failed
 PLANNED = {"failed": 1, "suppressed": 1}

@@ -14,7 +14,7 @@ from poller.outbox.report import knows_its_home, speed
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from poller.config import Config
+    from poller.config.load import Config
     from poller.forecast import Standing, Waiting
     from poller.outbox import Engine
     from poller.outbox.report import Glance

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from poller.cli.screen import Line, Part
-    from poller.config import Config
+    from poller.config.load import Config
     from poller.forecast import Standing
     from poller.outbox import Engine
 

@@ -6,23 +6,23 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from poller.cli.session import moment
-from poller.exchangers import Within, resolver_of_this_machine
 from poller.forecast import Standing, Waiting, in_force, paced_in_words, used_of
-from poller.hours import closes_at, opens_at
 from poller.message.addresses import parse_list, parse_one
 from poller.outbox.report import Sides, WaitingRows, throttles, waiting_rows
-from poller.relays import relays_of
-from poller.throttle.words import words_of_limit
+from poller.pacing.hours import closes_at, opens_at
+from poller.pacing.mx import Within, resolver_of_this_machine
+from poller.pacing.words import words_of_limit
+from poller.smtp.relays import relays_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
     from datetime import datetime
 
-    from poller.config import Config
+    from poller.config.load import Config
     from poller.forecast import Paced
     from poller.outbox import Engine
     from poller.outbox.report import Overview
-    from poller.throttle.gate import ScopeKey
+    from poller.pacing.gate import ScopeKey
 
 LOOKUPS_S = 3.0
 """For all mail exchangers that a command may want to know."""

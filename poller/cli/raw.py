@@ -12,7 +12,7 @@ from poller.message.draft import Attachment, Draft, Unsendable
 from poller.outbox.report import attachments_of
 
 if TYPE_CHECKING:
-    from poller.config import Config
+    from poller.config.load import Config
     from poller.outbox import Engine
     from poller.outbox.report import Story
 

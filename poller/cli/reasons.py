@@ -13,14 +13,14 @@ from poller.cli.pacing import address_of, domains_of, gear_in_words, standing_of
 from poller.cli.session import moment
 from poller.forecast import paced_in_words, senders_of
 from poller.outbox.report import domains_waiting, glance, rows_before
-from poller.throttle.gate import ScopeKey
+from poller.pacing.gate import ScopeKey
 from poller.units import format_duration
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from datetime import datetime
 
-    from poller.config import Config
+    from poller.config.load import Config
     from poller.outbox import Engine
     from poller.outbox.report import Story
 

@@ -13,12 +13,12 @@ from poller.cli.session import Misused, configuration, in_words
 from poller.message.composer import Composer
 from poller.outbox.database import DatabaseUnavailable, connect
 from poller.outbox.migrate import require_current
-from poller.service import Service
 from poller.units import parse_duration
+from poller.worker.service import Service
 
 if TYPE_CHECKING:
-    from poller.config import Config
-    from poller.tick import Mode
+    from poller.config.load import Config
+    from poller.worker.loop import Mode
 
 
 class Duration(click.ParamType[float]):

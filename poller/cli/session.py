@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import click
 
-from poller.config import RELAYS, Config, ConfigError, load
+from poller.config.load import RELAYS, Config, ConfigError, load
 from poller.outbox.database import DatabaseRefused, DatabaseUnavailable, connect
 from poller.outbox.migrate import SchemaTrouble, require_current
 from poller.outbox.operate import OPERATOR
 from poller.outbox.rows import NameTaken
-from poller.state import StateTaken
 from poller.visible import visible
+from poller.worker.state import StateTaken
 
 if TYPE_CHECKING:
     from collections.abc import Callable

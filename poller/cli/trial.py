@@ -24,9 +24,9 @@ from poller.smtp.gears import Gear, first_gear
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from poller.config import Config
+    from poller.config.load import Config
     from poller.exchange import Exchange
-    from poller.relays import RelaySettings
+    from poller.smtp.relays import RelaySettings
     from poller.smtp.replies import Features
 
 MESSAGES: Final = 3

@@ -1,7 +1,7 @@
 """Pure: settings that are valid and will not do what somebody meant by them.
 
 `warnings` looks at them together, and at what waits. It is said once for each, by the keys it is about, with the
-remedy. What is refused when the configuration is read (`poller.config`) is not looked at again.
+remedy. What is refused when the configuration is read (`poller.config.load`) is not looked at again.
 
 What the providers of relays demand of their customers: Exchange Online,
 https://learn.microsoft.com/office365/servicedescriptions/exchange-online-service-description/exchange-online-limits;
@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
-from poller.hours import closes_at, is_open, opens_at
-from poller.relays import FirstRelaySettings
-from poller.throttle.limits import per_second
+from poller.pacing.hours import closes_at, is_open, opens_at
+from poller.pacing.limits import per_second
+from poller.smtp.relays import FirstRelaySettings
 from poller.units import Rate, format_duration
 
 if TYPE_CHECKING:
@@ -28,11 +28,11 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from poller.forecast.scopes import Standing
-    from poller.hours import Hours
-    from poller.relays import RelaySettings
-    from poller.retry import RetrySettings
+    from poller.judgement.retry import RetrySettings
+    from poller.pacing.hours import Hours
+    from poller.pacing.limits import Limit
     from poller.settings import PollSettings
-    from poller.throttle.limits import Limit
+    from poller.smtp.relays import RelaySettings
 
 DAY_S: Final = 86400
 FINE_ENOUGH: Final = 10

@@ -4,7 +4,7 @@
 next: a burst is used up, a twentieth of a quota's period is over, the window closes. Between two events everything
 flows evenly, so that a million messages cost no more than ten.
 
-It reckons as `poller.throttle.limits` does, but with fractions of messages, each as heavy as they are on average: so it
+It reckons as `poller.pacing.limits` does, but with fractions of messages, each as heavy as they are on average: so it
 is at most about one spacing off for each limit, and for a quota one twentieth of its period.
 
 Pauses are not looked at: before they end nobody arrives. After MOST_EVENTS the rest is taken to go on as fast as until
@@ -20,15 +20,15 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from poller.forecast.curves import LEAST, Curve, coarser, total
-from poller.hours import closes_at, is_open, opens_at
-from poller.throttle.limits import part_of, rate_of
+from poller.pacing.hours import closes_at, is_open, opens_at
+from poller.pacing.limits import part_of, rate_of
 from poller.units import format_duration
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from poller.hours import Hours
-    from poller.throttle.limits import Limit, Scope, Used
+    from poller.pacing.hours import Hours
+    from poller.pacing.limits import Limit, Scope, Used
     from poller.units import Rate
 
 MOST_EVENTS = 4000

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING
 from poller.forecast.curves import LEAST, Curve, added, divided, end_of, level_at, time_of, total
 from poller.forecast.passage import THE_HOURS, Pace, Passage, later, passage_of, through
 from poller.forecast.scopes import OUTBOX, paced_in_words, senders_of
-from poller.throttle.gate import ScopeKey
+from poller.pacing.gate import ScopeKey
 from poller.units import format_duration
 
 if TYPE_CHECKING:

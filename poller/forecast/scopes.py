@@ -20,18 +20,18 @@ from typing import TYPE_CHECKING
 from poller.domains import compared
 from poller.forecast.curves import arriving, end_of
 from poller.forecast.passage import Doors, later, passage_of, through
-from poller.throttle.gate import ScopeKey
-from poller.throttle.limits import Limit, Scope, Slot, is_resting, is_unlimited, next_at, part_of
-from poller.throttle.row import repaired
-from poller.throttle.words import words_of_limit
+from poller.pacing.gate import ScopeKey
+from poller.pacing.limits import Limit, Scope, Slot, is_resting, is_unlimited, next_at, part_of
+from poller.pacing.state_row import repaired
+from poller.pacing.words import words_of_limit
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from poller.providers import Providers
-    from poller.relays import RelaySettings
-    from poller.throttle.gate import Record
-    from poller.throttle.settings import ThrottleSettings
+    from poller.judgement.providers import Providers
+    from poller.pacing.gate import Record
+    from poller.pacing.settings import ThrottleSettings
+    from poller.smtp.relays import RelaySettings
 
 OUTBOX = ScopeKey("outbox")
 MailExchangers = Callable[[str], Sequence[str]]

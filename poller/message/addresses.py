@@ -13,7 +13,7 @@ import re
 from typing import NoReturn
 
 from poller.domains import in_ascii
-from poller.facts import dataclass
+from poller.frozen import dataclass
 from poller.message import words
 from poller.message.characters import shown
 

@@ -17,7 +17,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import quote
 
-from poller.facts import Unreadable
+from poller.frozen import Unreadable
 from poller.message import addresses, characters, fields, parts
 from poller.message.draft import Composed, Draft, Recipient, Unsendable
 from poller.message.headers import extra_fields

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import field
 from typing import TYPE_CHECKING, Literal
 
-from poller.facts import dataclass
+from poller.frozen import dataclass
 
 if TYPE_CHECKING:
     from datetime import datetime

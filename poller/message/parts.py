@@ -20,7 +20,7 @@ import re
 from dataclasses import field
 from typing import TYPE_CHECKING
 
-from poller.facts import dataclass
+from poller.frozen import dataclass
 from poller.message import characters, fields, words
 from poller.message.draft import Unsendable
 

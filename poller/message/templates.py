@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import jinja2
 
-from poller.facts import dataclass
+from poller.frozen import dataclass
 from poller.message.characters import shown
 from poller.message.draft import Unsendable
 from poller.message.sandbox import Sandbox

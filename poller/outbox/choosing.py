@@ -13,8 +13,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from poller.outbox.throttling import WAITED_FOR, enter, lock, now_on, write
-from poller.throttle.gate import Candidate, Choice, Grant, Record
-from poller.throttle.row import as_row
+from poller.pacing.gate import Candidate, Choice, Grant, Record
+from poller.pacing.state_row import as_row
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import Connection
 
     from poller.outbox.walk import Page, Walk
-    from poller.throttle.gate import Choose, Gate, ScopeKey
-    from poller.throttle.limits import Scope
+    from poller.pacing.gate import Choose, Gate, ScopeKey
+    from poller.pacing.limits import Scope
 
 MOST_PAGES = 10
 

@@ -28,7 +28,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, DisconnectionError, NoSuchModuleError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from poller.facts import Unreadable
+from poller.frozen import Unreadable
 from poller.outbox.trouble import IS_IT_RUNNING, ROOM, Meaning, meaning_of, words_of
 
 if TYPE_CHECKING:

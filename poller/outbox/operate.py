@@ -26,11 +26,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import sqlalchemy as sa
 
 from poller.domains import spellings
+from poller.judgement.retry import fold
 from poller.outbox.database import transaction
 from poller.outbox.dialects import DIALECTS
 from poller.outbox.tables import TERMINAL_STATUSES, attempt, meta, outbox, recipient
 from poller.outbox.upsert import upsert
-from poller.retry import fold
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.engine import Connection
 
-    from poller.throttle.gate import Gate
+    from poller.pacing.gate import Gate
 
 LOOK = 1000
 """Rows of each priority that a window looks at: a millisecond or two, and ten batches."""

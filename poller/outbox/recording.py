@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
+from poller.judgement.retry import Note
 from poller.outbox.database import DatabaseRefusal, RowsLocked, transaction
 from poller.outbox.dialects import DIALECTS
 from poller.outbox.rows import Late, Recorded
 from poller.outbox.tables import HELD_STATUSES, TERMINAL_STATUSES, attempt, outbox, recipient
 from poller.outbox.upsert import upsert
-from poller.retry import Note
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Sequence
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.engine import Connection, Engine
 
-    from poller.retry import RecipientState, Step
+    from poller.judgement.retry import RecipientState, Step
 
 _POSITION = sa.text("""
 UPDATE outbox_worker

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import sqlalchemy as sa
 
 from poller.exchange import Reply
+from poller.judgement.retry import Note, Step
 from poller.outbox.database import transaction
 from poller.outbox.dialects import DIALECTS, ClaimRequest
 from poller.outbox.enqueue import enqueue
@@ -18,7 +19,6 @@ from poller.outbox.recording import Writer, record_group
 from poller.outbox.tables import Utc
 from poller.outbox.tables import worker as worker_table
 from poller.outbox.upsert import upsert
-from poller.retry import Note, Step
 
 if TYPE_CHECKING:
     from datetime import datetime

@@ -16,8 +16,8 @@ from poller.outbox.database import transaction
 from poller.outbox.dialects import DIALECTS
 from poller.outbox.guard import BELONGS_TO
 from poller.outbox.tables import Utc, attachment, attempt, meta, outbox, recipient, throttle
-from poller.throttle.gate import Record, ScopeKey
-from poller.throttle.row import COLUMNS
+from poller.pacing.gate import Record, ScopeKey
+from poller.pacing.state_row import COLUMNS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

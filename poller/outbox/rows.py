@@ -6,14 +6,14 @@ import enum
 from dataclasses import field, replace
 from typing import TYPE_CHECKING, Any
 
-from poller.facts import dataclass
-from poller.throttle.gate import Grant
+from poller.frozen import dataclass
+from poller.pacing.gate import Grant
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
 
-    from poller.retry import OnDoubt, RecipientState, Step
+    from poller.judgement.retry import OnDoubt, RecipientState, Step
 
 NOT_PACED = Grant()
 DRAFT_COLUMNS = (

@@ -24,6 +24,7 @@ import sqlalchemy as sa
 
 from poller.domains import spellings
 from poller.exchange import Reply
+from poller.judgement.retry import RecipientState
 from poller.outbox import choosing, recording, throttling
 from poller.outbox.belief import Belief
 from poller.outbox.database import DatabaseRefusal, DatabaseUnavailable, refusal_of, transaction
@@ -35,8 +36,7 @@ from poller.outbox.tables import HELD_STATUSES, Utc, attachment, attempt, meta, 
 from poller.outbox.tables import worker as worker_table
 from poller.outbox.upsert import upsert
 from poller.outbox.walk import Walk
-from poller.retry import RecipientState
-from poller.throttle.gate import Gate
+from poller.pacing.gate import Gate
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -44,8 +44,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy.engine import Connection, Engine
 
-    from poller.retry import Step
-    from poller.throttle.gate import Choose, ScopeKey
+    from poller.judgement.retry import Step
+    from poller.pacing.gate import Choose, ScopeKey
 
 T = TypeVar("T")
 Fence = tuple[int, int, str]

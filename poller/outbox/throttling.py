@@ -23,9 +23,9 @@ from poller.outbox.dialects import DIALECTS
 from poller.outbox.tables import Utc, throttle
 from poller.outbox.tables import worker as worker_table
 from poller.outbox.upsert import insert_unless_there
-from poller.throttle.gate import Record, ScopeKey, Share
-from poller.throttle.limits import Limit, Scope
-from poller.throttle.row import MOST_TEXT, as_row, repaired, unsent
+from poller.pacing.gate import Record, ScopeKey, Share
+from poller.pacing.limits import Limit, Scope
+from poller.pacing.state_row import MOST_TEXT, as_row, repaired, unsent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import Connection
 
     from poller.outbox.paths import By
-    from poller.throttle.gate import Gate
+    from poller.pacing.gate import Gate
 
 LOWER_EVERY: Final = 10
 MANY: Final = 200

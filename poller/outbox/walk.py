@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import Connection
 
     from poller.outbox.paths import By
-    from poller.throttle.gate import Gate
+    from poller.pacing.gate import Gate
 
 STEPS = 2000
 """Pairs of domain and priority that one walk from domain to domain looks at, before it begins again at the first."""

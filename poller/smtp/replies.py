@@ -17,7 +17,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from poller.exchange import Reply
-from poller.facts import dataclass
+from poller.frozen import dataclass
 
 DONE = 2
 """The class of a reply that says done (RFC 5321 section 4.2.1)."""

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from judgement.test_corpus import CORPUS
 from pydantic import TypeAdapter, ValidationError
 
-from poller.advice import SHIPPED, Advice, ReplyPattern, advise, retry_after, without_addresses
 from poller.exchange import Phase, Reply
+from poller.judgement.advice import SHIPPED, Advice, ReplyPattern, advise, retry_after, without_addresses
 
 _STATUS = re.compile(r"([45]\.\d{1,3}\.\d{1,3}) ")
 

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from poller.advice import without_addresses
 from poller.exchange import Exchange, Message, Phase, Reply
-from poller.outcome import Deferred, Failed, judge
+from poller.judgement.advice import without_addresses
+from poller.judgement.outcome import Deferred, Failed, judge
 
 CORPUS = [line.split("\t") for line in Path(__file__).with_name("corpus.tsv").read_text("utf-8").splitlines()]
 _STATUS = re.compile(r"#?([45]\.\d{1,3}\.\d{1,3})[ :]+")

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from poller.retry import fold
+from poller.judgement.retry import fold
 
 STATUSES = ("queued", "in_doubt", "sent", "failed", "expired", "suppressed")
 

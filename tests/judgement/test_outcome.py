@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from poller.advice import ReplyPattern
 from poller.exchange import Exchange, Loss, Message, Phase, RelayTrouble, Reply
-from poller.outcome import (
+from poller.judgement.advice import ReplyPattern
+from poller.judgement.outcome import (
     DEFAULT,
     Blame,
     Deferred,

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from poller.providers import SHIPPED, Group, Providers, claimed_twice
+from poller.judgement.providers import SHIPPED, Group, Providers, claimed_twice
 
 KNOWN = Providers.of({})
 

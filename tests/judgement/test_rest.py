@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from poller.rest import Rest
+from poller.judgement.rest import Rest
 
 LENGTHS = st.floats(0.001, 1e6)
 

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from poller.exchange import Reply
-from poller.outcome import Blame, Deferred, Expired, Failed, InDoubt, Outcome, Sent, Suppressed
-from poller.retry import (
+from poller.judgement.outcome import Blame, Deferred, Expired, Failed, InDoubt, Outcome, Sent, Suppressed
+from poller.judgement.retry import (
     MOST_DEATHS,
     Note,
     OnDoubt,
@@ -706,7 +706,7 @@ def test_a_recipient_with_a_destination_of_its_own_is_not_made_to_wait_for_anoth
 
 
 def test_a_row_whose_recipients_do_not_fit_a_transaction_goes_on_once_with_each_and_then_waits() -> None:
-    """Ten of fifteen fit; those never answered come first, as `poller.prepare` has it."""
+    """Ten of fifteen fit; those never answered come first, as `poller.delivery.prepare` has it."""
     standing = row(*(RecipientState(address=f"r@d{number}.example") for number in range(15)))
     now, times = NOON, []
     for _ in range(6):

@@ -204,6 +204,6 @@ def test_this_room_imports_the_standard_library_jinja2_and_itself() -> None:
                 allowed = top in sys.stdlib_module_names or name.startswith("poller.message")
                 assert (
                     allowed
-                    or name in {"poller.units", "poller.facts", "poller.domains"}
+                    or name in {"poller.units", "poller.frozen", "poller.domains"}
                     or (top == "jinja2" and file.name in {"templates.py", "sandbox.py"})
                 ), name

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from poller.exchange import Reply
+from poller.judgement.retry import Note, RecipientState, Step
 from poller.outbox.migrate import sql_directory
 from poller.outbox.operate import Selection, change
 from poller.outbox.store import Store
 from poller.outbox.tables import attempt, outbox, recipient
-from poller.retry import Note, RecipientState, Step
-from poller.throttle.gate import Gate
+from poller.pacing.gate import Gate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

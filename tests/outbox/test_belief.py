@@ -12,7 +12,7 @@ from outbox.ground import insert, row_of
 from poller.outbox.belief import Belief, Claims, OutboxIsOlder
 from poller.outbox.store import Store
 from poller.outbox.tables import outbox, worker
-from poller.throttle.gate import Gate
+from poller.pacing.gate import Gate
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Engine

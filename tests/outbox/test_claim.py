@@ -30,7 +30,7 @@ from poller.outbox.report import PIECE
 from poller.outbox.rows import ClaimedRow, NameTaken
 from poller.outbox.store import Store
 from poller.outbox.tables import SQLITE_TIME, attachment, meta, suppression, worker
-from poller.throttle.gate import Gate
+from poller.pacing.gate import Gate
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -10,7 +10,7 @@ from outbox.ground import insert, locking, row_of, store_for
 
 from poller.outbox import paths, walk
 from poller.outbox.operate import pause_all
-from poller.throttle.gate import Gate
+from poller.pacing.gate import Gate
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

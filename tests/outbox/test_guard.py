@@ -14,7 +14,7 @@ from poller.outbox.database import connect
 from poller.outbox.guard import HELD, address_of, adopt, hold, home_of, stranger
 from poller.outbox.operate import pause_all, resume_all
 from poller.outbox.settings import DatabaseSettings
-from poller.throttle.gate import Gate
+from poller.pacing.gate import Gate
 
 if TYPE_CHECKING:
     from poller.outbox.store import Store

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import sqlalchemy as sa
-from outbox.test_roles import login, work_of_the_poller
+from outbox.test_roles import work_of_the_poller
 from servers.fault import Faults, FaultServer
 from service.bench import Bench
 
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
     from sqlalchemy.engine import Engine
 
-__all__ = ["login"]
 pytestmark = pytest.mark.parametrize("kind", ["postgresql"])
 
 TYPES = ("text", "varchar", "bigint", "integer", "smallint", "timestamptz", "jsonb", "boolean", "numeric", "float8")

@@ -11,13 +11,13 @@ import sqlalchemy as sa
 from outbox.ground import insert, store_for
 from outbox.test_plans import NOW, NUMBERS
 
+from poller.delivery.claim_plan import Pacing
 from poller.outbox.database import connect
 from poller.outbox.tables import throttle
 from poller.outbox.throttling import Throttles
-from poller.pacing import Pacing
-from poller.relays import RelaySettings
-from poller.throttle.limits import Limit
-from poller.throttle.settings import ThrottleSettings
+from poller.pacing.limits import Limit
+from poller.pacing.settings import ThrottleSettings
+from poller.smtp.relays import RelaySettings
 from poller.units import parse_rate
 
 if TYPE_CHECKING:

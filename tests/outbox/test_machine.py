@@ -43,14 +43,14 @@ from poller.outbox.database import connect
 from poller.outbox.operate import Action, Selection, change
 from poller.outbox.rows import Late
 from poller.outbox.tables import HELD_STATUSES, meta, metadata, outbox, recipient
-from poller.throttle.gate import Gate
+from poller.pacing.gate import Gate
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Engine
 
+    from poller.judgement.retry import Step
     from poller.outbox.rows import ClaimedRow
     from poller.outbox.store import Store
-    from poller.retry import Step
 
 WORKERS = ("w1", "w2")
 BOTH = "a@example.com, b@example.com"

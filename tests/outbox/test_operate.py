@@ -32,7 +32,7 @@ from poller.outbox.migrate import refused_trigger
 from poller.outbox.operate import FROM, Action, NotInDoubt, Selection, change, count, pause_all, resolve, resume_all
 from poller.outbox.rows import Late
 from poller.outbox.tables import Utc
-from poller.throttle.gate import Gate
+from poller.pacing.gate import Gate
 
 if TYPE_CHECKING:
     from poller.outbox.store import Store

@@ -11,7 +11,7 @@ from servers.mariadb import MariaDB, Unavailable
 from poller.outbox.database import DatabaseRefused, connect
 from poller.outbox.migrate import apply, require_current
 from poller.outbox.settings import DatabaseSettings
-from poller.throttle.gate import Gate
+from poller.pacing.gate import Gate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -15,7 +15,7 @@ from poller.outbox.migrate import apply
 from poller.outbox.rows import Late
 from poller.outbox.settings import DatabaseSettings
 from poller.outbox.store import Store
-from poller.throttle.gate import Gate
+from poller.pacing.gate import Gate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -10,7 +10,7 @@ from outbox.ground import store_for
 
 from poller.outbox import dialects, paths
 from poller.outbox.database import connect
-from poller.throttle.gate import Gate
+from poller.pacing.gate import Gate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

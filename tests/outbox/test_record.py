@@ -32,13 +32,13 @@ from outbox.ground import (
 
 from poller.outbox.operate import Selection, change
 from poller.outbox.rows import ClaimedRow, Late
-from poller.throttle.gate import Gate
+from poller.pacing.gate import Gate
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from poller.judgement.retry import Step
     from poller.outbox.store import Store
-    from poller.retry import Step
 
 NOON = datetime(2020, 1, 1, 12, tzinfo=UTC)
 

@@ -31,8 +31,8 @@ from poller.outbox.report import (
     waiting_rows,
 )
 from poller.outbox.tables import outbox, throttle
-from poller.throttle import Scope, as_row, paused
-from poller.throttle.gate import ScopeKey
+from poller.pacing import Scope, as_row, paused
+from poller.pacing.gate import ScopeKey
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Engine

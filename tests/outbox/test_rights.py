@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import pytest
 from outbox import rights
 from outbox.rights import ATTEMPTS, SERVERS
-from outbox.test_roles import login
 from sqlalchemy.exc import DBAPIError
 
 from poller.outbox.enqueue import enqueue_alone
@@ -18,7 +17,6 @@ if TYPE_CHECKING:
 
     from sqlalchemy.engine import Engine
 
-__all__ = ["login"]
 DENIED = re.compile(
     r"denied|must be owner|must be superuser|must have|access denied|admin option|invalid role", re.IGNORECASE
 )

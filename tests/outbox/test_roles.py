@@ -17,8 +17,8 @@ from poller.outbox.migrate import require_current
 from poller.outbox.operate import Selection, change
 from poller.outbox.report import overview, story
 from poller.outbox.throttling import Throttles
-from poller.throttle.gate import Choice, Gate, Grant, ScopeKey, Share
-from poller.throttle.limits import Scope
+from poller.pacing.gate import Choice, Gate, Grant, ScopeKey, Share
+from poller.pacing.limits import Scope
 
 if TYPE_CHECKING:
     from collections.abc import Callable

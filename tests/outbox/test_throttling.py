@@ -15,9 +15,9 @@ from poller.outbox import choosing, throttling
 from poller.outbox.database import connect
 from poller.outbox.tables import outbox, throttle, worker
 from poller.outbox.throttling import Throttles
-from poller.throttle.gate import Candidate, Choice, Gate, Grant, Record, ScopeKey, Share
-from poller.throttle.limits import Limit, Scope, take
-from poller.throttle.row import repaired
+from poller.pacing.gate import Candidate, Choice, Gate, Grant, Record, ScopeKey, Share
+from poller.pacing.limits import Limit, Scope, take
+from poller.pacing.state_row import repaired
 from poller.units import parse_rate
 
 if TYPE_CHECKING:

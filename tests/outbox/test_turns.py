@@ -12,7 +12,7 @@ from outbox.ground import insert, store_for
 from outbox.test_plans import NOW, NUMBERS, nodes
 
 from poller.outbox.database import connect
-from poller.throttle.gate import Candidate, Choice, Gate, Grant, Record, ScopeKey
+from poller.pacing.gate import Candidate, Choice, Gate, Grant, Record, ScopeKey
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

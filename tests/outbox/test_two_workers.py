@@ -11,7 +11,7 @@ from outbox.ground import insert, sent, store_for
 
 from poller.outbox.database import connect
 from poller.outbox.tables import outbox
-from poller.throttle.gate import Gate
+from poller.pacing.gate import Gate
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Engine

@@ -21,7 +21,7 @@ from servers.fault import FaultServer
 from poller.cli import look, main, raw
 from poller.cli.reasons import Reasons
 from poller.cli.session import Stop, as_json
-from poller.config import load
+from poller.config.load import load
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -21,16 +21,16 @@ from service import zygote
 from service.bench import Bench, books, terminate
 from structlog.testing import capture_logs
 
-from poller import delivery
-from poller.composing import Composing
-from poller.config import load
+from poller.config.load import load
+from poller.delivery import arrow
+from poller.delivery.compose import Compose
 from poller.journal import entries
 from poller.journal.segments import MAGIC, SIZE, Segment, read, segments
 from poller.outbox.database import transaction
 from poller.outbox.guard import adopt, home_of
 from poller.outbox.settings import DatabaseSettings
 from poller.outbox.tables import meta, outbox, worker
-from poller.service import Service
+from poller.worker.service import Service
 
 if TYPE_CHECKING:
     from service.zygote import Process
@@ -442,9 +442,9 @@ def test_an_unforeseen_error_is_said_once_with_its_row(
     with FaultServer(Faults()) as relay, capture_logs() as lines:
         service = Service(load(bench.configure(relay.host, relay.port), {}), mode="once")
         if where == "judging":
-            monkeypatch.setattr(delivery, "judge", broken)
+            monkeypatch.setattr(arrow, "judge", broken)
         else:
-            monkeypatch.setattr(Composing, "prepared", broken)
+            monkeypatch.setattr(Compose, "prepared", broken)
         assert service.run(signals=False).crashed
     (failed,) = [line for line in lines if line["event"] == "tick.failed"]
     assert (failed["about"], failed["reason"]) == (f"row {row_id}", "ZeroDivisionError()")

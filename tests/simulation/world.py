@@ -1,6 +1,6 @@
 """A world without sockets, threads or a clock: rows in a dict, a relay that keeps a book, and a crash at any step.
 
-The arrow in it is the real one: conversation, judgement, next step, ledger, journal and recovery. Only what lies
+The arrow in it is the real one: conversation, judgement, next step, recorder, journal and recovery. Only what lies
 outside of the process is simulated: the relay; the database, as a dict with the fence of the real one; and the disk, of
 which a crash leaves what was written, a power cut what was synced and a part of the rest. One seed gives all chance.
 """
@@ -16,30 +16,30 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from poller.ahead import Ahead
-from poller.cohort import Cohort
-from poller.composing import Composing
-from poller.delivery import Delivery
+from poller.delivery.arrow import Delivery
+from poller.delivery.claim_plan import Pacing
+from poller.delivery.compose import Compose
+from poller.delivery.prefetch import Prefetch
+from poller.delivery.recorder import Recorder
+from poller.delivery.session import Line
 from poller.exchange import Loss, Message, Phase, RelayTrouble
 from poller.journal import Journal
 from poller.journal.segments import FRAME_BYTES, MAGIC, read, segments
-from poller.ledger import Ledger
-from poller.lines import Line
+from poller.judgement.outcome import DEFAULT
+from poller.judgement.refusals import Refusals
+from poller.judgement.rest import Rest
+from poller.judgement.retry import RetrySettings
 from poller.message.composer import Composer
 from poller.message.settings import MessageSettings, TemplateSettings
 from poller.outbox.rows import DRAFT_COLUMNS, ClaimedRow, Found, Late, Recorded
-from poller.outcome import DEFAULT
-from poller.pacing import Pacing
-from poller.recovery import Recovery
-from poller.relays import RelaySettings
-from poller.rest import Rest
-from poller.retry import RetrySettings
+from poller.pacing.settings import ThrottleSettings
 from poller.smtp.actions import Await, Committing, LineLost, Send, Unasked
 from poller.smtp.conversation import next_exchange
 from poller.smtp.gears import Gear
+from poller.smtp.relays import RelaySettings
 from poller.smtp.replies import Features, RawReply, ReplyReader
 from poller.smtp.transaction import Session
-from poller.throttle.settings import ThrottleSettings
+from poller.worker.recovery import Recovery
 
 if TYPE_CHECKING:
     import random
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from poller.exchange import Exchange, Reply
-    from poller.retry import RecipientState, Step
+    from poller.judgement.retry import RecipientState, Step
 
 OUTBOX = "simulated outbox"
 BEGAN = datetime(2026, 11, 22, tzinfo=UTC)
@@ -486,7 +486,7 @@ class World:
         composer = Careful(MessageSettings(sender="shop@example.com"), TemplateSettings(), host_name="here.example.com")
         composer.world = self
         at_once = AtOnce()
-        ledger = Ledger(
+        recorder = Recorder(
             store,
             bookkeeper=at_once,
             clock=self.time,
@@ -504,7 +504,7 @@ class World:
             rest=Rest(first=0.0, longest=0.0),
             retry=retry,
             most_recipients=100,
-            cohort=Cohort(limit=retry.cohort, patience=retry.cohort_patience),
+            refusals=Refusals(limit=retry.cohort, patience=retry.cohort_patience),
             connections=none,
             max_connections=None,
             clock=self.time,
@@ -513,11 +513,11 @@ class World:
         delivery = Delivery(
             store=store,
             lines={"smtp": line},
-            manners=AtEase(store.now),
+            shared_limits=AtEase(store.now),
             rulebook=DEFAULT,
-            composing=Composing(store=store, journal=journal, composer=composer, relays=("smtp",), clock=self.time),
-            ledger=ledger,
-            ahead=Ahead(
+            composing=Compose(store=store, journal=journal, composer=composer, relays=("smtp",), clock=self.time),
+            recorder=recorder,
+            ahead=Prefetch(
                 bookkeeper=at_once,
                 claim=lambda limit: functools.partial(store.claim, limit),
                 batch=GROUP_AT_ONCE,
@@ -526,7 +526,7 @@ class World:
                 unavailable=lambda _: None,
             ),
             retry=retry,
-            cohort=Cohort(limit=retry.cohort, patience=retry.cohort_patience),
+            refusals=Refusals(limit=retry.cohort, patience=retry.cohort_patience),
             journal=journal,
             clock=self.time,
             stop=threading.Event(),
@@ -542,7 +542,7 @@ class World:
         recovery = Recovery(
             store=store,
             journal=journal,
-            ledger=ledger,
+            recorder=recorder,
             delivery=delivery,
             watch=none,
             chunk=self.chance.choice([1, 3, 200]),

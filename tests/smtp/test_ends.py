@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Self
 import pytest
 from smtp.letters import courier_to, letter, letters
 
-from poller.outcome import Deferred, Failed, InDoubt, Sent, judge
+from poller.judgement.outcome import Deferred, Failed, InDoubt, Sent, judge
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

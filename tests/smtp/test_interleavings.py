@@ -28,7 +28,7 @@ from smtp.model import (
 )
 
 from poller.exchange import Message
-from poller.outcome import Deferred, Failed, InDoubt, Sent, judge
+from poller.judgement.outcome import Deferred, Failed, InDoubt, Sent, judge
 
 if TYPE_CHECKING:
     from poller.exchange import Exchange

@@ -21,7 +21,7 @@ import pytest
 from smtp.letters import letter, settings
 
 from poller.exchange import RelayTrouble
-from poller.outcome import Deferred, Failed, InDoubt, Sent, judge
+from poller.judgement.outcome import Deferred, Failed, InDoubt, Sent, judge
 from poller.smtp.courier import Courier
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from servers.processes import wait_until
 from servers.sink import Sink
 from smtp.letters import courier_to, letter, letters
 
-from poller.outcome import queue_id
+from poller.judgement.outcome import queue_id
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

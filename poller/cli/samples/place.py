@@ -14,13 +14,13 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from poller.config import Config
+from poller.config.load import Config
+from poller.judgement.retry import RetrySettings
 from poller.message.settings import MessageSettings, TemplateSettings
 from poller.outbox.settings import DatabaseSettings
-from poller.relays import FirstRelaySettings
-from poller.retry import RetrySettings
 from poller.settings import LogSettings, PollSettings, WorkerSettings
-from poller.state import StateDirectory, StateTaken
+from poller.smtp.relays import FirstRelaySettings
+from poller.worker.state import StateDirectory, StateTaken
 
 MARK = ".poller-demo"
 BATCH = 20

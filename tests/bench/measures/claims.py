@@ -23,7 +23,7 @@ from poller.outbox.settings import DatabaseSettings
 from poller.outbox.store import Store
 from poller.outbox.tables import outbox as table
 from poller.outbox.tables import worker as worker_table
-from poller.throttle.gate import Gate
+from poller.pacing.gate import Gate
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -24,14 +24,14 @@ from sqlalchemy import event
 
 import poller.cli.samples
 from poller import log
-from poller.config import load
+from poller.config.load import load
 from poller.message.composer import Composer
 from poller.message.draft import Draft
 from poller.message.settings import MessageSettings, TemplateSettings
 from poller.outbox.listen import install
 from poller.outbox.tables import outbox as table
-from poller.service import Service
 from poller.settings import LogSettings
+from poller.worker.service import Service
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from bench.outboxes import Outbox
     from bench.scene import Scene
 
-    from poller.service import Mode
+    from poller.worker.service import Mode
 
 ATTACHMENT_BYTES = 10_000_000
 INSERTS_PER_SECOND = 50

@@ -8,11 +8,11 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from poller.exchange import Exchange, Message, Phase, Reply
+from poller.judgement.outcome import judge
 from poller.message import composer as remembering
 from poller.message.composer import Composer
 from poller.message.draft import Draft, Unsendable
 from poller.message.settings import MessageSettings, TemplateSettings
-from poller.outcome import judge
 from poller.smtp.replies import MAX_LINES, ReplyReader
 
 if TYPE_CHECKING:

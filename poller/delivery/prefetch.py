@@ -1,0 +1,72 @@
+"""The next rows, claimed by the bookkeeper while the last ones are being sent: the line need not fall silent between.
+
+Rule 1. Never more than a batch is claimed and not begun: what is claimed ahead is what has left meanwhile.
+Rule 2. Whatever was claimed ahead is had by `rows` or by `rest`; nobody forgets a claim.
+Rule 3. A database that is away ends the batch, and is waited for by whoever writes next.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from poller.outbox.database import DatabaseUnavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from concurrent.futures import Executor, Future
+
+    from poller.outbox.rows import ClaimedRow
+
+HALF = 2
+"""The next rows are claimed when half a batch has left: a statement for each row would cost too much."""
+
+
+@dataclass(kw_only=True, slots=True)
+class Prefetch:
+    """Belongs to the delivering thread; `claim` runs in the bookkeeper's."""
+
+    bookkeeper: Executor
+    claim: Callable[[int], Callable[[], list[ClaimedRow]]]
+    """What is to be done to claim so many; asked here, done there."""
+    batch: int
+    asked: Callable[[], int]
+    """How many the last claim could have had at most: where a limit is in force, fewer than a batch."""
+    may_claim: Callable[[], bool]
+    unavailable: Callable[[DatabaseUnavailable], None]
+    _claiming: Future[list[ClaimedRow]] | None = field(default=None)
+    _dry: bool = False
+
+    def begin(self, claimed: int) -> None:
+        """So many rows were claimed: after as many as could be had more may be due."""
+        self._dry = claimed < self._whole
+
+    def rows(self, left: int, *, afresh: bool = False) -> list[ClaimedRow]:
+        """Rows to go on with behind the `left` in hand: none yet, or none at all. Waits only when none are left.
+
+        With `afresh` it is asked for again although there was nothing more a moment ago.
+        """
+        self._dry = self._dry and not afresh
+        if self._claiming is not None and (not left or self._claiming.done()):
+            return self.rest()
+        if self._claiming is None and not self._dry and left * HALF <= self._whole and self.may_claim():
+            self._claiming = self.bookkeeper.submit(self.claim(self.batch - left))
+            return self.rest() if not left else []
+        return []
+
+    def rest(self) -> list[ClaimedRow]:
+        """What is being claimed, if anything is; waits for it."""
+        claiming, self._claiming = self._claiming, None
+        if claiming is None:
+            return []
+        try:
+            found = claiming.result()
+        except DatabaseUnavailable as why:
+            self.unavailable(why)
+            found = []
+        self._dry = not found or len(found) * HALF < self._whole
+        return found
+
+    @property
+    def _whole(self) -> int:
+        return min(self.batch, self.asked())
