@@ -80,6 +80,7 @@ EVENTS: Final[Mapping[str, str]] = MappingProxyType({
     "outbox.older": "the database has forgotten what it had confirmed: what the journal knows is written again",
     "outbox.resumed": "an operator has switched the outbox on again",
     "tick.failed": "an error that nobody foresaw ends the process; the next start judges what it held",
+    "rows.purged": "what was past the time that `[retention]` gives it was deleted",
     "drain.finished": "nothing is due any more",
     "record.stubborn": "an outcome can't be written yet and is tried again",
     "record.failed": "an outcome can't be written; this line is what is known of it",

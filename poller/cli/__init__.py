@@ -31,6 +31,7 @@ COMMANDS = {
     "resume": ("operate", "resume", "Let paused rows go, or with --all the whole outbox."),
     "cancel": ("operate", "cancel", "Give rows up."),
     "resolve": ("operate", "resolve", "Settle rows that may have been delivered, or list them."),
+    "purge": ("purge", "purge", "Delete what ended longer ago than [retention] keeps it."),
     "adopt": ("adopt", "adopt", "Let an outbox work that was copied, moved or restored from a backup."),
 }
 """Each command's module, function and line in the list. Only the one that is asked for is imported, and for the list

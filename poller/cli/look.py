@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
 from poller.cli.foresight import foreseen, why_unknown
+from poller.cli.health import unknown, verdict
 from poller.cli.pacing import as_values, due_of, screen_lines, standing_of
 from poller.cli.reasons import Reasons
 from poller.cli.screen import say, styled
-from poller.cli.session import ROW_ID, Stop, as_json, configuration, database, in_words, moment
-from poller.outbox.database import DatabaseUnavailable
+from poller.cli.session import ROW_ID, Duration, Stop, as_json, configuration, database, in_words, moment
+from poller.config.load import ConfigError
+from poller.outbox.database import DatabaseRefused, DatabaseUnavailable
+from poller.outbox.migrate import SchemaTrouble
 from poller.outbox.report import Overview, Story, overview, story
 from poller.units import format_duration
 
@@ -32,10 +36,14 @@ WATCH_S = 1.0
 @click.command()
 @click.option("--json", "json_", is_flag=True, help="For programs.")
 @click.option("--watch", is_flag=True, help="Until Ctrl-C.")
+@click.option("--check", is_flag=True, help="One line and an exit code, for cron and Nagios: 0, 1, 2, or 3 unknown.")
+@click.option("--max-age", type=Duration(), default=600.0, help="With --check: how long mail may be due unsent [10m].")
 @click.pass_context
 @in_words
-def status(context: click.Context, *, json_: bool, watch: bool) -> None:
+def status(context: click.Context, *, json_: bool, watch: bool, check: bool, max_age: float) -> None:
     """Queue, rates, workers, limits, batches with progress and time left."""
+    if check:
+        _check(context, max_age)
     config = configuration(context)
     engine = database(config)
     if json_:
@@ -50,6 +58,16 @@ def status(context: click.Context, *, json_: bool, watch: bool) -> None:
             say(*line)
         return
     _watch(config, engine)
+
+
+def _check(context: click.Context, max_age: float) -> NoReturn:
+    try:
+        config = configuration(context)
+        found = verdict(config, database(config), max_age=max_age)
+    except (ConfigError, DatabaseRefused, DatabaseUnavailable, SchemaTrouble) as why:
+        found = unknown(str(why))
+    say(found.text)
+    sys.exit(found.level)
 
 
 def _watch(config: Config, engine: Engine) -> None:

@@ -9,31 +9,15 @@ from typing import TYPE_CHECKING
 import click
 
 from poller import log
-from poller.cli.session import Misused, configuration, in_words
+from poller.cli.session import Duration, Misused, configuration, in_words
 from poller.message.composer import Composer
 from poller.outbox.database import DatabaseUnavailable, connect
 from poller.outbox.migrate import require_current
-from poller.units import parse_duration
 from poller.worker.service import Service
 
 if TYPE_CHECKING:
     from poller.config.load import Config
     from poller.worker.loop import Mode
-
-
-class Duration(click.ParamType[float]):
-    """A duration on the command line."""
-
-    name = "duration"
-
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Seconds."""
-        if isinstance(value, float):
-            return value
-        try:
-            return parse_duration(value)
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
 
 
 @click.command()

@@ -18,6 +18,7 @@ from poller.outbox.database import DatabaseRefused, DatabaseUnavailable, connect
 from poller.outbox.migrate import SchemaTrouble, require_current
 from poller.outbox.operate import OPERATOR
 from poller.outbox.rows import NameTaken
+from poller.units import parse_duration
 from poller.visible import visible
 from poller.worker.state import StateTaken
 
@@ -34,6 +35,21 @@ FAILED, MISUSED = 1, 2
 
 ROW_ID = click.IntRange(1, 2**63 - 1)
 """The type of `outbox.id`."""
+
+
+class Duration(click.ParamType[float]):
+    """A duration on the command line."""
+
+    name = "duration"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Seconds."""
+        if isinstance(value, float):
+            return value
+        try:
+            return parse_duration(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
 
 
 class Stop(click.ClickException):

@@ -42,7 +42,7 @@ from poller.config.sources import (
 )
 from poller.judgement.retry import RetrySettings
 from poller.message.settings import MessageSettings, TemplateSettings
-from poller.outbox.settings import DatabaseSettings
+from poller.outbox.settings import DatabaseSettings, RetentionSettings
 from poller.pacing.settings import ThrottleSettings
 from poller.pacing.settings import contradictions as throttle_contradictions
 from poller.settings import LogSettings, PollSettings, WorkerSettings
@@ -88,6 +88,7 @@ class Config:
     retry: RetrySettings = field(default_factory=RetrySettings)
     worker: WorkerSettings = field(default_factory=WorkerSettings)
     log: LogSettings = field(default_factory=LogSettings)
+    retention: RetentionSettings = field(default_factory=RetentionSettings)
     source: Path | None = field(default=None, compare=False)
     """The file that was read."""
     looked: tuple[Path, ...] = field(default=(), compare=False)

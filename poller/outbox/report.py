@@ -140,6 +140,41 @@ def _overview(connection: Connection) -> Overview:
     )
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Pulse:
+    """Whether mail moves; seconds on the database's clock."""
+
+    due: int
+    oldest_due_seconds: float
+    """How long the row that is due the longest has been due; 0 where none is."""
+    last_sent_seconds: float | None
+    """Since the last was accepted; None where none is known."""
+    in_doubt: int
+
+
+def pulse(engine: Engine) -> Pulse:
+    """A few numbers, by index."""
+
+    def work(connection: Connection) -> Pulse:
+        now = connection.execute(sa.select(_now(connection))).scalar_one()
+        due = sa.select(sa.func.count(), sa.func.min(outbox.c.due_at))
+        many, oldest = connection.execute(due.where(outbox.c.status == "queued", outbox.c.due_at <= now)).one()
+        ends = [
+            connection.execute(sa.select(sa.func.max(outbox.c.finished_at)).where(outbox.c.status == status)).scalar()
+            for status in ("sent", "partial")
+        ]
+        last = max((end for end in ends if end is not None), default=None)
+        doubts = sa.select(sa.func.count()).where(outbox.c.status == "in_doubt")
+        return Pulse(
+            due=int(many),
+            oldest_due_seconds=(now - oldest).total_seconds() if oldest else 0.0,
+            last_sent_seconds=(now - last).total_seconds() if last else None,
+            in_doubt=int(connection.execute(doubts).scalar_one()),
+        )
+
+    return transaction(engine, work, reading=True)
+
+
 def held_rows(engine: Engine) -> int:
     """Rows that a person holds, or has to decide about."""
     query = sa.select(sa.func.count()).where(outbox.c.status.in_(("in_doubt", "paused")))

@@ -1,4 +1,4 @@
-"""Where the outbox lies: the `[database]` section. Standard library only."""
+"""Where the outbox lies, and how long it keeps what is done: `[database]` and `[retention]`. Standard library only."""
 
 from __future__ import annotations
 
@@ -26,3 +26,21 @@ class DatabaseSettings:
     """PostgreSQL only: whether a pooler gives each transaction another session. Default: it is found out."""
     listen_url: str | None = field(default=None, repr=False)
     """PostgreSQL only: a way around the pooler, for `[poll] listen`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetentionSettings:
+    """How long after their end rows are kept. What has no time is kept for ever."""
+
+    __pydantic_config__: ClassVar = SETTINGS
+
+    sent: Seconds | None = None
+    failed: Seconds | None = None
+    """Rows that ended in any other way: failed, partial, expired, suppressed, cancelled."""
+    attempts: Seconds | None = None
+    """History lines, of rows that are kept or that somebody else deleted; those of a row that goes, go with it."""
+
+    @property
+    def is_set(self) -> bool:
+        """Whether anything is ever deleted."""
+        return self != RetentionSettings()

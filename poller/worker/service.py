@@ -34,6 +34,7 @@ from poller.log import OnChange, get_logger
 from poller.outbox.database import DatabaseRefused, DatabaseUnavailable, connect
 from poller.outbox.listen import Ear
 from poller.outbox.migrate import SchemaTrouble
+from poller.outbox.retention import purge
 from poller.outbox.rows import NameTaken
 from poller.worker.lease import boot_clock
 from poller.worker.loop import Mode, Tick
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
 
 STEP_S = 1.0  # by which the wall clock must leave the monotonic one to count as set
 WATCH_S = 0.5  # how often the main thread looks at the monotonic clock
+PURGE_EVERY_S = 600.0
 CUT_GRACE_S = 5.0  # after the line was cut, for the delivering thread to write down what it knows
 UNFINISHED = frozenset({"failed", "partial", "in_doubt"})
 """Row statuses that make `--once` and `--drain` exit 1."""
@@ -92,10 +94,10 @@ class Service:
         self._bookkeeper = Executor(1, thread_name_prefix="bookkeeper")
         self._refused = ""
         self._wall_offset = time.time() - boot_clock()
-        # Two threads: one delivers, one keeps us alive.
+        # Three threads: one delivers, one keeps us alive, one deletes what is past its time.
         self._scheduler = BackgroundScheduler(
             timezone=UTC,
-            executors={"deliver": ThreadPoolExecutor(1), "heartbeat": ThreadPoolExecutor(1)},
+            executors={name: ThreadPoolExecutor(1) for name in ("deliver", "heartbeat", "purge")},
             job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},
         )
         self.tick = Tick(
@@ -148,6 +150,10 @@ class Service:
         poll, beat = self.config.poll.interval, self.config.worker.heartbeat
         scheduler.add_job(self._tick, "interval", seconds=poll, id="tick", executor="deliver", next_run_time=now)
         scheduler.add_job(self._beat, "interval", seconds=beat, id="heartbeat", executor="heartbeat")
+        if self.config.retention.is_set and self.mode == "forever":
+            soon = now + timedelta(seconds=min(PURGE_EVERY_S, poll))
+            every = {"seconds": PURGE_EVERY_S, "next_run_time": soon}
+            scheduler.add_job(self._purge, "interval", id="purge", executor="purge", **every)
 
     def _crashed(self, event: JobExecutionEvent) -> None:
         error = event.exception
@@ -269,6 +275,17 @@ class Service:
             when = datetime.now(UTC) + timedelta(seconds=left)
             close, name = line.close_if_idle, f"idle {line.name}"
             self._scheduler.add_job(close, "date", run_date=when, id=name, executor="deliver", replace_existing=True)
+
+    # --- the purging thread ---
+
+    def _purge(self) -> None:
+        try:
+            done = purge(self._engine, self.config.retention, wait=self._flags.stop.wait)
+        except DatabaseUnavailable as why:  # the next time is soon enough
+            self._say.say("warning", "database.unavailable", about="purge", fingerprint=str(why), reason=str(why))
+            return
+        if done.rows or done.attempts:
+            self._log.info("rows.purged", rows=done.rows, attempts=done.attempts)
 
     # --- the heartbeat's thread ---
 

@@ -462,3 +462,18 @@ def test_the_table_says_what_the_configuration_limits(bench: Bench) -> None:
     query = sa.text("SELECT kind, name, limits FROM outbox_throttle")
     said = [tuple(row) for row in transaction(bench.engine, lambda c: c.execute(query).all())]
     assert said == [("outbox", "", "600/m and 9000/d, burst 5")]
+
+
+def test_a_service_deletes_by_itself_what_is_past_its_time(bench: Bench) -> None:
+    done = bench.insert(3)
+    with FaultServer() as relay:
+        config = bench.configure(relay.host, relay.port, retention={"sent": "90d"})
+        assert bench.run(config, "--once") == 0
+        sql(bench, "UPDATE outbox SET finished_at = '2020-01-01 00:00:00'")
+        (young,) = bench.insert(1)
+        with bench.running(config) as process:
+            bench.wait_for(lambda: [row.id for row in bench.rows()] == [young])
+            bench.wait_for(lambda: bench.statuses() == Counter(sent=1))
+            terminate(process)
+    (said,) = [line for line in bench.log() if line["event"] == "rows.purged"]
+    assert said["rows"] == len(done)

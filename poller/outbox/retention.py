@@ -1,0 +1,129 @@
+"""Deleting what is done, after its time: rows, what belongs to them, and history.
+
+Rule 1. A row that has not ended is never touched, nor one that somebody has locked.
+Rule 2. Small portions, each in a transaction of its own, with a pause behind it: no claim waits for longer than one.
+Rule 3. A row goes with its recipients, attachments and history. Of rows that are kept, and of those that somebody else
+        deleted, history has a time of its own; that of a row that has not ended stays.
+
+Raises DatabaseUnavailable; what was deleted until then is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+
+from poller.outbox.database import transaction
+from poller.outbox.dialects import DIALECTS
+from poller.outbox.tables import TERMINAL_STATUSES, Utc, attachment, attempt, outbox, recipient
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from datetime import datetime
+
+    from sqlalchemy.engine import Connection, Engine
+
+    from poller.outbox.settings import RetentionSettings
+
+PORTION = 500
+"""Rows in one transaction: some ten milliseconds, on SQLite too, where all others wait meanwhile."""
+PAUSE_S = 0.05
+"""Between two portions."""
+
+
+@dataclass(kw_only=True)
+class Purged:
+    """How many of each were deleted."""
+
+    rows: int = 0
+    attempts: int = 0
+    """History lines of rows that are kept, or that somebody else had deleted."""
+
+
+def purge(
+    engine: Engine, settings: RetentionSettings, *, wait: Callable[[float], object], portion: int = PORTION
+) -> Purged:
+    """Delete all that is past its time. `wait` pauses for so many seconds; what it returns, if true, ends the work."""
+    purged = Purged()
+    now = transaction(engine, lambda c: c.execute(_now(c)).scalar_one(), reading=True)
+    for statuses, keep in _kept(settings):
+        one_portion = partial(_rows, statuses=statuses, before=now - keep, portion=portion)
+        while deleted := transaction(engine, one_portion):
+            purged.rows += deleted
+            if wait(PAUSE_S):
+                return purged
+    if settings.attempts is not None:
+        before = now - timedelta(seconds=settings.attempts)
+        purged.attempts = _history(engine, before, wait=wait, portion=portion)
+    return purged
+
+
+def due_for_purge(engine: Engine, settings: RetentionSettings) -> int:
+    """How many rows are past their time."""
+
+    def work(connection: Connection) -> int:
+        now = connection.execute(_now(connection)).scalar_one()
+        counts = (
+            sa.select(sa.func.count()).where(outbox.c.status.in_(statuses), outbox.c.finished_at < now - keep)
+            for statuses, keep in _kept(settings)
+        )
+        return sum(int(connection.execute(query).scalar_one()) for query in counts)
+
+    return transaction(engine, work, reading=True)
+
+
+def _kept(settings: RetentionSettings) -> list[tuple[tuple[str, ...], timedelta]]:
+    others = tuple(status for status in TERMINAL_STATUSES if status != "sent")
+    kept = ((("sent",), settings.sent), (others, settings.failed))
+    return [(statuses, timedelta(seconds=keep)) for statuses, keep in kept if keep is not None]
+
+
+def _now(connection: Connection) -> Any:
+    return sa.select(sa.literal_column(DIALECTS[connection.dialect.name].now, type_=Utc()))
+
+
+def _rows(connection: Connection, statuses: Sequence[str], before: datetime, portion: int) -> int:
+    """One portion of rows, the longest done first, with all that is theirs."""
+    done = sa.and_(outbox.c.status.in_(statuses), outbox.c.finished_at < before)
+    query = sa.select(outbox.c.id).where(done).order_by(outbox.c.finished_at).limit(portion)
+    ids = list(connection.execute(query.with_for_update(skip_locked=True)).scalars())
+    if ids:
+        for table in (attempt, recipient, attachment):
+            connection.execute(sa.delete(table).where(table.c.outbox_id.in_(ids)))
+        connection.execute(sa.delete(outbox).where(outbox.c.id.in_(ids)))
+    return len(ids)
+
+
+def _history(engine: Engine, before: datetime, *, wait: Callable[[float], object], portion: int) -> int:
+    """Walk through the history in its order until it is too young; returns how many lines were deleted."""
+    deleted, last = 0, 0
+    while seen := transaction(engine, partial(_lines, after=last, before=before, portion=portion), reading=True):
+        last = seen[-1].id
+        gone = [line.id for line in seen if line.at < before and (line.status is None or line.finished_at is not None)]
+        if gone:
+            transaction(engine, partial(_delete_lines, ids=gone))
+            deleted += len(gone)
+        if wait(PAUSE_S if gone else 0.0):
+            break
+    return deleted
+
+
+def _delete_lines(connection: Connection, ids: Sequence[int]) -> None:
+    connection.execute(sa.delete(attempt).where(attempt.c.id.in_(ids)))
+
+
+def _lines(connection: Connection, after: int, before: datetime, portion: int) -> Sequence[Any]:
+    """The next lines, none where all of them are younger."""
+    query = (
+        sa.select(attempt.c.id, attempt.c.at, outbox.c.status, outbox.c.finished_at)
+        .select_from(attempt.outerjoin(outbox, outbox.c.id == attempt.c.outbox_id))
+        .where(attempt.c.id > after)
+        .order_by(attempt.c.id)
+        .limit(portion)
+    )
+    found = connection.execute(query).all()
+    return found if any(line.at < before for line in found) else ()
