@@ -1,4 +1,4 @@
-"""How the service behaves: the `[poll]`, `[worker]` and `[log]` sections. Standard library only."""
+"""How the service behaves: the `[poll]`, `[worker]`, `[log]` and `[http]` sections. Standard library only."""
 
 from __future__ import annotations
 
@@ -51,3 +51,13 @@ class LogSettings:
     level: Literal["debug", "info", "warning", "error"] = "info"
     format: Literal["auto", "console", "json"] = "auto"
     """`console` for people, `json` for machines; `auto` is `console` on a terminal, else `json`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class HttpSettings:
+    """Where a worker says how it is."""
+
+    __pydantic_config__: ClassVar = SETTINGS
+
+    listen: str | None = None
+    """HOST:PORT of /healthz, /readyz and /metrics; None: it does not listen."""

@@ -31,6 +31,7 @@ LAYERS: tuple[dict[str, set[str]], ...] = (
     {"delivery": set()},
     {"config": {"pydantic"}},
     {"worker": {"apscheduler"}},
+    {"web": {"prometheus_client"}},
     {"cli": {"click", "rich"}},
 )
 """The rooms from the bottom up, with the libraries that each may import. A room imports rooms of lower layers only."""

@@ -16,6 +16,8 @@ from poller.outbox.migrate import require_current
 from poller.worker.service import Service
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from poller.config.load import Config
     from poller.worker.loop import Mode
 
@@ -45,10 +47,30 @@ def run(context: click.Context, mode: Mode | None, limit: float | None) -> None:
         service = Service(config, mode=mode or "forever", limit=limit)
     except OSError as error:
         raise Misused(f"[worker] state_dir {error.filename or config.worker.state_dir}: {error.strerror}") from None
-    finished = service.run()
+    with _listening(config, service):
+        finished = service.run()
     if finished.refused:
         raise Misused(finished.refused)
     sys.exit(finished.exit_code if mode or finished.crashed else 0)
+
+
+@contextlib.contextmanager
+def _listening(config: Config, service: Service) -> Iterator[None]:
+    """Answer over HTTP meanwhile, if that is wished for. Raises Misused where that can't be."""
+    if config.http.listen is None:
+        yield
+        return
+    from poller.web.server import Server  # noqa: PLC0415 - few want it
+
+    try:
+        server = Server(config.http, service)
+    except (OSError, OverflowError) as error:
+        raise Misused(f"[http] listen {config.http.listen}: {error}") from None
+    server.start()
+    try:
+        yield
+    finally:
+        server.stop()
 
 
 def _require_outbox(config: Config) -> None:

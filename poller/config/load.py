@@ -45,7 +45,7 @@ from poller.message.settings import MessageSettings, TemplateSettings
 from poller.outbox.settings import DatabaseSettings, RetentionSettings
 from poller.pacing.settings import ThrottleSettings
 from poller.pacing.settings import contradictions as throttle_contradictions
-from poller.settings import LogSettings, PollSettings, WorkerSettings
+from poller.settings import HttpSettings, LogSettings, PollSettings, WorkerSettings
 from poller.smtp.relays import FirstRelaySettings, RelaySettings, names_in_trouble
 from poller.smtp.relays import contradictions as relay_contradictions
 from poller.units import Misfit, format_duration
@@ -89,6 +89,7 @@ class Config:
     worker: WorkerSettings = field(default_factory=WorkerSettings)
     log: LogSettings = field(default_factory=LogSettings)
     retention: RetentionSettings = field(default_factory=RetentionSettings)
+    http: HttpSettings = field(default_factory=HttpSettings)
     source: Path | None = field(default=None, compare=False)
     """The file that was read."""
     looked: tuple[Path, ...] = field(default=(), compare=False)
@@ -283,6 +284,16 @@ def _heartbeat_slow(config: Config) -> str:
     return f"a worker would be given up after a lost beat or two; {remedy}" if slow else ""
 
 
+_PLACE = re.compile(r"(?:[^:\[\]\s]+|\[[0-9A-Fa-f:.]+\]):(?P<port>\d{1,5})")
+_LAST_PORT = 65535
+
+
+def _no_place_to_listen(config: Config) -> str:
+    found = _PLACE.fullmatch(config.http.listen) if config.http.listen is not None else None
+    is_right = config.http.listen is None or (found is not None and int(found["port"]) <= _LAST_PORT)
+    return "" if is_right else 'must be HOST:PORT, such as "127.0.0.1:8025"'
+
+
 _CHECKS: tuple[tuple[tuple[Key, ...], Callable[[Config], str]], ...] = (
     ((("database", "url"),), _url_trouble),
     ((("database", "schema"), ("database", "url")), _schema_trouble),
@@ -290,6 +301,7 @@ _CHECKS: tuple[tuple[tuple[Key, ...], Callable[[Config], str]], ...] = (
     ((("retry", "longest"), ("retry", "first")), _retry_backwards),
     ((("throttle", "longest_pause"), ("throttle", "first_pause")), _pauses_backwards),
     ((("worker", "heartbeat"), ("worker", "takeover")), _heartbeat_slow),
+    ((("http", "listen"),), _no_place_to_listen),
 )
 """The keys that a check weighs against each other, the one to blame first."""
 

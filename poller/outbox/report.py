@@ -175,6 +175,12 @@ def pulse(engine: Engine) -> Pulse:
     return transaction(engine, work, reading=True)
 
 
+def now_by_status(engine: Engine) -> dict[str, int]:
+    """How many rows have which status."""
+    lines = transaction(engine, lambda c: c.execute(_OUTBOX_NOW).all(), reading=True)
+    return {line.status: int(line.messages) for line in lines}
+
+
 def held_rows(engine: Engine) -> int:
     """Rows that a person holds, or has to decide about."""
     query = sa.select(sa.func.count()).where(outbox.c.status.in_(("in_doubt", "paused")))

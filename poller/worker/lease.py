@@ -50,6 +50,11 @@ class Lease:
         return self._clock() < self._until - self._spare
 
     @property
+    def age(self) -> float | None:
+        """Seconds since it was renewed; None before the first time."""
+        return self._clock() - (self._until - self.length) if self._until else None
+
+    @property
     def ended(self) -> bool:
         """Others may judge our rows now."""
         return self._clock() >= self._until

@@ -87,9 +87,9 @@ class Service:
         self._flags = Flags()
         self._flags.idle.set()
         self._wishes: queue.SimpleQueue[str] = queue.SimpleQueue()
-        self._name = config.worker.name or socket.gethostname()
+        self.name = config.worker.name or socket.gethostname()
         where = config.worker.state_dir
-        self._state = StateDirectory(Path(where) if where else default_directory(self._name, os.environ))
+        self._state = StateDirectory(Path(where) if where else default_directory(self.name, os.environ))
         self._engine = connect(config.database)
         self._bookkeeper = Executor(1, thread_name_prefix="bookkeeper")
         self._refused = ""
@@ -102,7 +102,7 @@ class Service:
         )
         self.tick = Tick(
             config,
-            name=self._name,
+            name=self.name,
             engine=self._engine,
             state=self._state,
             bookkeeper=self._bookkeeper,
@@ -184,7 +184,7 @@ class Service:
                 self._scheduler.modify_job(job, next_run_time=datetime.now(UTC))
 
     def _shut_down(self, scheduler: BackgroundScheduler) -> None:
-        self._log.info("worker.stopping", worker=self._name)
+        self._log.info("worker.stopping", worker=self.name)
         self._flags.stop.set()
         if self._ear is not None:
             self._ear.stop()
@@ -203,7 +203,7 @@ class Service:
         self._engine.dispose()
         self._state.release()
         unwritten = {"unwritten": sorted(self.tick.recorder.in_hand)} if self.tick.recorder.in_hand else {}
-        self._log.info("worker.stopped", worker=self._name, **dict(self.tick.recorder.written), **unwritten)
+        self._log.info("worker.stopped", worker=self.name, **dict(self.tick.recorder.written), **unwritten)
 
     def _wait_until_idle(self, seconds: float) -> bool:
         deadline = self._clock() + seconds
@@ -292,5 +292,5 @@ class Service:
     def _beat(self) -> None:
         if self.tick.is_stuck or self.tick.life.beat():  # Rule 2: alive is not enough
             return
-        self._log.error("worker.lease_lost", reason=f"another process works under the name {self._name!r}")
+        self._log.error("worker.lease_lost", reason=f"another process works under the name {self.name!r}")
         self._wishes.put("crashed")

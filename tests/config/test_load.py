@@ -802,3 +802,11 @@ def test_a_variable_with_single_underscores_is_not_passed_over_in_silence() -> N
     with pytest.raises(ConfigError, match=r"\$POLLER_DATABASE_URL.*is read as nothing; write POLLER__DATABASE__URL"):
         load(path, {"POLLER_DATABASE_URL": "sqlite:///x.db"})
     assert load(path, {"POLLER_CONFIG": str(path), "POLLER_TEST_LONG": "1", "POLLER_SHOP_URL": "x"}).source == path
+
+
+@pytest.mark.parametrize("place", ["8025", "127.0.0.1", "127.0.0.1:99999", "http://localhost:8025", "::1:80", ""])
+def test_a_place_to_listen_at_is_a_host_and_a_port(place: str) -> None:
+    with pytest.raises(ConfigError, match=r"http\.listen: must be HOST:PORT"):
+        load(written(f'[smtp]\nhost = "localhost"\n[http]\nlisten = "{place}"\n'), {})
+    for right in ("127.0.0.1:8025", "[::1]:8025", "localhost:0"):
+        load(written(f'[smtp]\nhost = "localhost"\n[http]\nlisten = "{right}"\n'), {})
