@@ -8,6 +8,7 @@ dropped_sessions  sessions that end early: the relay's doing or a destination's
 accepted          what each destination accepted of late
 rest              how long a relay in trouble is left alone
 providers         which provider takes a domain's mail
+alike             reasons that differ in addresses and ids alone
 advice            what a reply asks for beyond its code, with a table of known replies
 
 Time is passed in. Nothing here knows a database, a socket or a file.

@@ -181,6 +181,53 @@ def now_by_status(engine: Engine) -> dict[str, int]:
     return {line.status: int(line.messages) for line in lines}
 
 
+FAILED = ("failed", "partial", "expired", "suppressed")
+"""How a message ends that somebody did not get."""
+MOST_FAILURES = 200_000
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Failure:
+    """One recipient who did not get it, or a whole row."""
+
+    row_id: int
+    status: str
+    error: str | None
+    code: int | None
+    domain: str | None
+    relay: str | None
+    template: str | None
+    batch: str | None
+
+
+def failures(engine: Engine, *, seconds: float, batch: str | None = None) -> list[Failure]:
+    """Who did not get it, of what ended within so many seconds, the latest first; MOST_FAILURES at most."""
+    theirs = recipient.c.address.is_not(None)
+    not_got = sa.and_(recipient.c.outbox_id == outbox.c.id, recipient.c.status != "sent")
+    columns = {
+        "row_id": outbox.c.id,
+        "status": sa.case((theirs, recipient.c.status), else_=outbox.c.status),
+        "error": sa.case((theirs, sa.func.coalesce(recipient.c.error, recipient.c.reply_text)), else_=outbox.c.error),
+        "code": sa.case((theirs, recipient.c.reply_code), else_=outbox.c.reply_code),
+        **{name: outbox.c[name] for name in ("domain", "relay", "template", "batch")},
+    }
+
+    def work(connection: Connection) -> list[Failure]:
+        since = connection.execute(sa.select(sa.type_coerce(_moment(connection, -seconds), Utc))).scalar_one()
+        query = (
+            sa.select(*(column.label(name) for name, column in columns.items()))
+            .select_from(outbox.outerjoin(recipient, not_got))
+            .where(outbox.c.status.in_(FAILED), outbox.c.finished_at > since)
+            .order_by(outbox.c.finished_at.desc(), outbox.c.id)
+            .limit(MOST_FAILURES)
+        )
+        if batch is not None:
+            query = query.where(outbox.c.batch == batch)
+        return [Failure(**row) for row in connection.execute(query).mappings()]
+
+    return transaction(engine, work, reading=True)
+
+
 def held_rows(engine: Engine) -> int:
     """Rows that a person holds, or has to decide about."""
     query = sa.select(sa.func.count()).where(outbox.c.status.in_(("in_doubt", "paused")))
