@@ -159,10 +159,7 @@ def pulse(engine: Engine) -> Pulse:
         now = connection.execute(sa.select(_now(connection))).scalar_one()
         due = sa.select(sa.func.count(), sa.func.min(outbox.c.due_at))
         many, oldest = connection.execute(due.where(outbox.c.status == "queued", outbox.c.due_at <= now)).one()
-        ends = [
-            connection.execute(sa.select(sa.func.max(outbox.c.finished_at)).where(outbox.c.status == status)).scalar()
-            for status in ("sent", "partial")
-        ]
+        ends = [connection.execute(_last_end(status)).scalar() for status in ("sent", "partial")]
         last = max((end for end in ends if end is not None), default=None)
         doubts = sa.select(sa.func.count()).where(outbox.c.status == "in_doubt")
         return Pulse(
@@ -173,6 +170,16 @@ def pulse(engine: Engine) -> Pulse:
         )
 
     return transaction(engine, work, reading=True)
+
+
+def _last_end(status: str) -> Any:
+    ended = outbox.c.finished_at.is_not(None)  # in so many words: an index has only those
+    return (
+        sa.select(outbox.c.finished_at)
+        .where(outbox.c.status == status, ended)
+        .order_by(outbox.c.finished_at.desc())
+        .limit(1)
+    )
 
 
 def now_by_status(engine: Engine) -> dict[str, int]:
