@@ -60,7 +60,7 @@ def test_a_line_cut_at_the_final_reply_is_a_doubt_and_at_any_other_leaves_no_tra
 @pytest.mark.parametrize("kind", ["postgresql", "mariadb"])
 def test_a_commit_whose_reply_is_lost_loses_nothing_and_sends_nothing_twice(ground: Ground, kind: str) -> None:
     on = replace(ground, kinds=(kind,))
-    assert broken(cuts.db_cut(on, cuts=3, each=12, most=6, whens=("before its reply",)), kind) == []
+    assert broken(cuts.db_cut(on, cuts=2, each=6, most=3, whens=("before its reply",)), kind) == []
 
 
 @pytest.mark.long
@@ -126,10 +126,10 @@ def test_whatever_people_do_to_three_workers_no_row_is_lost_and_each_duplicate_i
     ground: Ground, kind: str
 ) -> None:
     on = replace(ground, kinds=(kind,))
-    assert broken(operators.operators(on, seconds=6.0), kind) == []
+    assert broken(operators.operators(on, seconds=4.0), kind) == []
 
 
 @pytest.mark.parametrize("kind", ["sqlite"])
 def test_a_damaged_journal_leads_to_doubts_and_to_no_silent_duplicate(ground: Ground, kind: str) -> None:
     on = replace(ground, kinds=(kind,))
-    assert broken(damage.damage(on, places=3), kind) == []
+    assert broken(damage.damage(on, places=2), kind) == []

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from service.bench import Bench
 
-MANY = [300, pytest.param(100_000, marks=pytest.mark.long)]
+MANY = [120, pytest.param(100_000, marks=pytest.mark.long)]
 ONE = pytest.mark.parametrize("kind", ["sqlite"])
 
 
