@@ -6,6 +6,7 @@ A rule is a function from the modules to the offences it finds, so that each can
 from __future__ import annotations
 
 import ast
+import functools
 import re
 import sys
 from pathlib import Path
@@ -73,6 +74,7 @@ def source(name: str, text: str) -> Module:
     return Module(name, ast.parse(text))
 
 
+@functools.cache
 def house() -> list[Module]:
     modules = []
     for path in sorted(ROOT.rglob("*.py")):

@@ -24,6 +24,12 @@ if TYPE_CHECKING:
 
 How = Literal["at once", "table by table"]
 WAYS: tuple[How, ...] = ("at once", "table by table")
+EACH = [
+    pytest.param(kind, how, marks=pytest.mark.long if how == "table by table" and kind != "mariadb" else ())
+    for kind in ("postgresql", "mariadb", "sqlite")
+    for how in WAYS
+]
+"""As mariadb-dump brings them back, on MariaDB; elsewhere in the long run."""
 TABLES = (outbox, attachment, attempt, meta, recipient, suppression, throttle, worker)
 """As mariadb-dump brings them back: by name, the workers last."""
 COMPUTED = {"domain", "lane", "flow"}
@@ -87,7 +93,7 @@ def settled(bench: Bench, **statuses: int) -> None:
     bench.wait_for(is_so)
 
 
-@pytest.mark.parametrize("how", WAYS)
+@pytest.mark.parametrize(("kind", "how"), EACH)
 def test_what_was_sent_since_the_dump_is_known_from_the_journal_and_not_sent_again(bench: Bench, how: How) -> None:
     bench.settings = HEARTBEAT
     with FaultServer(Faults()) as relay, at_work(bench, relay):
@@ -104,7 +110,7 @@ def test_what_was_sent_since_the_dump_is_known_from_the_journal_and_not_sent_aga
     assert (found.accepted, found.duplicates, found.lost, found.doubts) == (155, 0, 0, 0)
 
 
-@pytest.mark.parametrize("how", WAYS)
+@pytest.mark.parametrize(("kind", "how"), EACH)
 def test_a_worker_in_the_midst_of_a_batch_notices_too(bench: Bench, how: How) -> None:
     bench.settings = HEARTBEAT
     with FaultServer(Faults(reply_delay=0.002)) as relay, at_work(bench, relay):
