@@ -344,6 +344,11 @@ def get_logger(**bound: object) -> Logger:
     return cast("Logger", structlog.get_logger("poller", **bound))
 
 
+def without_addresses(text: str) -> str:
+    """`text` as logs may have it: each whole address in it is shortened."""
+    return _ADDRESS.sub(_shortened, text)
+
+
 def shortened(address: str) -> str:
     """An address as logs may have it: `jane@example.com` is `j…@example.com`."""
     local, at, domain = address.rpartition("@")

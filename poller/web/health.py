@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from poller.outbox.store import BEATS_MISSED
 from poller.units import format_duration
 
 if TYPE_CHECKING:
     from poller.worker.service import Service
 
-BEATS_MISSED = 3
 SPARE_S = 2.0
 """For a heartbeat that is on its way."""
 

@@ -6,10 +6,12 @@ A request that does not come within some seconds is dropped. Raises OSError wher
 
 from __future__ import annotations
 
+import socket
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
+from poller.log import without_addresses
 from poller.outbox.database import connect
 from poller.web.health import health_of
 
@@ -41,13 +43,8 @@ class Server:
             "/readyz": self._readyz,
             "/metrics": self._numbers,
         }
-        self._http = _Listener((host.strip("[]"), int(port)), _handler(pages))
+        self._http = _Listener(host.strip("[]"), int(port), _handler(pages))
         self._thread = threading.Thread(target=self._http.serve_forever, name="http", daemon=True)
-
-    @property
-    def port(self) -> int:
-        """Where it listens; another than configured where that was 0."""
-        return int(self._http.server_address[1])
 
     def start(self) -> None:
         """Answer from now on."""
@@ -80,11 +77,15 @@ class Server:
 
 
 def _said(why_not: str) -> _Answer:
-    return (503, TEXT, f"{why_not}\n".encode()) if why_not else (200, TEXT, b"ok\n")
+    return (503, TEXT, f"{without_addresses(why_not)}\n".encode()) if why_not else (200, TEXT, b"ok\n")
 
 
 class _Listener(ThreadingHTTPServer):
     daemon_threads = True
+
+    def __init__(self, host: str, port: int, handler: type[BaseHTTPRequestHandler]) -> None:
+        self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        super().__init__((host, port), handler)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A client that goes away is no event."""

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 ONE = pytest.mark.parametrize("kind", ["sqlite"])
 
 
-def ask(port: int, path: str) -> tuple[int, str]:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+def ask(port: int, path: str, host: str = "127.0.0.1") -> tuple[int, str]:
+    connection = http.client.HTTPConnection(host, port, timeout=10)
     try:
         connection.request("GET", path)
         answer = connection.getresponse()
@@ -77,6 +77,18 @@ def test_a_relay_that_is_away_makes_a_worker_unready_and_leaves_it_alive(bench: 
         assert ask(port, "/healthz") == (200, "ok\n")
         assert numbers(port)["poller_ready"] == 0
         terminate(process)
+
+
+@ONE
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="no IPv6 here")
+def test_it_listens_on_ipv6_where_it_is_told_to(bench: Bench) -> None:
+    port = free_port()
+    with FaultServer() as relay:
+        config = bench.configure(relay.host, relay.port, http={"listen": f"[::1]:{port}"})
+        with bench.running(config) as process:
+            bench.wait_for(lambda: ask(port, "/healthz", host="::1")[0] == 200)
+            assert ask(port, "/healthz")[0] == 0
+            terminate(process)
 
 
 @ONE
