@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parent.parent / "poller"
 
 LAYERS: tuple[dict[str, set[str]], ...] = (
-    {"frozen": set(), "visible": set(), "units": set(), "machine": set(), "domains": {"idna"}},
+    {"frozen": set(), "visible": set(), "units": set(), "machine": set(), "domains": {"idna"}, "statuses": set()},
     {"exchange": set(), "settings": set()},
     {"log": {"structlog"}},
     {"judgement": set()},

@@ -13,8 +13,9 @@ import click
 from poller.cli.screen import say
 from poller.cli.session import ROW_ID, Stop, agree, configuration, database, in_words, moment, operator
 from poller.outbox.doubts import Doubt, doubts
-from poller.outbox.operate import STATUSES, Action, NotInDoubt, Selection, change, count, pause_all, resume_all
+from poller.outbox.operate import NotInDoubt, Selection, change, count, pause_all, resume_all
 from poller.outbox.operate import resolve as resolve_some
+from poller.statuses import NAMES, Action
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,7 +28,7 @@ def _selecting(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in (
         click.argument("ids", nargs=-1, type=ROW_ID, metavar="[ID]..."),
         click.option("--batch", help="Rows of this batch."),
-        click.option("--status", type=click.Choice(STATUSES), help="Rows with this status."),
+        click.option("--status", type=click.Choice(NAMES), help="Rows with this status."),
         click.option("--domain", help="Rows to this domain."),
         click.option("--yes", is_flag=True, help="Do not ask."),
         click.option("--as", "name", help="Who you are, for the history; else $SUDO_USER, or your login."),

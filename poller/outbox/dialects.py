@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
+from poller import statuses
 from poller.outbox.database import DatabaseUnavailable
-from poller.outbox.tables import HELD_STATUSES, outbox
+from poller.outbox.tables import outbox
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -36,7 +37,7 @@ _CLAIM_NAMES = """
 CLAIM_COLUMNS = tuple(outbox.c[name] for name in _CLAIM_NAMES.split())
 _COLUMN_LIST = ", ".join(f"o.{column.name}" for column in CLAIM_COLUMNS)
 
-_HELD = ", ".join(f"'{status}'" for status in HELD_STATUSES)
+_HELD = ", ".join(f"'{status}'" for status in statuses.IN_HAND)
 NOT_PAUSED = "NOT EXISTS (SELECT 1 FROM outbox_meta WHERE name = 'paused')"
 
 # What the claim writes. Message-IDs are a keyed hash: they tell nobody how many messages there are. The time of the

@@ -21,7 +21,7 @@ from __future__ import annotations
 from array import array
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, get_args
 
 import sqlalchemy as sa
 
@@ -29,8 +29,9 @@ from poller.domains import spellings
 from poller.judgement.retry import fold
 from poller.outbox.database import transaction
 from poller.outbox.dialects import DIALECTS
-from poller.outbox.tables import TERMINAL_STATUSES, attempt, meta, outbox, recipient
+from poller.outbox.tables import attempt, meta, outbox, recipient
 from poller.outbox.upsert import upsert
+from poller.statuses import TERMINAL, Action, open_to
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,19 +44,7 @@ TRIES = 3  # at rows that change under our hands
 OPERATOR = "operator"
 """How outbox_attempt.worker begins for what a person did; the name follows."""
 
-Action = Literal["pause", "resume", "cancel", "retry", "resolve-sent", "resolve-resend", "resolve-failed"]
-
-STATUSES = ("queued", "sending", "in_doubt", "paused", *TERMINAL_STATUSES)
-
-FROM: dict[Action, tuple[str, ...]] = {
-    "pause": ("queued", "sending"),
-    "resume": ("paused",),
-    "cancel": ("queued", "sending", "paused"),
-    "retry": ("failed", "partial", "expired", "suppressed", "cancelled"),
-    "resolve-sent": ("in_doubt",),
-    "resolve-resend": ("in_doubt",),
-    "resolve-failed": ("in_doubt",),
-}
+FROM: dict[Action, tuple[str, ...]] = {action: open_to(action) for action in get_args(Action)}
 """The statuses that each action changes; other rows are left alone."""
 OPEN_ACTIONS: tuple[Action, ...] = ("pause", "resume", "cancel")
 """Those that a row in a worker's hands may meet; another row keeps the name of who ended it."""
@@ -342,7 +331,7 @@ def _fold_row(connection: Connection, row_id: int) -> str:
         )
         values["error"] = f"{telling.address}: {telling.error}" if telling.error else None
         values["sent_at"] = max((line.sent_at for line in lines if line.sent_at), default=None)
-        values["finished_at"] = now if status in TERMINAL_STATUSES else None
+        values["finished_at"] = now if status in TERMINAL else None
     connection.execute(sa.update(outbox).where(outbox.c.id == row_id).values(values | {"updated_at": now}))
     return status
 

@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
+from poller import statuses
 from poller.judgement.retry import Note
 from poller.outbox.database import DatabaseRefusal, RowsLocked, transaction
 from poller.outbox.dialects import DIALECTS
 from poller.outbox.rows import Late, Recorded
-from poller.outbox.tables import HELD_STATUSES, TERMINAL_STATUSES, attempt, outbox, recipient
+from poller.outbox.tables import attempt, outbox, recipient
 from poller.outbox.upsert import upsert
 
 if TYPE_CHECKING:
@@ -194,7 +195,7 @@ def given_message_id(connection: Connection, *, key: str, domain: str) -> sa.Col
 def _claim_again(connection: Connection, writer: Writer, step: Step, status: str) -> Late:
     """The database is older than our claim, which was in it before: enter that claim again, then its outcome."""
     claim = {
-        "status": status if status in HELD_STATUSES else "sending",
+        "status": status if status in statuses.IN_HAND else "sending",
         "claim_seq": step.claim_seq,
         "message_id": step.message_id,
         "claimed_by": writer.holder,
@@ -305,7 +306,7 @@ def _values(step: Step) -> dict[str, Any]:
         "due_at": step.due_at,
         **_reply_values(step),
         "sent_at": step.sent_at,
-        "finished_at": step.at if step.status in TERMINAL_STATUSES else None,
+        "finished_at": step.at if step.status in statuses.TERMINAL else None,
         "updated_at": step.at,
         "begun": 1,
     }

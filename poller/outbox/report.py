@@ -18,6 +18,7 @@ from poller.outbox.guard import BELONGS_TO
 from poller.outbox.tables import Utc, attachment, attempt, meta, outbox, recipient, throttle
 from poller.pacing.gate import Record, ScopeKey
 from poller.pacing.state_row import COLUMNS
+from poller.statuses import FAILURES, UNENDED
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -64,7 +65,7 @@ class Overview(Glance):
     def percent_done(self) -> float:
         """Share of all messages that need nothing more, in percent."""
         total = sum(self.by_status.values())
-        waiting = sum(self.by_status.get(status, 0) for status in ("queued", "sending", "in_doubt", "paused"))
+        waiting = sum(self.by_status.get(status, 0) for status in UNENDED)
         return 100.0 * (total - waiting) / total if total else 100.0
 
 
@@ -188,8 +189,6 @@ def now_by_status(engine: Engine) -> dict[str, int]:
     return {line.status: int(line.messages) for line in lines}
 
 
-FAILED = ("failed", "partial", "expired", "suppressed")
-"""How a message ends that somebody did not get."""
 MOST_FAILURES = 200_000
 
 
@@ -224,7 +223,7 @@ def failures(engine: Engine, *, seconds: float, batch: str | None = None) -> lis
         query = (
             sa.select(*(column.label(name) for name, column in columns.items()))
             .select_from(outbox.outerjoin(recipient, not_got))
-            .where(outbox.c.status.in_(FAILED), outbox.c.finished_at > since)
+            .where(outbox.c.status.in_(FAILURES), outbox.c.finished_at > since)
             .order_by(outbox.c.finished_at.desc(), outbox.c.id)
             .limit(MOST_FAILURES)
         )

@@ -19,7 +19,8 @@ import sqlalchemy as sa
 
 from poller.outbox.database import transaction
 from poller.outbox.dialects import DIALECTS
-from poller.outbox.tables import TERMINAL_STATUSES, Utc, attachment, attempt, outbox, recipient
+from poller.outbox.tables import Utc, attachment, attempt, outbox, recipient
+from poller.statuses import TERMINAL
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -77,7 +78,7 @@ def due_for_purge(engine: Engine, settings: RetentionSettings) -> int:
 
 
 def _kept(settings: RetentionSettings) -> list[tuple[tuple[str, ...], timedelta]]:
-    others = tuple(status for status in TERMINAL_STATUSES if status != "sent")
+    others = tuple(status for status in TERMINAL if status != "sent")
     kept = ((("sent",), settings.sent), (others, settings.failed))
     return [(statuses, timedelta(seconds=keep)) for statuses, keep in kept if keep is not None]
 

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import sqlalchemy as sa
 
+from poller import statuses
 from poller.domains import spellings
 from poller.exchange import Reply
 from poller.judgement.retry import RecipientState
@@ -32,7 +33,7 @@ from poller.outbox.dialects import CLAIM_COLUMNS, DIALECTS, ClaimRequest
 from poller.outbox.identity import message_id_key
 from poller.outbox.report import attachments_of
 from poller.outbox.rows import DRAFT_COLUMNS, ClaimedRow, Found, NameTaken, Recorded, Registered
-from poller.outbox.tables import HELD_STATUSES, Utc, attachment, attempt, meta, outbox, recipient, suppression
+from poller.outbox.tables import Utc, attachment, attempt, meta, outbox, recipient, suppression
 from poller.outbox.tables import worker as worker_table
 from poller.outbox.upsert import upsert
 from poller.outbox.walk import Walk
@@ -71,7 +72,7 @@ class Refused:
 Position = Callable[[Collection[tuple[int, int]]], int]
 """How far the journal is written down, once the rows with these keys (id, claim_seq) are."""
 
-_HELD = ", ".join(f"'{status}'" for status in HELD_STATUSES)
+_HELD = ", ".join(f"'{status}'" for status in statuses.IN_HAND)
 IS_HELD = sa.text(f"outbox.status IN ({_HELD}) AND outbox.finished_at IS NULL")
 """In somebody's hands. Spelled out: a partial index serves no bound values."""
 
@@ -346,7 +347,7 @@ class Store:
 
     def _as_found(self, row: Any, known: Mapping[str, RecipientState], now: datetime) -> Found:
         claimed = _as_claimed(row, known, ())
-        is_held = row.claimed_by == self.worker and row.status in HELD_STATUSES and row.finished_at is None
+        is_held = row.claimed_by == self.worker and row.status in statuses.IN_HAND and row.finished_at is None
         first, last = row.first_attempt_at or now, row.claimed_at or now
         return Found(row=replace(claimed, holder=self.worker, first_attempt_at=first, claimed_at=last), is_held=is_held)
 

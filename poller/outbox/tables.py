@@ -17,11 +17,6 @@ import sqlalchemy as sa
 if TYPE_CHECKING:
     from sqlalchemy.engine import Dialect
 
-OPEN_STATUSES = ("queued", "sending")
-HELD_STATUSES = ("sending", "paused", "cancelled")
-"""A row with one of these, a `claimed_by` and no `finished_at` is in a worker's hands."""
-TERMINAL_STATUSES = ("sent", "partial", "failed", "cancelled", "expired", "suppressed")
-
 SQLITE_TIME = "%Y-%m-%d %H:%M:%S.%f"
 
 

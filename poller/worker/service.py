@@ -36,6 +36,7 @@ from poller.outbox.listen import Ear
 from poller.outbox.migrate import SchemaTrouble
 from poller.outbox.retention import purge
 from poller.outbox.rows import NameTaken
+from poller.statuses import FAILS_A_RUN
 from poller.worker.lease import boot_clock
 from poller.worker.loop import Mode, Tick
 from poller.worker.state import StateDirectory, default_directory
@@ -51,7 +52,6 @@ STEP_S = 1.0  # by which the wall clock must leave the monotonic one to count as
 WATCH_S = 0.5  # how often the main thread looks at the monotonic clock
 PURGE_EVERY_S = 600.0
 CUT_GRACE_S = 5.0  # after the line was cut, for the delivering thread to write down what it knows
-UNFINISHED = frozenset({"failed", "partial", "in_doubt"})
 """Row statuses that make `--once` and `--drain` exit 1."""
 
 
@@ -71,7 +71,7 @@ class Finished:
     def exit_code(self) -> int:
         """0 if nothing ended failed or in doubt, nothing is left to do and all of it is written down, else 1."""
         left = self.left + self.unwritten
-        return int(self.crashed or left > 0 or any(self.written[status] for status in UNFINISHED))
+        return int(self.crashed or left > 0 or any(self.written[status] for status in FAILS_A_RUN))
 
 
 class Service:

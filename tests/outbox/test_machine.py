@@ -42,8 +42,9 @@ from poller.outbox.belief import OutboxIsOlder
 from poller.outbox.database import connect
 from poller.outbox.operate import Action, Selection, change
 from poller.outbox.rows import Late
-from poller.outbox.tables import HELD_STATUSES, meta, metadata, outbox, recipient
+from poller.outbox.tables import meta, metadata, outbox, recipient
 from poller.pacing.gate import Gate
+from poller.statuses import IN_HAND
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Engine
@@ -246,7 +247,7 @@ class Rows(RuleBasedStateMachine):
                 self._is_still_accepted(row)
             if row_id in self.held and row_id not in self.set_back:
                 assert (row.claimed_by, row.finished_at) == (self.held[row_id], None)
-                assert row.status in HELD_STATUSES
+                assert row.status in IN_HAND
 
     def _is_still_accepted(self, row: Any) -> None:
         states = recipients_of(self.engine, row.id)
