@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import http.client
+import re
 import shutil
 import socket
 import subprocess
 from collections import Counter
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -18,6 +20,7 @@ from service.bench import terminate
 if TYPE_CHECKING:
     from service.bench import Bench
 
+ALERTS = Path(__file__).parents[2] / "deploy" / "prometheus-alerts.yml"
 ONE = pytest.mark.parametrize("kind", ["sqlite"])
 
 
@@ -118,6 +121,27 @@ def test_a_place_that_is_taken_is_named_and_nothing_starts(bench: Bench) -> None
         config = bench.configure(relay.host, relay.port, http={"listen": place})
         assert bench.run(config, "--once") == 2
     assert f"[http] listen {place}: " in (bench.directory / "w1.log").read_text()
+
+
+@ONE
+def test_the_alerts_speak_of_numbers_that_there_are(bench: Bench) -> None:
+    asked = set(re.findall(r"\b(poller_\w+)(?=[{)\s])", "\n".join(re.findall(r"expr: (.*)", ALERTS.read_text()))))
+    port = free_port()
+    bench.insert(1)
+    with FaultServer() as relay:
+        config = bench.configure(relay.host, relay.port, http={"listen": f"127.0.0.1:{port}"})
+        with bench.running(config) as process:
+            bench.wait_for(lambda: bench.statuses() == Counter(sent=1))
+            bench.wait_for(lambda: "poller_last_sent_seconds" in numbers(port), seconds=30)
+            told = {name.partition(" ")[0] for name in numbers(port)}
+            terminate(process)
+    assert len(asked) > 5
+    assert asked - told == set()
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
+def test_promtool_takes_the_alerts() -> None:
+    assert subprocess.run(["promtool", "check", "rules", str(ALERTS)], capture_output=True, check=False).returncode == 0
 
 
 @ONE
