@@ -14,6 +14,7 @@ from email.parser import BytesParser
 from email.policy import default
 from typing import TYPE_CHECKING, Any
 
+import pytest
 import sqlalchemy as sa
 from service import zygote
 
@@ -37,6 +38,11 @@ HASTY: dict[str, dict[str, Any]] = {
     # The domains of the tests are nobody's: no name server need hear of them.
     "throttle": {"look_up_mx": False},
 }
+
+
+_IN_THE_LONG_RUN = [pytest.param(kind, marks=pytest.mark.long) for kind in ("postgresql", "mariadb")]
+WHATEVER_THE_DATABASE = pytest.mark.parametrize("kind", ["sqlite", *_IN_THE_LONG_RUN])
+"""For a rule that the database has no part in: on one of them, and on each in the long run."""
 
 
 @dataclass(kw_only=True)

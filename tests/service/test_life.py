@@ -13,7 +13,7 @@ import databases
 import pytest
 import sqlalchemy as sa
 from servers.fault import Faults, FaultServer, Heard
-from service.bench import Bench, books, terminate
+from service.bench import WHATEVER_THE_DATABASE, Bench, books, terminate
 
 from poller.outbox.database import transaction
 from poller.outbox.tables import suppression
@@ -44,6 +44,7 @@ def sql(bench: Bench, statement: str) -> None:
     transaction(bench.engine, lambda c: c.execute(sa.text(statement)))
 
 
+@WHATEVER_THE_DATABASE
 def test_sigterm_in_mid_batch_leaves_no_row_behind_and_nothing_goes_twice(bench: Bench) -> None:
     bench.insert(300)
     with FaultServer(Faults(reply_delay=0.005)) as relay:
@@ -118,6 +119,7 @@ def test_of_a_killed_worker_every_command_says_that_it_is_silent(bench: Bench) -
         assert bench.poller(config, "check").returncode == 0
 
 
+@WHATEVER_THE_DATABASE
 def test_without_its_journal_all_that_a_killed_worker_held_is_in_doubt(bench: Bench) -> None:
     bench.insert(40)
     with FaultServer(Faults(reply_delay=0.02)) as relay:
@@ -138,6 +140,7 @@ def test_without_its_journal_all_that_a_killed_worker_held_is_in_doubt(bench: Be
     assert found.duplicates <= len(held)
 
 
+@WHATEVER_THE_DATABASE
 def test_a_killed_worker_told_to_hold_sends_nothing_twice(bench: Bench) -> None:
     bench.insert(40)
     with FaultServer(Faults(reply_delay=0.02)) as relay:
@@ -308,6 +311,7 @@ def test_staging_sends_everything_to_one_address_and_withholds_what_is_not_allow
     assert [row.status for row in bench.rows()] == ["sent", "partial"]
 
 
+@WHATEVER_THE_DATABASE
 def test_mail_that_needs_smtputf8_is_refused_in_words_where_the_relay_has_it_not(bench: Bench) -> None:
     bench.insert(recipients="用户@example.com")
     bench.insert(recipients="plain@example.com")
@@ -318,6 +322,7 @@ def test_mail_that_needs_smtputf8_is_refused_in_words_where_the_relay_has_it_not
     assert "SMTPUTF8" in first.error
 
 
+@WHATEVER_THE_DATABASE
 def test_a_blind_copy_that_needs_smtputf8_harms_nobody_else(bench: Bench) -> None:
     (row_id,) = bench.insert(recipients="a@example.com, b@example.com", bcc="用户@example.com")
     with FaultServer(Faults(smtputf8=False)) as relay:
@@ -422,6 +427,7 @@ def _held(bench: Bench) -> int:
     return sum(1 for row in bench.rows() if row.status == "paused" and row.claimed_by)
 
 
+@WHATEVER_THE_DATABASE
 def test_a_few_identical_refusals_are_not_believed_because_we_stop(bench: Bench) -> None:
     bench.insert(9)
 
@@ -465,6 +471,7 @@ def test_the_table_says_what_the_configuration_limits(bench: Bench) -> None:
     assert said == [("outbox", "", "600/m and 9000/d, burst 5")]
 
 
+@WHATEVER_THE_DATABASE
 def test_a_service_deletes_by_itself_what_is_past_its_time(bench: Bench) -> None:
     done = bench.insert(3)
     with FaultServer() as relay:

@@ -17,7 +17,7 @@ from servers import postfix, sink
 from servers.fault import Faults, FaultServer, Heard
 from servers.postfix import Postfix
 from servers.sink import Sink
-from service.bench import books
+from service.bench import WHATEVER_THE_DATABASE, books
 
 from poller.outbox.database import transaction
 from poller.outbox.enqueue import enqueue
@@ -106,6 +106,7 @@ _TOMORROW = {
 }
 
 
+@WHATEVER_THE_DATABASE
 def test_three_recipients_each_have_their_own_end(bench: Bench) -> None:
     (row_id,) = bench.insert(recipients="good@example.com, bad@example.com", cc="slow@example.com")
     faults = Faults(refuse=frozenset({"bad@example.com"}), defer_first={"slow@example.com": 1})
@@ -132,6 +133,7 @@ def test_three_recipients_each_have_their_own_end(bench: Bench) -> None:
     assert [note.outcome for note in bench.history(row_id)] == ["accepted", "failed", "deferred", "accepted"]
 
 
+@WHATEVER_THE_DATABASE
 def test_more_recipients_than_fit_one_transaction_go_on_at_once(bench: Bench) -> None:
     everyone = ", ".join(f"user{n}@example.com" for n in range(25))
     (row_id,) = bench.insert(recipients=everyone)
@@ -158,6 +160,7 @@ POISON: dict[str, dict[str, Any]] = {
 }
 
 
+@WHATEVER_THE_DATABASE
 def test_twelve_poison_rows_among_200_good_ones_fail_alone_with_their_reasons(bench: Bench) -> None:
     (bench.directory / "templates").mkdir()
     (bench.directory / "templates" / "hello.txt").write_text("Hello {{ name }}")
@@ -177,6 +180,7 @@ def test_twelve_poison_rows_among_200_good_ones_fail_alone_with_their_reasons(be
 
 
 @needs_postfix
+@WHATEVER_THE_DATABASE
 def test_attachments_and_an_inline_image_arrive_byte_for_byte_with_their_names(bench: Bench) -> None:
     files = [
         {"name": "請求書 2026年.pdf", "content": os.urandom(5000), "content_type": "application/pdf"},
@@ -208,6 +212,7 @@ def test_attachments_and_an_inline_image_arrive_byte_for_byte_with_their_names(b
     assert mail.get_body(("plain",)).get_content() == "Guten Tag, Jürgen\n"
 
 
+@WHATEVER_THE_DATABASE
 def test_a_limit_of_recipients_that_is_told_at_the_end_of_data_is_learnt_and_gone_on_with_at_once(bench: Bench) -> None:
     """Amazon SES takes each recipient, and then refuses the message."""
     told = Counter[str]()
