@@ -27,7 +27,7 @@ COMMANDS = {
     "failures": ("failures", "failures", "Who did not get it, and why, counted by reason, code or destination."),
     "explain": ("look", "explain", "Why a row is or is not going out."),
     "send": ("send", "send", "Put one message into the outbox, and print its id."),
-    "retry": ("operate", "retry", "Start rows afresh that ended without being sent."),
+    "retry": ("operate", "retry", "Start rows again that ended without being sent."),
     "pause": ("operate", "pause", "Hold rows back, or with --all the whole outbox."),
     "resume": ("operate", "resume", "Let paused rows go, or with --all the whole outbox."),
     "cancel": ("operate", "cancel", "Give rows up."),
@@ -48,7 +48,7 @@ class _Commands(click.Group):
             return None
         if sys.platform == "win32":
             raise click.UsageError(
-                "poller runs on Linux and macOS; on Windows run it in WSL (applications may be there)"
+                "poller runs on Linux and macOS; on Windows run it in WSL. An application on Windows may INSERT rows"
             )
         module, function, _ = COMMANDS[cmd_name]
         command = getattr(import_module(f"poller.cli.{module}"), function)

@@ -25,7 +25,7 @@ DAY_S = 86400.0
 _SIDES: dict[str, Callable[[Failure], str]] = {
     "reason": lambda one: reason_of(one.error) or one.status,
     "code": lambda one: str(one.code or one.status),
-    "domain": lambda one: one.domain or "(none)",
+    "domain": lambda one: (one.address or "").rpartition("@")[2].lower() or one.domain or "(none)",
     "relay": lambda one: one.relay or "(any)",
     "template": lambda one: one.template or "(none)",
     "batch": lambda one: one.batch or "(none)",

@@ -30,8 +30,20 @@ def foreseen(config: Config, engine: Engine, seen: Glance, standing: Standing, w
 
 def why_unknown(config: Config, engine: Engine, seen: Glance) -> Iterator[str]:
     """What keeps all mail from going until somebody does something, each with its remedy."""
-    if seen.paused is not None:
-        yield f"the whole outbox is off: {seen.paused}; switch it on with: poller resume --all"
+    if off := switched_off(seen):
+        yield off
+    yield from in_the_way(config, engine, seen)
+
+
+def switched_off(seen: Glance) -> str:
+    """That somebody has switched the whole outbox off, and how to switch it on; "" if nobody has."""
+    if seen.paused is None:
+        return ""
+    return f"the whole outbox is off: {seen.paused}; switch it on with: poller resume --all"
+
+
+def in_the_way(config: Config, engine: Engine, seen: Glance) -> Iterator[str]:
+    """What keeps all mail from going and nobody has asked for."""
     home = home_of(config.database, engine)
     away = stranger(engine, home) if knows_its_home(engine) else ""
     if away:

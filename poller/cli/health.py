@@ -1,4 +1,4 @@
-"""`poller status --check`: one line and an exit code, for cron, Nagios and whoever speaks their language.
+"""`poller status --check`: one line and an exit code, for cron, Nagios and what works like it.
 
 OK 0, WARNING 1, CRITICAL 2, UNKNOWN 3 (the monitoring plugins' guidelines). Critical is what keeps all mail from going
 and nobody has asked for; a warning is what a person should look at. Numbers stand behind the bar.
@@ -9,7 +9,7 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import TYPE_CHECKING, NamedTuple
 
-from poller.cli.foresight import why_unknown
+from poller.cli.foresight import in_the_way, switched_off
 from poller.outbox.report import Pulse, glance, pulse, silent
 from poller.units import format_duration
 
@@ -52,8 +52,9 @@ def unknown(why: str) -> Verdict:
 
 
 def _found(config: Config, engine: Engine, seen: Glance, beat: Pulse, max_age: float) -> Iterator[tuple[Level, str]]:
-    for reason in why_unknown(config, engine, seen):
-        yield (Level.WARNING if seen.paused is not None and "outbox is off" in reason else Level.CRITICAL), reason
+    if off := switched_off(seen):
+        yield Level.WARNING, off
+    yield from ((Level.CRITICAL, reason) for reason in in_the_way(config, engine, seen))
     if seen.alive and (gone := silent(seen.workers)):
         yield Level.WARNING, gone
     oldest, last = beat.oldest_due_seconds, beat.last_sent_seconds

@@ -29,8 +29,6 @@ def migrate(context: click.Context, *, sql: bool) -> None:
     for name in applied:
         say(f"applied {name}")
     if why := refused_trigger(engine):
-        say(
-            f"not applied: sql/mysql/cancelled.sql ({why}); until a user who may does, rows that plain SQL cancels keep"
-        )
-        say("an empty finished_at; everything else works")
+        say(f"not applied: sql/mysql/cancelled.sql: {why}")
+        say("Rows that plain SQL cancels keep an empty finished_at until a user with that right applies it.")
     say(f"the outbox {place_of(engine)} is up to date")

@@ -200,7 +200,10 @@ class Failure:
     status: str
     error: str | None
     code: int | None
+    address: str | None
+    """None: the row as a whole."""
     domain: str | None
+    """As the row has it: that of the last address of its first list."""
     relay: str | None
     template: str | None
     batch: str | None
@@ -215,6 +218,7 @@ def failures(engine: Engine, *, seconds: float, batch: str | None = None) -> lis
         "status": sa.case((theirs, recipient.c.status), else_=outbox.c.status),
         "error": sa.case((theirs, sa.func.coalesce(recipient.c.error, recipient.c.reply_text)), else_=outbox.c.error),
         "code": sa.case((theirs, recipient.c.reply_code), else_=outbox.c.reply_code),
+        "address": recipient.c.address,
         **{name: outbox.c[name] for name in ("domain", "relay", "template", "batch")},
     }
 

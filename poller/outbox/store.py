@@ -146,8 +146,7 @@ class Store:
                 "version": version,
                 "started_at": now,
                 "heartbeat_at": now,
-                "lease_until": self._in("lease", lease),
-                "silent_from": self._in("silent", min(BEATS_MISSED * beat, lease)),
+                **self._alive_for(lease, beat),
                 "stopped_at": None,
                 "trouble": None,
                 "journal_applied": registered.applied,
@@ -196,8 +195,7 @@ class Store:
         )
         values = {
             "heartbeat_at": sa.text(self._sql.now),
-            "lease_until": self._in("lease", lease),
-            "silent_from": self._in("silent", min(BEATS_MISSED * beat, lease)),
+            **self._alive_for(lease, beat),
             "trouble": trouble,
         }
         return self._write(lambda c: c.execute(sa.update(worker_table).where(mine).values(values)).rowcount) == 1
@@ -445,9 +443,12 @@ class Store:
         assert now is not None  # noqa: S101 - a clock always answers
         return now
 
-    def _in(self, name: str, seconds: float) -> Any:
-        """The database's time in so many seconds; `name` tells the parameter from others."""
-        return sa.text(self._sql.moment(f":{name}")).bindparams(**{name: seconds})
+    def _alive_for(self, lease: float, beat: float) -> dict[str, Any]:
+        """Until when nobody may judge our rows, and from when we count as silent, by the database's clock."""
+        after = {"lease_until": lease, "silent_from": min(BEATS_MISSED * beat, lease)}
+        return {
+            name: sa.text(self._sql.moment(f":{name}")).bindparams(**{name: seconds}) for name, seconds in after.items()
+        }
 
     def _registration(self, connection: Connection, identity: str, now: datetime, *, may_be_alive: bool) -> Registered:
         query = sa.text(f"SELECT * FROM outbox_worker WHERE name = :name {self._sql.row_lock}").columns(*worker_table.c)

@@ -1,6 +1,6 @@
 """The listener: `/healthz`, `/readyz`, `/metrics`. It reads, and changes nothing.
 
-It belongs on a loopback or management address: whoever reaches it learns how much mail there is, and nobody's address.
+It belongs on a loopback or management address: who can reach it learns how much mail there is, and nobody's address.
 A request that does not come within some seconds is dropped. Raises OSError where it can't listen.
 """
 
