@@ -13,8 +13,9 @@ import click
 from poller.cli.screen import say, say_table
 from poller.cli.session import Duration, Misused, as_json, configuration, database, in_words
 from poller.judgement.alike import reason_of
-from poller.outbox.report import MOST_FAILURES, Failure, has_batch
+from poller.outbox.report import MOST_FAILURES, Failure
 from poller.outbox.report import failures as failures_of
+from poller.outbox.waiting import has_batch
 from poller.units import format_duration
 
 if TYPE_CHECKING:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from poller.forecast import Breath, Forecast, forecast
 from poller.outbox.guard import home_of, stranger
-from poller.outbox.report import knows_its_home, speed
+from poller.outbox.report import knows_its_home
+from poller.outbox.waiting import speed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from poller.cli.session import moment
 from poller.forecast import Standing, Waiting, in_force, paced_in_words, used_of
 from poller.message.addresses import parse_list, parse_one
-from poller.outbox.report import Sides, WaitingRows, throttles, waiting_rows
+from poller.outbox.waiting import Sides, WaitingRows, throttles, waiting_rows
 from poller.pacing.hours import closes_at, opens_at
 from poller.pacing.mx import Within, resolver_of_this_machine
 from poller.pacing.words import words_of_limit

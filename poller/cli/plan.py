@@ -15,7 +15,8 @@ from poller.cli.pacing import standing_of, waiting_of
 from poller.cli.screen import say, say_table
 from poller.cli.session import Misused, as_json, configuration, database, in_words, moment
 from poller.forecast import warnings
-from poller.outbox.report import glance, has_batch, held_rows
+from poller.outbox.report import glance, held_rows
+from poller.outbox.waiting import has_batch
 from poller.units import format_duration
 
 if TYPE_CHECKING:

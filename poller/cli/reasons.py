@@ -12,7 +12,8 @@ from poller.cli.foresight import why_unknown
 from poller.cli.pacing import address_of, domains_of, gear_in_words, standing_of, until_open
 from poller.cli.session import moment
 from poller.forecast import paced_in_words, senders_of
-from poller.outbox.report import domains_waiting, glance, rows_before
+from poller.outbox.report import glance
+from poller.outbox.waiting import domains_waiting, rows_before
 from poller.pacing.gate import ScopeKey
 from poller.units import format_duration
 

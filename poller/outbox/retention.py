@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
+from poller.outbox.clock import now_of
 from poller.outbox.database import transaction
-from poller.outbox.dialects import DIALECTS
-from poller.outbox.tables import Utc, attachment, attempt, outbox, recipient
+from poller.outbox.tables import attachment, attempt, outbox, recipient
 from poller.statuses import TERMINAL
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def purge(
 ) -> Purged:
     """Delete all that is past its time. `wait` pauses for so many seconds; what it returns, if true, ends the work."""
     purged = Purged()
-    now = transaction(engine, lambda c: c.execute(_now(c)).scalar_one(), reading=True)
+    now = transaction(engine, now_of, reading=True)
     for status, keep in _kept(settings):
         one_portion = partial(_rows, status=status, before=now - keep, portion=portion)
         while deleted := transaction(engine, one_portion):
@@ -67,7 +67,7 @@ def due_for_purge(engine: Engine, settings: RetentionSettings) -> int:
     """How many rows are past their time."""
 
     def work(connection: Connection) -> int:
-        now = connection.execute(_now(connection)).scalar_one()
+        now = now_of(connection)
         counts = (
             sa.select(sa.func.count()).where(outbox.c.status == status, outbox.c.finished_at < now - keep)
             for status, keep in _kept(settings)
@@ -81,10 +81,6 @@ def _kept(settings: RetentionSettings) -> list[tuple[str, timedelta]]:
     """Each status by itself: an index has its rows in the order of their end, and no others are sorted, or locked."""
     kept = ((status, settings.sent if status == "sent" else settings.failed) for status in TERMINAL)
     return [(status, timedelta(seconds=keep)) for status, keep in kept if keep is not None]
-
-
-def _now(connection: Connection) -> Any:
-    return sa.select(sa.literal_column(DIALECTS[connection.dialect.name].now, type_=Utc()))
 
 
 def _rows(connection: Connection, status: str, before: datetime, portion: int) -> int:

@@ -15,7 +15,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
 from poller import __version__
 from poller.outbox.database import DatabaseUnavailable
-from poller.outbox.report import glance, now_by_status, pulse, throttles
+from poller.outbox.report import glance, now_by_status, pulse
+from poller.outbox.waiting import throttles
 from poller.web.health import health_of
 
 if TYPE_CHECKING:

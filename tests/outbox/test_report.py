@@ -13,24 +13,19 @@ from poller.outbox.enqueue import enqueue_alone
 from poller.outbox.facts import about
 from poller.outbox.guard import stranger
 from poller.outbox.operate import pause_all
-from poller.outbox.report import (
+from poller.outbox.report import glance, knows_its_home, open_rows, overview, silent, story
+from poller.outbox.tables import outbox, throttle
+from poller.outbox.waiting import (
     MOST_GROUPS,
     Sides,
     WaitingRows,
     domains_waiting,
-    glance,
     has_batch,
-    knows_its_home,
-    open_rows,
-    overview,
     rows_before,
-    silent,
     speed,
-    story,
     throttles,
     waiting_rows,
 )
-from poller.outbox.tables import outbox, throttle
 from poller.pacing import Scope, as_row, paused
 from poller.pacing.gate import ScopeKey
 
