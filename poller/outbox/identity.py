@@ -19,5 +19,8 @@ KEY_BYTES = 32
 
 def message_id_key(connection: Connection) -> str:
     """The key that Message-IDs are made with; made here, where there is none."""
+    query = sa.select(meta.c.value).where(meta.c.name == MESSAGE_ID_KEY)
+    if (found := connection.execute(query).scalar()) is not None:
+        return str(found)
     insert_unless_there(connection, meta, {"name": MESSAGE_ID_KEY, "value": secrets.token_hex(KEY_BYTES)})
-    return str(connection.execute(sa.select(meta.c.value).where(meta.c.name == MESSAGE_ID_KEY)).scalar_one())
+    return str(connection.execute(query).scalar_one())

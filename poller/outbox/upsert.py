@@ -36,12 +36,16 @@ def upsert(connection: Connection, table: sa.Table, rows: Sequence[Mapping[str, 
 
 
 def insert_unless_there(connection: Connection, table: sa.Table, row: Mapping[str, Any]) -> None:
-    """Insert `row`; do nothing when its key is taken."""
+    """Insert `row`; do nothing when its primary key is taken.
+
+    A table without its key is in the midst of a restoration: refused, else a second row spoils what is restored.
+    """
     statement: Any
     if connection.dialect.name in {"mysql", "mariadb"}:
         statement = _insert(connection, table).prefix_with("IGNORE")
     else:
-        statement = _insert(connection, table).on_conflict_do_nothing()
+        keys = [column.name for column in table.primary_key]
+        statement = _insert(connection, table).on_conflict_do_nothing(index_elements=keys)
     connection.execute(statement.values(dict(row)))
 
 

@@ -14,7 +14,8 @@ import pytest
 import sqlalchemy as sa
 from outbox.ground import claimed, insert, store_for
 
-from poller.outbox.database import DatabaseRefused, connect
+from poller.outbox.database import DatabaseRefused, DatabaseUnavailable, connect
+from poller.outbox.guard import hold
 from poller.outbox.migrate import (
     SchemaTrouble,
     apply,
@@ -264,3 +265,19 @@ def test_a_server_that_refuses_the_trigger_is_quoted_and_the_schema_works_withou
 
 def _as_user(engine: Engine, name: str) -> str:
     return engine.url.set(username=name, password="secret").render_as_string(hide_password=False)
+
+
+@pytest.mark.parametrize("kind", ["postgresql"])
+def test_in_the_midst_of_a_restoration_nothing_is_added_to_what_comes_back(bare: Engine) -> None:
+    """A dump makes a table, fills it, and gives it its key last: what is added before that makes the key fail."""
+    apply(bare)
+    store = store_for(bare, "w1")
+    identity = store.outbox_identity()
+    run(bare, "ALTER TABLE outbox_meta DROP CONSTRAINT outbox_meta_pkey")
+    assert store.outbox_identity() == identity
+    with pytest.raises(DatabaseUnavailable):
+        hold(bare, "why")
+    run(bare, "ALTER TABLE outbox_meta ADD PRIMARY KEY (name)")
+    hold(bare, "why")
+    with bare.connect() as connection:
+        assert connection.execute(sa.select(sa.func.count()).where(meta.c.name == "paused")).scalar_one() == 1
