@@ -119,6 +119,7 @@ def _restored_in_place(ground: Ground, kind: str, state: State, seconds: float) 
                 wait_until(lambda: bench.statuses() == {"sent": 5 + ROWS}, "they were written down")
             copy.load_in_place()
             bench.insert(NEW, recipients="new{n}@example.com")
+            wait_until(lambda: _has_noticed(bench) or process.poll() is not None, "the worker noticed", every=0.1)
             time.sleep(seconds)
             before = len(relay.entries)
             adopted = bench.poller(config, "adopt", "--yes")
@@ -143,6 +144,12 @@ def _restored_in_place(ground: Ground, kind: str, state: State, seconds: float) 
     broken += [f"{lost} lost"] if lost else []
     broken += [] if "outbox.older" in events else ["nobody says why"]
     return Line(cells=cells, broken=tuple(broken))
+
+
+def _has_noticed(bench: Bench) -> bool:
+    """The worker has found an older outbox, and written down again what it knew: it asks a person only then."""
+    events = [line["event"] for line in bench.log()]
+    return "journal.replayed" in events[events.index("outbox.older") :] if "outbox.older" in events else False
 
 
 def let_it_run(
