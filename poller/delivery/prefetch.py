@@ -1,6 +1,6 @@
 """The next rows, claimed by the bookkeeper while the last ones are being sent: the line need not fall silent between.
 
-Rule 1. Never more than a batch is claimed and not begun: what is claimed ahead is what has left meanwhile.
+Rule 1. At most a batch and a half is claimed and not begun: the next batch is claimed when half of one has left.
 Rule 2. Whatever was claimed ahead is had by `rows` or by `rest`; nobody forgets a claim.
 Rule 3. A database that is away ends the batch, and is waited for by whoever writes next.
 """
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from poller.outbox.rows import ClaimedRow
 
 HALF = 2
-"""The next rows are claimed when half a batch has left: a statement for each row would cost too much."""
+"""Of a batch, what is left when the next is claimed: time enough for a claim behind the recording of a group."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -50,7 +50,7 @@ class Prefetch:
         if self._claiming is not None and (not left or self._claiming.done()):
             return self.rest()
         if self._claiming is None and not self._dry and left * HALF <= self._whole and self.may_claim():
-            self._claiming = self.bookkeeper.submit(self.claim(self.batch - left))
+            self._claiming = self.bookkeeper.submit(self.claim(self.batch))
             return self.rest() if not left else []
         return []
 
