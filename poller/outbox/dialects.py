@@ -45,7 +45,6 @@ def claimed_list(table: str) -> str:
     return ", ".join((*(f"{table}.{column.name}" for column in CLAIM_COLUMNS), HAS_ATTACHMENTS.format(o=table)))
 
 
-
 _HELD = ", ".join(f"'{status}'" for status in statuses.IN_HAND)
 NOT_PAUSED = "NOT EXISTS (SELECT 1 FROM outbox_meta WHERE name = 'paused')"
 
