@@ -29,7 +29,8 @@ from poller.judgement.retry import RecipientState
 from poller.outbox import choosing, recording, throttling
 from poller.outbox.belief import Belief
 from poller.outbox.database import DatabaseRefusal, DatabaseUnavailable, refusal_of, transaction
-from poller.outbox.dialects import CLAIM_COLUMNS, CLAIMED, DIALECTS, ClaimRequest, claimed_list
+from poller.outbox.dialect import CLAIM_COLUMNS, CLAIMED, ClaimRequest, claimed_list
+from poller.outbox.dialects import DIALECTS
 from poller.outbox.identity import message_id_key
 from poller.outbox.report import attachments_of
 from poller.outbox.rows import DRAFT_COLUMNS, ClaimedRow, Found, NameTaken, Recorded, Registered
