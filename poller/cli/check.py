@@ -21,7 +21,6 @@ from poller.cli.trial import MESSAGES, in_words, trials
 from poller.config.load import Config, ConfigError
 from poller.config.sources import dotted
 from poller.exchange import RelayTrouble
-from poller.message.composer import Composer
 from poller.message.draft import Unsendable
 from poller.outbox.database import DatabaseRefused, DatabaseUnavailable, connect, is_pooled
 from poller.outbox.facts import about
@@ -31,6 +30,7 @@ from poller.outbox.rehearsal import rehearse
 from poller.outbox.report import glance, silent
 from poller.pacing.hours import closes_at, is_open, opens_at
 from poller.smtp.courier import Courier
+from poller.worker.wiring import composer_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -121,7 +121,7 @@ def _check_what_is_readable(verdicts: Verdicts, error: ConfigError) -> None:
 
 
 def _check_message(verdicts: Verdicts, config: Config) -> None:
-    problems = Composer(config.message, config.templates).check()
+    problems = composer_of(config).check()
     for problem in problems:
         verdicts.bad("message", problem)
     if not problems:
