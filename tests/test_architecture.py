@@ -27,7 +27,12 @@ LAYERS: tuple[dict[str, set[str]], ...] = (
     {"log": {"structlog"}},
     {"judgement": set()},
     {"pacing": {"dns"}},
-    {"message": {"jinja2", "markupsafe", "cryptography"}, "smtp": set(), "journal": set(), "outbox": {"sqlalchemy", "psycopg"}},
+    {
+        "message": {"jinja2", "markupsafe", "cryptography"},
+        "smtp": set(),
+        "journal": set(),
+        "outbox": {"sqlalchemy", "psycopg"},
+    },
     {"forecast": set(), "published": {"dns"}},
     {"delivery": set()},
     {"config": {"pydantic"}},

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from poller.cli.dkim import check_published
 from poller.cli.screen import say
 from poller.cli.session import FAILED, MISUSED, configuration
 from poller.cli.trial import MESSAGES, in_words, trials
@@ -121,7 +122,8 @@ def _check_what_is_readable(verdicts: Verdicts, error: ConfigError) -> None:
 
 
 def _check_message(verdicts: Verdicts, config: Config) -> None:
-    problems = composer_of(config).check()
+    composer = composer_of(config)
+    problems = composer.check()
     for problem in problems:
         verdicts.bad("message", problem)
     if not problems:
@@ -132,6 +134,7 @@ def _check_message(verdicts: Verdicts, config: Config) -> None:
         verdicts.warn("message", f"every message goes to {config.message.redirect_to} ([message] redirect_to)")
     if config.message.only_to:
         verdicts.warn("message", "only some recipients get mail ([message] only_to)")
+    check_published(verdicts, composer)
 
 
 def _check_database(verdicts: Verdicts, config: Config) -> None:

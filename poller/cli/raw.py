@@ -23,7 +23,8 @@ def show_raw(config: Config, engine: Engine, told: Story) -> None:
     row = told.row
     composer = composer_of(config)
     if problems := composer.signing.problems:
-        say("\n".join(("shown without its DKIM signature:", *problems)), err=True)
+        for problem in problems:
+            say(f"shown without its DKIM signature: {problem}", err=True)
         composer = Composer(config.message, config.templates)
     files = tuple(Attachment(**file) for file in attachments_of(engine, row["id"]))
     names = Draft.__dataclass_fields__.keys() - {"id", "message_id", "date", "attachments"}

@@ -99,7 +99,9 @@ class Config:
 
 
 _SECTIONS: dict[str, Any] = {
-    name: hint for name, hint in get_type_hints(Config).items() if any(map(is_settings, (hint, *get_args(hint))))
+    name: hint
+    for name, hint in get_type_hints(Config, include_extras=True).items()
+    if any(map(is_settings, (hint, *get_args(hint))))
 }
 
 

@@ -72,10 +72,15 @@ class Composer:
         """What stands after the @ of a Message-ID that the poller makes."""
         if self._settings.message_id_domain:
             return self._settings.message_id_domain
+        return next(iter(self.author_domains), self._host_name)
+
+    @property
+    def author_domains(self) -> tuple[str, ...]:
+        """The domain in From of rows that name no sender; none where each has to."""
         try:
-            return _one_address("sender", self._settings.sender or "").domain
+            return (_one_address("sender", self._settings.sender or "").domain,)
         except Unsendable:
-            return self._host_name
+            return ()
 
     def check(self) -> list[str]:
         """What is wrong with the configuration, in words with the remedy; empty when all is well."""

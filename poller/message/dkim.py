@@ -7,7 +7,7 @@ Rule 2. A field in h= is named once more than it occurs, so that none can be add
         that adds a List-Unsubscribe to a message without one harms nothing.
 Rule 3. The same message and key give the same signature, today and after a crash: t= is the message's Date, and neither
         RSA (PKCS #1 v1.5) nor Ed25519 uses chance.
-Rule 4. Lines are folded at 78 characters, as everywhere. Domain and selector are ASCII, in an internationalised message
+Rule 4. Lines are folded well below 78 characters. Domain and selector are ASCII, in an internationalised message
         too (RFC 8616 section 5); other fields are covered as the octets they are.
 
 Takes what the composer wrote: lines of CRLF only, fields separated by them. It chooses no key and reads none.
@@ -18,12 +18,13 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from poller.frozen import dataclass
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable
     from datetime import datetime
 
     from poller.message.keys import SigningKey
@@ -52,16 +53,18 @@ COVERED: Final = (
 )
 _FIELDS = re.compile(rb"\r\n(?![ \t])")
 _BLANKS = re.compile(rb"[ \t]+")
-_FOLD = 78  # characters, RFC 5322 section 2.1.1
-_LETTERS = 74  # of base64 on a line
+_FOLD = 74  # characters; RFC 5322 section 2.1.1 has 78
+_LETTERS = 70  # of base64 on a line
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Letter:
     """What a signature covers. A second scheme may read more of the message; it gets it here."""
 
-    fields: Sequence[bytes]
-    """As written, folded, without the last CRLF."""
+    names: tuple[bytes, ...]
+    """Of the fields, in lower case, from the top."""
+    fields: tuple[bytes, ...]
+    """The same, relaxed, without the last CRLF."""
     body_hash: bytes
     """SHA-256 of the relaxed body."""
     date: datetime
@@ -77,43 +80,42 @@ class DkimSigner:
 
     def field(self, letter: Letter) -> bytes:
         """The DKIM-Signature field with its final CRLF."""
-        names = [*covered(letter.fields)]
-        pieces = (
-            " v=1;",
-            f" a={self.key.algorithm};",
-            " c=relaxed/relaxed;",
-            f" d={self.domain};",
-            f" s={self.selector};",
-            f" t={int(letter.date.timestamp())};",
-            *_listed(names),
-            f" bh={_base64(letter.body_hash)};",
-            " b=",
-        )
-        unsigned = _folded("DKIM-Signature:", pieces).encode()
-        signature = _base64(self.key.sign(b"".join([*_chosen(letter.fields, names), relaxed_field(unsigned)])))
+        named, places = covered(letter.names)
+        begin = _beginning(self.key.algorithm, self.domain, self.selector, named)
+        unsigned = f"{begin}\r\n t={int(letter.date.timestamp())}; bh={_base64(letter.body_hash)};\r\n b=".encode()
+        octets = b"\r\n".join([*(letter.fields[place] for place in places), relaxed_field(unsigned)])
+        signature = _base64(self.key.sign(octets)).encode()
         lines = [signature[at : at + _LETTERS] for at in range(0, len(signature), _LETTERS)]
-        return b"\r\n ".join([unsigned, *(line.encode() for line in lines)]) + b"\r\n"
+        return unsigned + b"\r\n ".join(lines) + b"\r\n"
 
 
 def letter_of(head: bytes, body: Iterable[bytes], date: datetime) -> Letter:
     """From the header, each field with its CRLF, and the body in pieces."""
-    return Letter(fields=_FIELDS.split(head.removesuffix(b"\r\n")), body_hash=relaxed_hash(body), date=date)
+    fields = tuple(map(relaxed_field, _FIELDS.split(head.removesuffix(b"\r\n"))))
+    names = tuple([field.partition(b":")[0] for field in fields])
+    return Letter(names=names, fields=fields, body_hash=relaxed_hash(body), date=date)
 
 
-def covered(fields: Sequence[bytes]) -> Iterator[str]:
-    """The names for h= (Rule 2)."""
-    there = [_name(field) for field in fields]
-    for name in OVERSIGNED:
-        yield from [name] * (there.count(name.lower().encode()) + 1)
-    for name in COVERED:
-        if count := there.count(name.lower().encode()):
-            yield from [name] * (count + 1)
+@lru_cache(maxsize=256)
+def covered(names: tuple[bytes, ...]) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """The names for h= (Rule 2), and the places of the fields that these are, in the same order.
+
+    Of several with one name the last comes first (RFC 6376 section 5.4.2); what is named and not there is nothing.
+    """
+    named: list[str] = []
+    places: list[int] = []
+    for name in (*OVERSIGNED, *COVERED):
+        found = [place for place, there in enumerate(names) if there == name.lower().encode()]
+        if found or name in OVERSIGNED:
+            named += [name] * (len(found) + 1)
+            places += reversed(found)
+    return tuple(named), tuple(places)
 
 
 def relaxed_field(field: bytes) -> bytes:
     """RFC 6376 section 3.4.2, without the final CRLF."""
-    value = field.partition(b":")[2].replace(b"\r\n", b"")
-    return _name(field) + b":" + _BLANKS.sub(b" ", value).strip(b" ")
+    name, _, value = field.partition(b":")
+    return name.rstrip(b" \t").lower() + b":" + _BLANKS.sub(b" ", value.replace(b"\r\n", b"")).strip(b" ")
 
 
 def relaxed_hash(pieces: Iterable[bytes]) -> bytes:
@@ -140,31 +142,20 @@ def relaxed_hash(pieces: Iterable[bytes]) -> bytes:
 
 
 def _relaxed_lines(lines: bytes) -> bytes:
-    """Runs of blanks become one space, none stays at a line's end. Searching first is cheap; most lines need nothing."""
+    """Runs of blanks become one space, none stays at a line's end. Most lines need nothing, and are only searched."""
     lines = lines.replace(b"\t", b" ")
     while b"  " in lines:
         lines = lines.replace(b"  ", b" ")
     return lines.replace(b" \r\n", b"\r\n")
 
 
-def _chosen(fields: Sequence[bytes], names: Iterable[str]) -> Iterator[bytes]:
-    """Each field that `names` name, relaxed, with CRLF; the last one of a name first (RFC 6376 section 5.4.2)."""
-    waiting: dict[bytes, list[bytes]] = {}
-    for field in fields:
-        waiting.setdefault(_name(field), []).append(field)
-    for name in names:
-        if found := waiting.get(name.lower().encode()):
-            yield relaxed_field(found.pop()) + b"\r\n"
-
-
-def _name(field: bytes) -> bytes:
-    return field.partition(b":")[0].rstrip(b" \t").lower()
-
-
-def _listed(names: Sequence[str]) -> list[str]:
-    """The tag h= in pieces, between which a line may end."""
-    pieces = [f"{name}:" for name in names]
-    return [f" h={pieces[0]}", *pieces[1:-1], f"{names[-1]};"]
+@lru_cache(maxsize=256)
+def _beginning(algorithm: str, domain: str, selector: str, named: tuple[str, ...]) -> str:
+    """The field as far as it is the same for many messages."""
+    first, *others = named
+    listed = [f" h={first}:", *(f"{name}:" for name in others[:-1]), f"{others[-1]};"]
+    tags = (" v=1;", f" a={algorithm};", " c=relaxed/relaxed;", f" d={domain};", f" s={selector};")
+    return _folded("DKIM-Signature:", (*tags, *listed))
 
 
 def _folded(line: str, pieces: Iterable[str]) -> str:

@@ -32,7 +32,7 @@ _LARGEST_FILE: Final = 64 * 1024  # bytes: no key is longer
 
 
 class KeyTrouble(Exception):  # noqa: N818 - named by what is to blame
-    """This file gives no key to sign with; the words are the reason and the remedy."""
+    """A file gives no key to sign with; the words are the reason and the remedy."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Final
 
-from poller.pacing.settings import check_domain
+from poller.domains import in_ascii
 from poller.units import SETTINGS, Bytes, Checked, Misfit, Seconds
 
 _SELECTOR: Final = re.compile(r"(?:[a-z0-9](?:[a-z0-9_-]{0,61}[a-z0-9])?\.)*[a-z0-9](?:[a-z0-9_-]{0,61}[a-z0-9])?")
@@ -53,9 +53,18 @@ def check_selector(text: str) -> str:
 
 def check_signing_domain(name: str) -> str:
     """A domain that may sign. Raises ValueError with the remedy."""
-    if "." not in check_domain(name):
+    if name.startswith("[") or not name.isascii() or _written(name) != name:
+        raise ValueError('not a domain; write it in lower case like "example.com", and xn--... if it is not ASCII')
+    if "." not in name:
         raise ValueError('a whole top-level domain signs for nobody; write the domain you own, like "example.com"')
     return name
+
+
+def _written(name: str) -> str:
+    try:
+        return in_ascii(name)
+    except ValueError:
+        return ""
 
 
 Selector = Annotated[str, Checked(check_selector)]
@@ -88,7 +97,8 @@ class DkimSettings:
 
     def __post_init__(self) -> None:
         if (self.selector is None) != (self.key_file is None):
-            raise Misfit("selector" if self.key_file is None else "key_file", "selector and key_file go together")
+            missing, other = ("selector", "key_file") if self.selector is None else ("key_file", "selector")
+            raise Misfit(missing, f"{other} is given without {missing}; give both")
         if not self.all_keys:
             raise Misfit("selector", "no key; give selector and key_file, or a list of them in keys")
         selectors = [key.selector for key in self.all_keys]
