@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from poller.message.dkim import DkimSigner
     from poller.message.signing import Signing
 
+TTL_S = 3600  # short enough to correct a mistake the same day
 _STRING_MOST = 255  # octets of one string in a TXT record, RFC 1035 section 3.3
 
 
@@ -61,15 +62,18 @@ def zone_lines(signer: DkimSigner) -> Iterator[str]:
     yield f"; where a web page asks: name {name_of(signer.selector, signer.domain)}, type TXT, value"
     yield f";   {text}"
     strings = [text[at : at + _STRING_MOST] for at in range(0, len(text), _STRING_MOST)]
-    yield f"{name_of(signer.selector, signer.domain)}. IN TXT ("
+    yield f"{name_of(signer.selector, signer.domain)}. {TTL_S} IN TXT ("
     yield from (f'    "{string}"' for string in strings)
     yield ")"
 
 
 def check_published(verdicts: Verdicts, composer: Composer, records: Records | None = None) -> None:
-    """A verdict for each key, and for SPF and DMARC of each domain that mail is known to be from."""
+    """A verdict for each key, and for SPF and DMARC of each domain that mail is known to be from.
+
+    Nothing is asked where no domain signs, nor before every key can be used: until then nobody knows what signs.
+    """
     signing = composer.signing
-    if not signing.domains:
+    if not signing.domains or signing.problems:
         return
     if not can_ask():
         verdicts.warn("dkim", 'not compared with the DNS; for that: pip install "poller[dns]"')
