@@ -55,10 +55,15 @@ def key_file(directory: Path, kind: Kind, number: int = 0) -> str:
     return str(path)
 
 
+def table_keys(directory: Path, *kinds: Kind, number: int = 0) -> tuple[DkimKeySettings, ...]:
+    """A key of each kind in a file, with its selector."""
+    paths = {kind: key_file(directory, kind, number) for kind in kinds}
+    return tuple(DkimKeySettings(selector=SELECTORS[kind], key_file=path) for kind, path in paths.items())
+
+
 def table(directory: Path, *kinds: Kind, number: int = 0) -> DkimSettings:
     """What stands in `[dkim."…"]`."""
-    keys = [DkimKeySettings(selector=SELECTORS[kind], key_file=key_file(directory, kind, number)) for kind in kinds]
-    return DkimSettings(keys=tuple(keys))
+    return DkimSettings(keys=table_keys(directory, *kinds, number=number))
 
 
 def verdicts(message: bytes, signers: Sequence[DkimSigner]) -> list[bool]:
