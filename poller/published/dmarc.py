@@ -44,7 +44,7 @@ class Policy:
 
     def asked_of(self, author: str) -> str:
         """What receivers are to do with mail from `author` that is not aligned."""
-        for_itself = _policy(self.tags, "p") or "none"
+        for_itself = _policy(self.tags, "p")
         return for_itself if author == self.domain else _policy(self.tags, "sp") or for_itself
 
 
@@ -111,11 +111,15 @@ def _names(domain: str) -> Iterator[str]:
 
 
 def _usable(name: str, records: list[str]) -> Policy | None:
-    """Rule 2. Without a policy, a record is one for reports only, if it says where to (section 4.7)."""
+    """Rule 2. One with a policy that nobody can read is taken for p=none, if it says where reports go."""
     if len(records) != 1:
         return None
     tags = tags_of(records[0])
-    return Policy(domain=name, tags=tags) if _policy(tags, "p") or "rua" in tags else None
+    if all(_policy(tags, policy) for policy in ("p", *({"sp", "np"} & tags.keys()))):
+        return Policy(domain=name, tags=tags)
+    if "rua" not in tags:
+        return None
+    return Policy(domain=name, tags={**tags, "p": "none", "sp": "none"})
 
 
 def _policy(tags: Mapping[str, str], name: str) -> str:

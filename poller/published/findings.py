@@ -86,13 +86,13 @@ def _of_dmarc(author: str, signer: str | None, texts: Texts) -> Iterator[Finding
         reason = f"{len(records)} records" if len(records) > 1 else "a record that can't be used"
         yield Finding(level="bad", about="dmarc", words=f"_dmarc.{author}: {reason}; {remedy}")
     elif found.policy is None:
-        remedy = f'publish _dmarc.{found.organization} TXT "v=DMARC1; p=none; rua=mailto:YOU"'
+        remedy = f'publish _dmarc.{signer or author} TXT "v=DMARC1; p=none; rua=mailto:YOU"'
         yield Finding(level="warn", about="dmarc", words=f"{author}: no record here or above; {remedy}")
     else:
         testing = ", one step milder while t=y" if found.policy.is_tested else ""
         words = f"{author}: p={found.policy.asked_of(author)}{testing} (_dmarc.{found.policy.domain})"
         yield Finding(level="good", about="dmarc", words=words)
-    if signer is not None:
+    if signer is not None and found.policy is not None:  # without a record nothing has to be aligned
         yield _of_alignment(author, signer, found, texts)
 
 
