@@ -52,7 +52,6 @@ COVERED: Final = (
     "Disposition-Notification-To",
 )
 _FIELDS = re.compile(rb"\r\n(?![ \t])")
-_BLANKS = re.compile(rb"[ \t]+")
 _FOLD = 74  # characters; RFC 5322 section 2.1.1 has 78
 _LETTERS = 70  # of base64 on a line
 
@@ -115,7 +114,7 @@ def covered(names: tuple[bytes, ...]) -> tuple[tuple[str, ...], tuple[int, ...]]
 def relaxed_field(field: bytes) -> bytes:
     """RFC 6376 section 3.4.2, without the final CRLF."""
     name, _, value = field.partition(b":")
-    return name.rstrip(b" \t").lower() + b":" + _BLANKS.sub(b" ", value.replace(b"\r\n", b"")).strip(b" ")
+    return name.rstrip(b" \t").lower() + b":" + _single_spaces(value.replace(b"\r\n", b"")).strip(b" ")
 
 
 def relaxed_hash(pieces: Iterable[bytes]) -> bytes:
@@ -142,11 +141,15 @@ def relaxed_hash(pieces: Iterable[bytes]) -> bytes:
 
 
 def _relaxed_lines(lines: bytes) -> bytes:
-    """Runs of blanks become one space, none stays at a line's end. Most lines need nothing, and are only searched."""
-    lines = lines.replace(b"\t", b" ")
-    while b"  " in lines:
-        lines = lines.replace(b"  ", b" ")
-    return lines.replace(b" \r\n", b"\r\n")
+    return _single_spaces(lines).replace(b" \r\n", b"\r\n")
+
+
+def _single_spaces(text: bytes) -> bytes:
+    """Runs of blanks become one space. Most text needs nothing, and is only searched."""
+    text = text.replace(b"\t", b" ")
+    while b"  " in text:
+        text = text.replace(b"  ", b" ")
+    return text
 
 
 @lru_cache(maxsize=256)

@@ -225,6 +225,11 @@ def test_a_domain_below_is_told_its_policy_and_that_a_strict_one_wants_a_table_o
     ]
 
 
+def test_a_record_that_is_missing_is_to_be_published_where_the_signature_is_aligned(names: NameServer) -> None:
+    (line,) = lines(names, "mail.a.test", "a.test", "dmarc")
+    assert line.startswith("warn mail.a.test: no record here or above; publish _dmarc.a.test TXT ")
+
+
 def test_a_domain_that_nobody_signs_for_is_named(names: NameServer) -> None:
     remedy = 'mail from it is not signed here; unless a relay signs it, add [dkim."a.test"]'
     assert lines(names, signer=None, about="dkim") == [f"warn a.test: {remedy}"]
