@@ -6,8 +6,8 @@ Rule 2. Every key of the table makes a signature: a receiver that does not know 
 Rule 3. Mail from any other domain goes out without a signature of ours; a relay may add its own.
 Rule 4. While a key of any table can't be used, nothing is composed: mail that lost its signature would pass unseen.
 
-The keys are read when this is made, and never again. A second scheme beside DKIM is a second class with `domain` and
-`field`, as `Signer` has them; what it needs of the message beside is a field of `Letter`.
+The keys are read when this is made, and never again. A second scheme beside DKIM is a second `Signer`; what it
+needs of the message beside is a field of `Letter`.
 """
 
 from __future__ import annotations
@@ -29,10 +29,6 @@ if TYPE_CHECKING:
 
 class Signer(Protocol):
     """Makes one header field that vouches for a message."""
-
-    @property
-    def domain(self) -> str:
-        """Whose mail it signs."""
 
     def field(self, letter: Letter) -> bytes:
         """The field with its final CRLF."""
