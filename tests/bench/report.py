@@ -360,7 +360,8 @@ def _signing(book: Book) -> str:
         )
         for way, name in names.items()
     ]
-    words = f"{book.words.get('signing.rows', '')} rows on PostgreSQL to smtp-sink, all four in turn within a round."
+    words = f"{book.words.get('signing.rows', '')} rows on PostgreSQL to smtp-sink, all four in turn within a round"
+    words += f"; {book.words.get('machine.processor', 'processor unknown')}."
     head = ("", "messages per second", "to unsigned", "CPU for a thousand")
     return _section(book, "signing", words, _table(head, rows))
 
