@@ -35,7 +35,15 @@ _CLAIM_NAMES = """
     locale headers batch domain priority due_at
 """
 CLAIM_COLUMNS = tuple(outbox.c[name] for name in _CLAIM_NAMES.split())
-_COLUMN_LIST = ", ".join(f"o.{column.name}" for column in CLAIM_COLUMNS)
+HAS_ATTACHMENTS = "EXISTS (SELECT 1 FROM outbox_attachment AS a WHERE a.outbox_id = {o}.id) AS has_attachments"
+CLAIMED = (*CLAIM_COLUMNS, sa.column("has_attachments", sa.Boolean))
+"""What a claim gives of each row."""
+
+
+def claimed_list(table: str) -> str:
+    """CLAIMED, of `outbox` by the name of `table`."""
+    return ", ".join((*(f"{table}.{column.name}" for column in CLAIM_COLUMNS), HAS_ATTACHMENTS.format(o=table)))
+
 
 _HELD = ", ".join(f"'{status}'" for status in statuses.IN_HAND)
 NOT_PAUSED = "NOT EXISTS (SELECT 1 FROM outbox_meta WHERE name = 'paused')"
@@ -118,7 +126,7 @@ class ClaimRequest:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Dialect:
-    """One dialect's answers. `claim` gives rows of CLAIM_COLUMNS, `record` the ids that the fence let through."""
+    """One dialect's answers. `claim` gives rows of CLAIMED, `record` the ids that the fence let through."""
 
     now: str
     """An SQL expression: the database's clock, UTC, to at least a millisecond."""
@@ -167,15 +175,15 @@ UPDATE outbox AS o
 SET {_CLAIM_SET.format(o="o.", now=_PG_NOW, message_id=_PG_MESSAGE_ID.format(o="o."))}
 FROM pick
 WHERE o.id = pick.id AND o.status = 'queued'
-RETURNING {_COLUMN_LIST}
-""").columns(*CLAIM_COLUMNS)
+RETURNING {claimed_list("o")}
+""").columns(*CLAIMED)
 
 _PG_THESE = sa.text(f"""
 UPDATE outbox AS o
 SET {_CLAIM_SET.format(o="o.", now=_PG_NOW, message_id=_PG_MESSAGE_ID.format(o="o."))}
 WHERE o.id = ANY(CAST(:ids AS bigint[])) AND o.status = 'queued'
-RETURNING {_COLUMN_LIST}
-""").columns(*CLAIM_COLUMNS)
+RETURNING {claimed_list("o")}
+""").columns(*CLAIMED)
 
 _PG_STEPS = ", ".join(f"{name} {types[0]}" for name, types in _STEP_TYPES.items())
 _PG_RECORD = sa.text(f"""
@@ -245,7 +253,7 @@ POSTGRESQL = Dialect(
 LITE_NOW = "strftime('%Y-%m-%d %H:%M:%f000', 'now')"
 _LITE_MESSAGE_ID = "poller_message_id(:key, {o}id, {o}created_at, :domain)"
 _LITE_CLAIM = sa.text(f"""
-UPDATE outbox AS o
+UPDATE outbox
 SET {_CLAIM_SET.format(o="", now=LITE_NOW, message_id=_LITE_MESSAGE_ID.format(o=""))}
 WHERE id IN (
     SELECT id FROM ({
@@ -258,15 +266,15 @@ WHERE id IN (
     WHERE {NOT_PAUSED}
     LIMIT :limit
 )
-RETURNING {", ".join(column.name for column in CLAIM_COLUMNS)}
-""").columns(*CLAIM_COLUMNS)
+RETURNING {claimed_list("outbox")}
+""").columns(*CLAIMED)
 
 _LITE_THESE = sa.text(f"""
-UPDATE outbox AS o
+UPDATE outbox
 SET {_CLAIM_SET.format(o="", now=LITE_NOW, message_id=_LITE_MESSAGE_ID.format(o=""))}
 WHERE id IN (SELECT value FROM json_each(:ids)) AND status = 'queued'
-RETURNING {", ".join(column.name for column in CLAIM_COLUMNS)}
-""").columns(*CLAIM_COLUMNS)
+RETURNING {claimed_list("outbox")}
+""").columns(*CLAIMED)
 
 _LITE_STEPS = ", ".join(f"json_extract(value, '$.{name}') AS {name}" for name in _STEP_TYPES)
 _LITE_RECORD = sa.text(f"""
@@ -306,10 +314,11 @@ _MY_CLAIM = sa.text(
 ).bindparams(sa.bindparam("ids", expanding=True))
 _MY_CLAIMED = (
     sa.text(
-        f"SELECT {_COLUMN_LIST} FROM outbox AS o WHERE o.id IN :ids AND o.status = 'sending' AND o.claimed_by = :worker"
+        f"SELECT {claimed_list('o')} FROM outbox AS o"
+        " WHERE o.id IN :ids AND o.status = 'sending' AND o.claimed_by = :worker"
     )
     .bindparams(sa.bindparam("ids", expanding=True))
-    .columns(*CLAIM_COLUMNS)
+    .columns(*CLAIMED)
 )
 _MY_TEXT = "CHARACTER SET utf8mb4"  # else the database's default: in one of ucs2 or utf16 no fence would ever fit
 _MY_STEPS = ", ".join(
