@@ -16,10 +16,10 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from poller.exchange import Message
-from poller.message.composer import Composer
 from poller.message.draft import Draft, Unsendable
 from poller.smtp.courier import Courier
 from poller.smtp.gears import Gear, first_gear
+from poller.worker.wiring import composer_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -115,7 +115,7 @@ def _trouble(seen: list[Exchange], lowered: list[str]) -> str:
 
 
 def _messages(config: Config, address: str, gear: Gear) -> Iterator[Message]:
-    composer = Composer(config.message, config.templates)
+    composer = composer_of(config)
     for number in range(1, MESSAGES + 1):
         draft = Draft(
             id=number,

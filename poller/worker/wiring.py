@@ -182,9 +182,14 @@ def parts_of(
     )
 
 
+def composer_of(config: Config, *, host_name: str = "localhost") -> Composer:
+    """What makes messages, here and wherever a person is shown one."""
+    return Composer(config.message, config.templates, config.dkim, host_name=host_name)
+
+
 def _store_and_composer(config: Config, engine: Engine, name: str) -> tuple[Store, Composer]:
     """The outbox, and what makes messages of its rows."""
-    composer = Composer(config.message, config.templates, host_name=socket.getfqdn())
+    composer = composer_of(config, host_name=socket.getfqdn())
     store = Store(engine, worker=name, message_id_domain=composer.message_id_domain, patience=config.worker.takeover)
     return store, composer
 
