@@ -104,6 +104,10 @@ class Delivery:
     time: DatabaseTime
     held: str | None = None
     """What keeps mail from going out, in words, beside the relays."""
+    lines: Mapping[str, Line] = field(init=False)
+    """The relays, by name."""
+    shared_limits: SharedLimits = field(init=False)
+    """What is paced, for all workers."""
     pending: Pending = field(init=False)
     _routes: Routes = field(init=False)
     _slots: Slots = field(init=False)
@@ -112,19 +116,10 @@ class Delivery:
     _turn_ended_at: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        self.lines, self.shared_limits = self.weigh.lines, self.weigh.shared_limits
         self._routes = Routes(lines=self.lines, shared_limits=self.shared_limits)
         self._slots = Slots(shared_limits=self.shared_limits)
         self.pending = Pending(relay_of=self._routes.relay_of)
-
-    @property
-    def lines(self) -> Mapping[str, Line]:
-        """The relays, by name."""
-        return self.weigh.lines
-
-    @property
-    def shared_limits(self) -> SharedLimits:
-        """What is paced, for all workers."""
-        return self.weigh.shared_limits
 
     # --- the arrow ---
 
