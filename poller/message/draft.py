@@ -29,8 +29,8 @@ class Attachment:
     """A file that travels with the message; with a `content_id` it is an inline part that HTML names as `cid:…`."""
 
     name: str
-    content_type: str
     content: bytes = field(repr=False)
+    content_type: str = "application/octet-stream"
     content_id: str | None = None
 
 

@@ -16,21 +16,6 @@ if TYPE_CHECKING:
     from poller.judgement.retry import OnDoubt, RecipientState, Step
 
 NOT_PACED = Grant()
-DRAFT_COLUMNS = (
-    "recipients",
-    "cc",
-    "bcc",
-    "sender",
-    "reply_to",
-    "envelope_from",
-    "subject",
-    "body_text",
-    "body_html",
-    "template",
-    "context",
-    "locale",
-    "headers",
-)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
