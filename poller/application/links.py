@@ -66,7 +66,8 @@ def link(connection: Any) -> Link:
 
 async def asynchronous(connection: Any) -> Any:
     """The `run_sync` of an AsyncConnection or AsyncSession."""
-    if not any(name in _ASYNC for name in _classes(connection)) or not hasattr(connection, "connection"):
+    names = _classes(connection)
+    if not _ASYNC.intersection(names) or "psycopg.AsyncConnection" in names:
         raise TypeError(f"{type(connection).__name__} is neither AsyncConnection nor AsyncSession of SQLAlchemy")
     if hasattr(connection, "run_sync"):
         return connection.run_sync
