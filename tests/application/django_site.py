@@ -6,6 +6,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import django
+import pymysql
 import sqlalchemy as sa
 from django.conf import settings
 from django.db import DEFAULT_DB_ALIAS, connections, transaction
@@ -21,8 +22,6 @@ CONTRIB = "poller.contrib.django"
 def configure() -> None:
     if settings.configured:
         return
-    import pymysql
-
     pymysql.version_info = (2, 2, 1, "final", 0)  # type: ignore[assignment] # Django asks for mysqlclient's
     pymysql.install_as_MySQLdb()
     settings.configure(

@@ -81,10 +81,7 @@ def told(message: EmailMessage) -> list[Any]:
     anew = {"content-type", "content-transfer-encoding", "mime-version", "bcc", "date", "cc", "to"}
     fields = sorted((name.lower(), str(value)) for name, value in whole.items() if name.lower() not in anew)
     people = [
-        [
-            (a.display_name, a.addr_spec.encode("idna" if not a.addr_spec.isascii() else "ascii"))
-            for a in whole[name].addresses
-        ]
+        [(one.display_name, one.username, one.domain.encode("idna")) for one in whole[name].addresses]
         for name in ("To", "Cc")
     ]
     leaves = [
@@ -139,6 +136,7 @@ def around(inner: Message) -> Message:
     message = MIMEMultipart()
     message["To"] = "a@example.com"
     message.attach(MIMEText("Hi"))
+    del inner["To"]
     message.attach(inner)
     return message
 

@@ -1,4 +1,4 @@
-"""What waits under a key is cancelled or replaced by who wrote it; what is sent, in hand or another's stays as it is."""
+"""What waits under a key is cancelled or replaced by who wrote it; what is sent, in hand or another's stays."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from poller.message.settings import MessageSettings, TemplateSettings
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
 GOOD: dict[str, Any] = {"recipients": "a@example.com", "body_text": "Hi"}
 REFUSED: dict[str, dict[str, Any]] = {
-    "recipients: 'bob@@example.com': a second @": {"recipients": "bob@@example.com"},
+    "recipients: 'bob@@example.com': nothing stands after the @": {"recipients": "bob@@example.com"},
     "recipients: 'a@b.example; c@d.example': a semicolon": {"recipients": "a@b.example; c@d.example"},
     "recipients: no address in recipients, cc or bcc": {"recipients": None},
     "cc: ": {"cc": "nobody"},

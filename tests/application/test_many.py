@@ -20,7 +20,6 @@ from poller.outbox.tables import attachment, outbox
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from application import ways
     from sqlalchemy.engine import Engine
 
     from poller.outbox.settings import DatabaseSettings
@@ -146,7 +145,7 @@ def test_what_is_known_by_its_key_is_left_out_or_named_when_asked(engine: Engine
 
 def test_a_key_that_is_known_twice_in_many_is_the_databases_to_refuse(engine: Engine) -> None:
     errors = (sa.exc.IntegrityError, psycopg.errors.UniqueViolation)  # by COPY it is the driver's own
-    with pytest.raises(errors, match="outbox_dedupe_key_is_unique|outbox.dedupe_key"), engine.begin() as connection:
+    with pytest.raises(errors, match=r"outbox_dedupe_key_is_unique|outbox.dedupe_key"), engine.begin() as connection:
         OUTBOX.add_many(connection, [one(1, dedupe_key="k"), one(2, dedupe_key="k")])
     assert every(engine) == []
 

@@ -1,4 +1,4 @@
-"""Mail shares the fate of the business beside it, whatever holds the transaction: no mail of a rollback, one of a commit."""
+"""Mail shares the fate of the business beside it, whatever holds the transaction: none of a rollback, one of a commit."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_a_connection_that_commits_by_itself_is_refused_until_a_transaction_is_b
 ) -> None:
     connect, begin = BY_THEMSELVES[kind]
     with closing(connect(database.url)) as db:
-        with pytest.raises(poller.NotInTransaction, match="autocommit mode.*begin|autocommit mode.*BEGIN|transaction"):
+        with pytest.raises(poller.NotInTransaction, match="the connection is in autocommit mode"):
             OUTBOX.add(db, mail("alone"))
         db.cursor().execute(begin)
         OUTBOX.add(db, mail("together"))

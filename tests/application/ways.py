@@ -118,10 +118,9 @@ def plain_sqlite3(url: str, work: Work, *, commit: bool) -> None:
 
 
 def django(url: str, work: Work, *, commit: bool) -> None:
-    with django_site.database(url) as connection:
-        with django_site.atomic() as transaction:
-            work(connection, connection.cursor().execute)
-            transaction.set_rollback(not commit)
+    with django_site.database(url) as connection, django_site.atomic() as transaction:
+        work(connection, connection.cursor().execute)
+        transaction.set_rollback(not commit)
 
 
 SYNC: dict[str, tuple[Callable[..., None], ...]] = {
