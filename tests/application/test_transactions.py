@@ -1,4 +1,4 @@
-"""Mail shares the fate of the business beside it, whatever holds the transaction: none of a rollback, one of a commit."""
+"""Mail shares the fate of the business beside it, whatever holds the transaction: none if rolled back, one if not."""
 
 from __future__ import annotations
 
