@@ -18,6 +18,12 @@ _ENGINES = {"postgresql": "postgresql", "mysql": "mysql", "sqlite": "sqlite3"}
 _NOWHERE = {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}
 CONTRIB = "poller.contrib.django"
 
+_MAIL: dict[str, Any] = (
+    {"MAILERS": {"default": {"BACKEND": f"{CONTRIB}.EmailBackend"}}}
+    if django.VERSION >= (6, 1)
+    else {"EMAIL_BACKEND": f"{CONTRIB}.EmailBackend"}
+)
+
 
 def configure() -> None:
     if settings.configured:
@@ -28,7 +34,6 @@ def configure() -> None:
         ALLOWED_HOSTS=["testserver"],
         DATABASES={DEFAULT_DB_ALIAS: _NOWHERE},
         DEFAULT_FROM_EMAIL="shop@example.com",
-        EMAIL_BACKEND=f"{CONTRIB}.EmailBackend",
         INSTALLED_APPS=[
             "django.contrib.auth",
             "django.contrib.contenttypes",
@@ -59,6 +64,7 @@ def configure() -> None:
             }
         ],
         USE_TZ=True,
+        **_MAIL,
     )
     django.setup()
 

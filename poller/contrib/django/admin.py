@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from django.contrib import admin
 from django.core.paginator import Paginator
 from django.utils.html import format_html, format_html_join
+from django.utils.safestring import SafeString
 
 from poller.contrib.django import place
 from poller.contrib.django.models import Attempt, File, Recipient, Row
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 
     from django.db.models import QuerySet
     from django.http import HttpRequest
-    from django.utils.safestring import SafeString
 
 MOST = 10_000  # rows that are counted
 SHOWN = 100  # recipients, attempts and files of one mail
@@ -140,7 +140,7 @@ def _reply(told: Any) -> str:
 def _table(names: Sequence[str], lines: Iterable[Sequence[Any]]) -> SafeString:
     shown = [[("" if cell is None else cell,) for cell in line] for line in lines]
     if not shown:
-        return format_html("")
+        return SafeString()
     head = format_html_join("", "<th>{}</th>", ((name,) for name in names))
     rows = format_html_join("", "<tr>{}</tr>", ((format_html_join("", "<td>{}</td>", line),) for line in shown))
     return format_html("<table><tr>{}</tr>{}</table>", head, rows)

@@ -12,6 +12,7 @@ Rule 2. The configuration is `--config`, $POLLER_CONFIG or `settings.POLLER_CONF
 
 from __future__ import annotations
 
+import argparse
 import os
 import subprocess
 import sys
@@ -44,7 +45,7 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: Any) -> None:
         """For `call_command`."""
-        parser.add_argument("arguments", nargs="*")
+        parser.add_argument("arguments", nargs=argparse.REMAINDER)
 
     def handle(self, *_: Any, arguments: Sequence[str] = (), **__: Any) -> str:
         """Run `poller` as a child; what it printed."""
