@@ -91,11 +91,10 @@ def against(bench: Bench, relay: Aiosmtpd) -> type[unittest.TestCase]:
 
 
 def _as_sent(content: bytes) -> bytes:
-    """Without what aiosmtpd adds, and without the last line end, as Django's own SMTP tests have it."""
+    """Without what aiosmtpd adds; until 6.0 without the last line end: as Django's own SMTP tests read it."""
     lines = content.replace(b"\r\n", b"\n").split(b"\n")
-    return b"\n".join(
-        line for line in lines if not line.startswith((b"X-Peer:", b"X-MailFrom:", b"X-RcptTo:"))
-    ).rstrip()
+    text = b"\n".join(line for line in lines if not line.startswith((b"X-Peer:", b"X-MailFrom:", b"X-RcptTo:")))
+    return text.rstrip() if django.VERSION < (6, 0) else text
 
 
 @pytest.fixture
