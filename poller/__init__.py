@@ -45,7 +45,8 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> object:
-    """What `_HOMES` names."""
+    """What `_HOMES` names; looked for once."""
     if home := _HOMES.get(name):
-        return getattr(import_module(home), name)
+        globals()[name] = getattr(import_module(home), name)
+        return globals()[name]
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

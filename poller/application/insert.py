@@ -1,6 +1,7 @@
 """Rows go in: one at a time, or set-wise.
 
-Rule 1. A million are held by nobody: they are taken from the caller in chunks, each of ROWS rows or BYTES at most.
+Rule 1. A million are held by nobody: they are taken from the caller in chunks, each of ROWS rows or BYTES at most. His
+        iterable is read between statements, never amid a COPY: it may use the same connection.
 Rule 2. PostgreSQL gets them by COPY where the driver can and no id is asked for; else many rows stand in one statement.
 Rule 3. Ids cost: they are fetched only when asked for, or when files have to name their rows.
 Rule 4. Rows keep their order, but for those of one chunk that differ in which of `priority`, `due_at` and `created_at`
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from poller.application import keys
 from poller.application.refusals import Duplicate
-from poller.columns import FILE_COLUMNS
+from poller.columns import APPLICATION_COLUMNS, FILE_COLUMNS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -24,20 +25,18 @@ if TYPE_CHECKING:
     from poller.application.links import Link
     from poller.application.mail import Mail
 
-    Row = dict[str, Any]
-
 ROWS = 1000  # to a chunk; more of them save nothing
 BYTES = 2_000_000  # characters, about: MariaDB takes 16 MB at once, MySQL's oldest default is 4
 _PARAMETERS = 60_000  # PostgreSQL takes 65,535 to a statement
-_BY_DEFAULT = ("priority", "due_at", "created_at")
+_BY_DEFAULT = tuple(map(APPLICATION_COLUMNS.index, ("priority", "due_at", "created_at")))
 """The table fills them in, and NULL is refused."""
+_TIMES = tuple(map(APPLICATION_COLUMNS.index, ("due_at", "expires_at", "created_at")))
 _SQLITE_TIME = "%Y-%m-%d %H:%M:%S.%f"
 
 
 def add(link: Link, tables: Tables, mail: Mail, *, existing: bool) -> int:
     """The id of the new row. With `existing` that of the row which has the key already; else Duplicate is raised."""
-    row = _row(link, mail)
-    row_id = _insert_one(link, tables, row)
+    row_id = _insert_one(link, tables, mail)
     if row_id is None:
         key = str(mail.dedupe_key)
         found = keys.find(link, tables, key)
@@ -78,7 +77,7 @@ def _add_known(link: Link, tables: Tables, chunk: list[Mail], *, ids: bool) -> l
     """One by one: what is known already is left out, or named by its id."""
     found: list[int] = []
     for mail in chunk:
-        row_id = _insert_one(link, tables, _row(link, mail))
+        row_id = _insert_one(link, tables, mail)
         if row_id is not None:
             _insert_files(link, tables, [(row_id, mail)])
             found.append(row_id)
@@ -113,25 +112,25 @@ def _add_without_ids(link: Link, tables: Tables, chunk: list[Mail]) -> None:
 
 def _alike(link: Link, chunk: list[Mail]) -> Iterator[tuple[list[int], list[str], list[list[Any]]]]:
     """The rows that may stand in one statement: their places in the chunk, the columns, the values."""
-    groups: dict[tuple[str, ...], tuple[list[int], list[Row]]] = {}
+    groups: dict[tuple[bool, ...], tuple[list[int], list[list[Any]]]] = {}
     for place, mail in enumerate(chunk):
-        row = _row(link, mail)
-        places, rows = groups.setdefault(tuple(name for name in _BY_DEFAULT if name in row), ([], []))
+        values = _values(link, mail)
+        places, rows = groups.setdefault(tuple(values[at] is None for at in _BY_DEFAULT), ([], []))
         places.append(place)
-        rows.append(row)
+        rows.append(values)
     for places, rows in groups.values():
-        names = list(dict.fromkeys(chain.from_iterable(rows)))
-        yield places, names, [[row.get(name) for name in names] for row in rows]
+        used = [at for at, column in enumerate(zip(*rows, strict=True)) if any(value is not None for value in column)]
+        yield places, [APPLICATION_COLUMNS[at] for at in used], [[row[at] for at in used] for row in rows]
 
 
-def _row(link: Link, mail: Mail) -> Row:
-    """The columns as the driver takes them."""
-    row = mail.row()
+def _values(link: Link, mail: Mail) -> list[Any]:
+    """All columns as the driver takes them."""
+    values = mail.values()
     if link.database != "postgresql":
-        for name in ("due_at", "expires_at", "created_at"):
-            if name in row:
-                row[name] = _moment(link, row[name])
-    return row
+        for at in _TIMES:
+            if values[at] is not None:
+                values[at] = _moment(link, values[at])
+    return values
 
 
 def _moment(link: Link, moment: datetime) -> Any:
@@ -144,17 +143,18 @@ def _insert(tables: Tables, names: Sequence[str], rows: int = 1) -> str:
     return f"INSERT INTO {tables.outbox} ({', '.join(names)}) VALUES {', '.join([values] * rows)}"
 
 
-def _insert_one(link: Link, tables: Tables, row: Row) -> int | None:
+def _insert_one(link: Link, tables: Tables, mail: Mail) -> int | None:
     """The new row's id; None if its key is taken. The transaction goes on either way."""
-    statement, values = _insert(tables, list(row)), list(row.values())
+    ((_, names, (values,)),) = _alike(link, [mail])
+    statement = _insert(tables, names)
     if link.database != "mysql":
-        skipping = " ON CONFLICT DO NOTHING" if "dedupe_key" in row else ""
+        skipping = "" if mail.dedupe_key is None else " ON CONFLICT DO NOTHING"
         found = link.execute(f"{statement}{skipping} RETURNING id", values)
         return int(found[0][0]) if found else None
     try:
         link.execute(statement, values)
     except Exception as error:
-        if keys.code_of(error) != keys.TAKEN or "dedupe_key" not in row:
+        if keys.code_of(error) != keys.TAKEN or mail.dedupe_key is None:
             raise
         return None
     return int(link.execute("SELECT LAST_INSERT_ID()", ())[0][0])

@@ -11,7 +11,8 @@ Raises `Unsendable`, naming the column and the remedy.
 from __future__ import annotations
 
 import json
-from dataclasses import field, fields
+from dataclasses import field
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Literal
 
 from poller.columns import APPLICATION_COLUMNS
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 LOWEST_PRIORITY = 9
 _TIMES = ("due_at", "expires_at", "created_at")
+_JSON = tuple(APPLICATION_COLUMNS.index(name) for name in ("context", "headers"))
+_values = attrgetter(*APPLICATION_COLUMNS)
 _LISTS = ("recipients", "cc", "bcc", "reply_to")
 
 
@@ -79,16 +82,13 @@ class Mail:
 
         return cls(**(taken_apart(email) | columns))
 
-    def row(self) -> dict[str, Any]:
-        """The columns that are given, as Python has them; `context` and `headers` as JSON."""
-        given = {name: value for name in APPLICATION_COLUMNS if (value := getattr(self, name)) is not None}
-        for name in ("context", "headers"):
-            if name in given:
-                given[name] = json.dumps(given[name], allow_nan=False)
-        return given
-
-
-NAMES = frozenset(spec.name for spec in fields(Mail))
+    def values(self) -> list[Any]:
+        """In the order of APPLICATION_COLUMNS, as Python has them; `context` and `headers` as JSON."""
+        values = list(_values(self))
+        for place in _JSON:
+            if values[place] is not None:
+                values[place] = json.dumps(values[place], allow_nan=False)
+        return values
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
