@@ -178,3 +178,30 @@ def test_a_reader_cancels_nothing(login: Callable[[str], Engine], owner: Engine,
     with pytest.raises(sa.exc.DBAPIError, match="denied"), reader.begin() as connection:
         connection.exec_driver_sql(run)
     assert row_of(owner, row_id).status == "queued"
+
+
+@pytest.mark.parametrize("kind", ["postgresql", "mariadb"])
+def test_a_worker_passes_by_what_is_being_cancelled(engine: Engine, owner: Engine) -> None:
+    row_id = add(engine, mail("Hi"))
+    store = store_for(owner, "w1")
+    with engine.begin() as connection:
+        assert OUTBOX.cancel(connection, "order-1")
+        assert store.claim(Gate(limit=1)) == []
+    assert store.claim(Gate(limit=1)) == []
+    assert row_of(owner, row_id).status == "cancelled"
+
+
+def test_an_applications_rights_are_enough_for_every_call(engine: Engine, owner: Engine) -> None:
+    files = (poller.Attachment(name="a.pdf", content=b"%PDF\0"),)
+    with engine.begin() as connection:
+        first = OUTBOX.add(connection, mail("1", attachments=files))
+        assert OUTBOX.add(connection, mail("1"), on_duplicate="existing") == first
+        others = [
+            poller.Mail(recipients="a@example.com", body_text="Hi", attachments=files * (n % 2)) for n in range(4)
+        ]
+        ids = OUTBOX.add_many_ids(connection, others)
+        assert OUTBOX.add_many(connection, others) == OUTBOX.add_many(connection, others[:1]) + 3
+        assert OUTBOX.add_many(connection, [mail("again"), mail("again")], on_duplicate="existing") == 0
+        assert [OUTBOX.status_of(connection, row_id) is not None for row_id in ids] == [True] * 4
+    with owner.connect() as connection:
+        assert connection.exec_driver_sql("SELECT COUNT(*) FROM outbox").scalar_one() == 10

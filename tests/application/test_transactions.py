@@ -15,6 +15,8 @@ import sqlalchemy as sa
 from application import ways
 from application.django_site import database as django_database
 from application.ways import ASYNC, SYNC, pymysql_connection
+from psycopg.rows import dict_row
+from pymysql.cursors import DictCursor
 from servers.aiosmtp import Aiosmtpd
 from service.bench import Bench
 
@@ -120,3 +122,35 @@ def test_what_is_no_connection_is_refused_by_its_name(database: DatabaseSettings
     for way in ASYNC[kind]:
         with pytest.raises(TypeError, match="is asynchronous: use the method whose name ends in _async"):
             way(database.url, work, commit=False)
+
+
+def _rows_as_dicts(kind: str, url: str) -> Any:
+    if kind == "postgresql":
+        return psycopg.connect(url.replace("+psycopg", ""), row_factory=dict_row)
+    if kind == "mariadb":
+        made = pymysql_connection(url)
+        made.cursorclass = DictCursor
+        return made
+    made = sqlite3.connect(str(sa.make_url(url).database))
+    made.row_factory = lambda cursor, row: {name[0]: value for name, value in zip(cursor.description, row, strict=True)}
+    return made
+
+
+def test_how_the_application_likes_its_rows_does_not_matter(database: DatabaseSettings, kind: str) -> None:
+    with closing(_rows_as_dicts(kind, database.url)) as db:
+        ids = OUTBOX.add_many_ids(db, [mail("a"), mail("b")])
+        assert OUTBOX.add(db, mail("c")) == ids[1] + 1
+        assert [OUTBOX.status_of(db, row_id) is not None for row_id in ids] == [True, True]
+
+
+def test_where_the_caller_reads_on_the_same_connection_meanwhile_many_go_in_all_the_same(
+    database: DatabaseSettings,
+) -> None:
+    def from_rows(connection: sa.Connection) -> Any:
+        for number in range(2500):
+            yield mail(str(connection.execute(sa.select(sa.literal(number))).scalar_one()))
+
+    engine = sa.create_engine(ways._url(database.url, ways._DRIVERS))
+    with engine.begin() as connection:
+        assert OUTBOX.add_many(connection, from_rows(connection)) == 2500
+    engine.dispose()
