@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
 ROWS = 1000  # to a chunk; more of them save nothing
 BYTES = 2_000_000  # characters, about: MariaDB takes 16 MB at once, MySQL's oldest default is 4
-_PARAMETERS = 60_000  # PostgreSQL takes 65,535 to a statement
+_PARAMETERS = {"postgresql": 65_535, "mysql": 1_000_000, "sqlite": 32_766}
+"""To a statement. MySQL's drivers write them into it."""
 _BY_DEFAULT = tuple(map(APPLICATION_COLUMNS.index, ("priority", "due_at", "created_at")))
 """The table fills them in, and NULL is refused."""
 _TIMES = tuple(map(APPLICATION_COLUMNS.index, ("due_at", "expires_at", "created_at")))
@@ -36,28 +37,44 @@ _SQLITE_TIME = "%Y-%m-%d %H:%M:%S.%f"
 
 def add(link: Link, tables: Tables, mail: Mail, *, existing: bool) -> int:
     """The id of the new row. With `existing` that of the row which has the key already; else Duplicate is raised."""
-    row_id = _insert_one(link, tables, mail)
-    if row_id is None:
-        key = str(mail.dedupe_key)
-        found = keys.find(link, tables, key)
-        if found is None or not existing:
-            raise Duplicate(key, found)
-        return found
-    _insert_files(link, tables, [(row_id, mail)])
-    return row_id
+    ((_, names, row),) = _alike(link, [mail])
+    new = _insert_new(link, tables, names, row)
+    if new:
+        _insert_files(link, tables, [(new[0], mail)])
+        return new[0]
+    key = str(mail.dedupe_key)
+    found = keys.find(link, tables, key)
+    if found is None or not existing:
+        raise Duplicate(key, found)
+    return found
 
 
-def add_many(link: Link, tables: Tables, mails: Iterable[Mail], *, existing: bool, ids: bool) -> Iterator[list[int]]:
-    """For each chunk the ids of its mails, in their order; of new ones only, where `ids` are not asked for."""
+def add_many(link: Link, tables: Tables, mails: Iterable[Mail], *, existing: bool) -> int:
+    """How many were new. With `existing` those whose key is taken are left out; else the database refuses them."""
+    return sum(_add_chunk(link, tables, chunk, existing=existing) for chunk in _chunks(mails))
+
+
+def add_many_ids(link: Link, tables: Tables, mails: Iterable[Mail], *, existing: bool) -> list[int]:
+    """The ids, in the order of the mails. With `existing` that of the row which has the key already."""
+    found: list[int] = []
     for chunk in _chunks(mails):
-        keyed = [mail.dedupe_key is not None for mail in chunk]
-        if existing and any(keyed):
-            yield _add_known(link, tables, chunk, ids=ids)
-        elif ids or any(mail.attachments for mail in chunk):
-            yield _add_with_ids(link, tables, chunk)
+        if existing and _has_keys(chunk):
+            found.extend(add(link, tables, mail, existing=True) for mail in chunk)
         else:
-            _add_without_ids(link, tables, chunk)
-            yield [0] * len(chunk)
+            found.extend(_add_with_ids(link, tables, chunk))
+    return found
+
+
+def _add_chunk(link: Link, tables: Tables, chunk: list[Mail], *, existing: bool) -> int:
+    has_files = any(mail.attachments for mail in chunk)
+    if existing and _has_keys(chunk):
+        return sum(_add_new(link, tables, [mail]) for mail in chunk) if has_files else _add_new(link, tables, chunk)
+    (_add_with_ids if has_files else _add_without_ids)(link, tables, chunk)
+    return len(chunk)
+
+
+def _has_keys(chunk: list[Mail]) -> bool:
+    return any(mail.dedupe_key is not None for mail in chunk)
 
 
 def _chunks(mails: Iterable[Mail]) -> Iterator[list[Mail]]:
@@ -73,30 +90,32 @@ def _chunks(mails: Iterable[Mail]) -> Iterator[list[Mail]]:
         yield chunk
 
 
-def _add_known(link: Link, tables: Tables, chunk: list[Mail], *, ids: bool) -> list[int]:
-    """One by one: what is known already is left out, or named by its id."""
-    found: list[int] = []
-    for mail in chunk:
-        row_id = _insert_one(link, tables, mail)
-        if row_id is not None:
-            _insert_files(link, tables, [(row_id, mail)])
-            found.append(row_id)
-        elif ids:
-            key = str(mail.dedupe_key)
-            known = keys.find(link, tables, key)
-            if known is None:
-                raise Duplicate(key, None)
-            found.append(known)
-    return found
+def _add_new(link: Link, tables: Tables, chunk: list[Mail]) -> int:
+    """How many were new; the others are left out."""
+    count = 0
+    for places, names, rows in _alike(link, chunk):
+        for begin, end in _rooms(link, len(rows), len(names)):
+            ids = _insert_new(link, tables, names, rows[begin:end])
+            if ids is None:  # MariaDB and MySQL refuse all of them for the sake of one
+                singly = [_insert_new(link, tables, names, [row]) for row in rows[begin:end]]
+                ids = [row_id for found in singly for row_id in found or ()]
+            count += len(ids)
+            if len(chunk) == 1:
+                _insert_files(link, tables, [(row_id, chunk[places[0]]) for row_id in ids])
+    return count
+
+
+def _rooms(link: Link, rows: int, columns: int) -> Iterator[tuple[int, int]]:
+    """Where to cut, so that no statement has more parameters than the database takes."""
+    room = max(1, _PARAMETERS[link.database] // columns)
+    return ((begin, begin + room) for begin in range(0, rows, room))
 
 
 def _add_with_ids(link: Link, tables: Tables, chunk: list[Mail]) -> list[int]:
     found: dict[int, int] = {}
     for places, names, rows in _alike(link, chunk):
-        room = max(1, _PARAMETERS // len(names))
-        for begin in range(0, len(rows), room):
-            part = rows[begin : begin + room]
-            found |= zip(places[begin : begin + room], _insert_rows(link, tables, names, part), strict=True)
+        for begin, end in _rooms(link, len(rows), len(names)):
+            found |= zip(places[begin:end], _insert_rows(link, tables, names, rows[begin:end]), strict=True)
     ids = [found[place] for place in range(len(chunk))]
     _insert_files(link, tables, list(zip(ids, chunk, strict=True)))
     return ids
@@ -143,21 +162,25 @@ def _insert(tables: Tables, names: Sequence[str], rows: int = 1) -> str:
     return f"INSERT INTO {tables.outbox} ({', '.join(names)}) VALUES {', '.join([values] * rows)}"
 
 
-def _insert_one(link: Link, tables: Tables, mail: Mail) -> int | None:
-    """The new row's id; None if its key is taken. The transaction goes on either way."""
-    ((_, names, (values,)),) = _alike(link, [mail])
-    statement = _insert(tables, names)
+def _insert_new(link: Link, tables: Tables, names: list[str], rows: list[list[Any]]) -> Sequence[int] | None:
+    """The ids of the new rows. MariaDB and MySQL: None if a key is taken. The transaction goes on either way."""
+    statement, values = _insert(tables, names, len(rows)), list(chain.from_iterable(rows))
     if link.database != "mysql":
-        skipping = "" if mail.dedupe_key is None else " ON CONFLICT DO NOTHING"
-        found = link.execute(f"{statement}{skipping} RETURNING id", values)
-        return int(found[0][0]) if found else None
+        found = link.execute(f"{statement} ON CONFLICT DO NOTHING RETURNING id", values)
+        return [int(row[0]) for row in found]
     try:
-        link.execute(statement, values)
+        return _numbered(link, statement, values, len(rows))
     except Exception as error:
-        if keys.code_of(error) != keys.TAKEN or mail.dedupe_key is None:
+        if keys.code_of(error) != keys.TAKEN or "dedupe_key" not in names:
             raise
         return None
-    return int(link.execute("SELECT LAST_INSERT_ID()", ())[0][0])
+
+
+def _numbered(link: Link, statement: str, values: list[Any], rows: int) -> range:
+    """MariaDB and MySQL: the numbers of one statement follow each other, where it says how many there are."""
+    link.execute(statement, values)
+    first, step = link.execute("SELECT LAST_INSERT_ID(), @@auto_increment_increment", ())[0]
+    return range(int(first), int(first) + rows * int(step), int(step))
 
 
 def _insert_rows(link: Link, tables: Tables, names: list[str], rows: list[list[Any]]) -> Iterable[int]:
@@ -169,9 +192,7 @@ def _insert_rows(link: Link, tables: Tables, names: list[str], rows: list[list[A
     statement, values = _insert(tables, names, len(rows)), list(chain.from_iterable(rows))
     if link.database == "postgresql":  # numbered in the order of VALUES
         return sorted(int(found[0]) for found in link.execute(f"{statement} RETURNING id", values))
-    link.execute(statement, values)  # the numbers of one statement follow each other: "simple inserts"
-    first, step = link.execute("SELECT LAST_INSERT_ID(), @@auto_increment_increment", ())[0]
-    return range(int(first), int(first) + len(rows) * int(step), int(step))
+    return _numbered(link, statement, values, len(rows))
 
 
 def _insert_files(link: Link, tables: Tables, mails: Sequence[tuple[int, Mail]]) -> None:

@@ -55,17 +55,14 @@ class Outbox:
         With `on_duplicate="existing"` those whose key is taken are left out; else the database refuses all.
         """
         way, names = self._at(connection)
-        existing = on_duplicate == "existing"
-        return sum(len(ids) for ids in insert.add_many(way, names, map(_mail, mails), existing=existing, ids=False))
+        return insert.add_many(way, names, map(_mail, mails), existing=on_duplicate == "existing")
 
     def add_many_ids(
         self, connection: Any, mails: Iterable[Mail | Email], *, on_duplicate: OnDuplicate = "refuse"
     ) -> list[int]:
         """As `add_many`, and the id of each, in their order; it takes longer."""
         way, names = self._at(connection)
-        existing = on_duplicate == "existing"
-        chunks = insert.add_many(way, names, map(_mail, mails), existing=existing, ids=True)
-        return [row_id for ids in chunks for row_id in ids]
+        return insert.add_many_ids(way, names, map(_mail, mails), existing=on_duplicate == "existing")
 
     def status(self, connection: Any, key: str) -> State | None:
         """What became of the mail with this `dedupe_key`; None if there is none that is ours."""

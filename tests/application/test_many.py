@@ -143,6 +143,16 @@ def test_what_is_known_by_its_key_is_left_out_or_named_when_asked(engine: Engine
     assert ids == [rows[0].id, rows[3].id, rows[2].id]
 
 
+def test_of_many_with_keys_each_new_one_goes_in_once(engine: Engine) -> None:
+    mails = [one(n, dedupe_key=f"k{n // 2}", attachments=(PDF,) * (n == 2000)) for n in range(2002)]
+    with engine.begin() as connection:
+        OUTBOX.add(connection, one(-1, dedupe_key="k5"))
+        assert OUTBOX.add_many(connection, mails, on_duplicate="existing") == 1000
+    assert [row.subject for row in every(engine)] == ["-1", *(str(n) for n in range(0, 2002, 2) if n != 10)]
+    with engine.connect() as connection:
+        assert len(connection.execute(sa.select(attachment.c.id)).all()) == 1
+
+
 def test_a_key_that_is_known_twice_in_many_is_the_databases_to_refuse(engine: Engine) -> None:
     errors = (sa.exc.IntegrityError, psycopg.errors.UniqueViolation)  # by COPY it is the driver's own
     with pytest.raises(errors, match=r"outbox_dedupe_key_is_unique|outbox.dedupe_key"), engine.begin() as connection:
