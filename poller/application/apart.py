@@ -201,7 +201,7 @@ def _take_text(part: EmailMessage, parts: _Parts) -> None:
     if lost:
         _refuse(f"{part.get_content_type()} has the parameter {lost[0]}, which would be lost", column)
     try:
-        parts.bodies[column] = str(part.get_content(errors="strict"))
+        parts.bodies[column] = str(part.get_content(errors="strict")).replace("\r\n", "\n")
     except (LookupError, UnicodeError) as error:
         _refuse(f"its text can't be read: {error}", column)
 

@@ -13,6 +13,8 @@ from email.policy import default
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import poller
 from poller.message.composer import Composer
@@ -101,6 +103,31 @@ def _content(part: EmailMessage) -> Any:
 def test_what_goes_out_is_what_was_given(make: Callable[[], EmailMessage]) -> None:
     given = make()
     assert told(composed(poller.Mail.from_email(given))) == told(given)
+
+
+_LINES = st.text(st.characters(exclude_categories=["Cc", "Cs", "Zl", "Zp"], include_characters="\n"), max_size=300)
+_NAMES = st.text(st.characters(exclude_categories=["C", "Z"]), min_size=1, max_size=40)
+_KINDS = st.sampled_from([("application", "pdf"), ("image", "png"), ("application", "x-zip")])
+
+
+@given(
+    text=_LINES, html=st.none() | _LINES, files=st.lists(st.tuples(_NAMES, st.binary(max_size=200), _KINDS), max_size=3)
+)
+def test_whatever_is_kept_is_kept_twice(
+    text: str, html: str | None, files: list[tuple[str, bytes, tuple[str, str]]]
+) -> None:
+    message = plain(text)
+    if html is not None:
+        message.add_alternative(html, subtype="html")
+    for name, content, (main, sub) in files:
+        message.add_attachment(content, maintype=main, subtype=sub, filename=name)
+    given_files = [(name, content, f"{main}/{sub}") for name, content, (main, sub) in files]
+    mail = poller.Mail.from_email(message)
+    for kept in (mail, poller.Mail.from_email(composed(mail))):
+        assert kept.body_text is not None
+        assert kept.body_text.rstrip("\n") == text.rstrip("\n")
+        assert (kept.body_html or "").rstrip("\n") == (html or "").rstrip("\n")
+        assert [(file.name, file.content, file.content_type) for file in kept.attachments] == given_files
 
 
 def test_its_columns_hold_it() -> None:

@@ -203,11 +203,17 @@ def test_the_checks_find_the_outbox_and_say_what_a_view_may_do(engine: Engine, k
         assert [found.id for found in checks.run_checks() if "poller" in found.id] == ["poller.E001"]
 
 
-def test_the_commands_are_the_services_own_on_this_projects_outbox(db: Any, engine: Engine, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("db")
+def test_the_commands_are_the_services_own_on_this_projects_outbox(engine: Engine) -> None:
     insert(engine)
     assert '"queued": 1' in call_command("poller", "status", "--json")
     with pytest.raises(CommandError, match="nonsense"):
         call_command("poller", "nonsense")
+
+
+@SQLITE
+def test_manage_py_becomes_the_service(db: Any, engine: Engine, tmp_path: Path) -> None:
+    insert(engine)
     manage = tmp_path / "manage.py"
     manage.write_text(
         "import sys\nfrom application import django_site\n"
