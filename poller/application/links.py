@@ -115,8 +115,7 @@ def _alchemy(connection: Any) -> Link:
 
 def _commits_by_itself(connection: Any, database: Database) -> bool:
     if database == "sqlite":  # a listener for `begin` may have sent BEGIN by itself
-        driver = connection.connection.driver_connection
-        return driver.isolation_level is None and not driver.in_transaction
+        return _is_outside(connection.connection.driver_connection)
     if connection.get_execution_options().get("isolation_level") == "AUTOCOMMIT":
         return True
     detect = getattr(connection.dialect, "detect_autocommit_setting", None)
@@ -187,10 +186,15 @@ def _pymysql(connection: Any) -> Link:
 
 
 def _sqlite(connection: Any) -> Link:
-    by_itself = getattr(connection, "autocommit", -1) is True  # Python 3.12; -1 leaves it to isolation_level
-    if (by_itself or connection.isolation_level is None) and not connection.in_transaction:
+    if _is_outside(connection):
         _refuse("sqlite3")
     return _Cursors(lambda: _plain(connection.cursor()), _marker("qmark")).link("sqlite")
+
+
+def _is_outside(connection: Any) -> bool:
+    """Whether SQLite would commit the next statement."""
+    by_itself = getattr(connection, "autocommit", -1) is True  # Python 3.12; -1 leaves it to isolation_level
+    return (by_itself or connection.isolation_level is None) and not connection.in_transaction
 
 
 def _plain(cursor: Any) -> Any:
