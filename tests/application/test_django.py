@@ -36,7 +36,7 @@ from poller.contrib.django.letters import Refused  # noqa: E402
 from poller.contrib.django.models import Row  # noqa: E402
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from sqlalchemy.engine import Engine
 
@@ -250,3 +250,16 @@ URLS = {
 @pytest.mark.parametrize(("url", "given"), URLS.items(), ids=URLS)
 def test_the_service_reaches_the_database_that_django_has(url: str, given: tuple[str, dict[str, Any]]) -> None:
     assert place.url(*given) == url
+
+
+@pytest.mark.parametrize("kind", ["postgresql", "mariadb"])
+def test_the_rights_of_an_application_are_enough_to_send_and_to_be_checked(
+    login: Callable[[str], Engine], engine: Engine
+) -> None:
+    url = login("outbox_app").url.render_as_string(hide_password=False)
+    with django_site.database(url):
+        found = checks.run_checks(include_deployment_checks=True, databases=["default"])
+        assert [one.id for one in found if "poller" in str(one.id)] == ["poller.W001"]
+        message = EmailMessage("Hi", "Hi", to=["a@example.com"], attachments=[("a.pdf", b"%PDF", "application/pdf")])
+        assert EmailBackend().send_messages([message, message]) == 2
+    assert len(rows(engine)) == 2
