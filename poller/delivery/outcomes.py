@@ -6,11 +6,13 @@ All roads end here: what a relay answered, what could not become a message, and 
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from poller.delivery.kept import kept_after
 from poller.delivery.prepare import recipients_of, standing_of
-from poller.judgement.outcome import in_doubt_after_crash
+from poller.judgement.keeping import keeping
+from poller.judgement.outcome import Sent, in_doubt_after_crash
 from poller.judgement.retry import died, next_step, refused
 from poller.log import shortened
 from poller.message.draft import Unsendable
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
     from poller.delivery.prepare import Prepared
     from poller.delivery.recorder import Recorder
+    from poller.judgement.keeping import KeepSent
     from poller.judgement.outcome import Outcome, Verdict
     from poller.judgement.retry import RetrySettings, Step
     from poller.log import Logger
@@ -36,6 +39,7 @@ class Outcomes:
     composer: Composer
     retry: RetrySettings
     log: Logger
+    keep_sent: KeepSent = "none"
     chance: Callable[[], float] = random.random
 
     def judged(
@@ -47,7 +51,9 @@ class Outcomes:
         outcomes |= {address: outcome for wire, outcome in pairs for address in begun.wire[wire]}
         where = {"phase": verdict.phase.value, "relay": verdict.relay}
         step = next_step(begun.standing, outcomes, now=at, chance=self.chance(), settings=retry, **where)
-        self._add(begun.row, step, seconds=seconds)
+        is_accepted = any(isinstance(outcome, Sent) for outcome in verdict.outcomes)
+        keep = kept_after(begun, step.status, self.keep_sent, is_accepted=is_accepted)
+        self._add(begun.row, replace(step, keep=keep) if keep else step, seconds=seconds)
 
     def without_message(self, prepared: Prepared, retry: RetrySettings, at: datetime) -> None:
         """All of its recipients are settled without the wire."""
@@ -80,6 +86,8 @@ class Outcomes:
         return True
 
     def _add(self, row: ClaimedRow, step: Step, *, seconds: float = 0.0) -> None:
+        if row.kept is not None and step.keep is None:
+            step = replace(step, keep=keeping(step.status, before=row.kept, rendered=row.kept))
         say(self.log, row, step, seconds)
         self.recorder.add(step)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeVar
 
+from poller.delivery.kept import rendering_of
 from poller.exchange import Message
 from poller.frozen import dataclass
 from poller.judgement.outcome import Expired, Suppressed
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
 
     from poller.judgement.outcome import Outcome
     from poller.message.composer import Composer
-    from poller.message.draft import Attachment, Recipient
+    from poller.message.draft import Attachment, Composed, Recipient
+    from poller.message.templates import Rendered
     from poller.outbox.rows import ClaimedRow
 
 T = TypeVar("T")
@@ -41,6 +43,8 @@ class Prepared:
     settled: Mapping[str, Outcome]
     wire: Mapping[str, tuple[str, ...]]
     message: Message | None
+    rendered: Rendered | None = None
+    """What its template gave for this message, now or before."""
 
 
 def prepare(
@@ -68,8 +72,10 @@ def prepare(
     settled = _without_sending(row, recipients, open_ones, suppressed, now)
     may_go = [r for r in recipients if r.address in open_ones and r.address not in settled and r.wire not in not_now]
     wire = _wire(may_go, open_ones, at_once)
-    message = _message(row, draft, composer, tuple(wire)) if wire else None
-    return Prepared(row=row, standing=standing, settled=settled, wire=wire, message=message)
+    composed = _purely(composer.compose, draft) if wire else None
+    message = _message(row, composed, tuple(wire)) if composed else None
+    rendered = composed.rendered if composed else None
+    return Prepared(row=row, standing=standing, settled=settled, wire=wire, message=message, rendered=rendered)
 
 
 def recipients_of(row: ClaimedRow, composer: Composer) -> tuple[Recipient, ...]:
@@ -126,11 +132,13 @@ def _purely(compose: Callable[[Draft], T], draft: Draft) -> T:
 
 def _draft(row: ClaimedRow, attachments: tuple[Attachment, ...]) -> Draft:
     date = row.first_attempt_at  # the field leaves out what is less than a second
-    return Draft(id=row.id, message_id=row.message_id, date=date, attachments=attachments, **row.content)
+    rendered = rendering_of(row)
+    return Draft(
+        id=row.id, message_id=row.message_id, date=date, attachments=attachments, rendered=rendered, **row.content
+    )
 
 
-def _message(row: ClaimedRow, draft: Draft, composer: Composer, wire: tuple[str, ...]) -> Message:
-    composed = _purely(composer.compose, draft)
+def _message(row: ClaimedRow, composed: Composed, wire: tuple[str, ...]) -> Message:
     return Message(
         row_id=row.id,
         claim_seq=row.claim_seq,

@@ -41,7 +41,7 @@ _ATEXT = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+"
 _MESSAGE_ID = re.compile(rf"<{_ATEXT}(?:\.{_ATEXT})*@(?:{_ATEXT}(?:\.{_ATEXT})*|\[[!-Z^-~]+\])>")
 MOST_RECIPIENTS = 10_000
 _LISTS = ("recipients", "cc", "bcc")
-_COLUMNS = tuple(name for name in Draft.__dataclass_fields__ if name not in {"id", "date", "attachments"})
+_COLUMNS = tuple(name for name in Draft.__dataclass_fields__ if name not in {"id", "date", "attachments", "rendered"})
 _MESSAGE_ID_MOST = 250  # characters: with its name it stays well within a line, and within an index of any database
 
 
@@ -144,7 +144,12 @@ class Composer:
         if len(whole) > self._settings.max_size:
             raise _too_large(draft, len(whole), self._settings.max_size)
         # What the recipients of one transaction need beside is the courier's to see: bcc is not part of the whole.
-        return Composed(mail_from=mail_from, content=whole, smtputf8=not (whole.isascii() and mail_from.isascii()))
+        return Composed(
+            mail_from=mail_from,
+            content=whole,
+            smtputf8=not (whole.isascii() and mail_from.isascii()),
+            rendered=content if draft.template is not None else None,
+        )
 
     def _content(self, draft: Draft) -> Rendered:
         """Subject and bodies, from the columns or from the template, checked."""
@@ -156,6 +161,8 @@ class Composer:
         if draft.body_text is not None or draft.body_html is not None:
             column = "body_text" if draft.body_text is not None else "body_html"
             raise Unsendable("template", f"{column} is given too; leave one of them out")
+        if draft.rendered is not None:
+            return draft.rendered
         if self._templates is None:
             raise Unsendable("template", "no [templates] directory is configured; configure it, or give body_text")
         made = self._templates.render(draft.template, draft.context, draft.locale, subject=draft.subject is None)

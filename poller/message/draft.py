@@ -14,6 +14,8 @@ from poller.frozen import dataclass
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from poller.message.templates import Rendered
+
 
 class Unsendable(Exception):  # noqa: N818 - named by who is to blame: this row can never be sent as it is
     """The row cannot become a message. `column` is the one to change; the text says what is wrong and the remedy."""
@@ -57,6 +59,8 @@ class Draft:
     locale: str | None = None
     headers: object = None
     attachments: tuple[Attachment, ...] = ()
+    rendered: Rendered | None = None
+    """What its template gave before: it is not asked again."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -83,3 +87,5 @@ class Composed:
     mail_from: str
     content: bytes = field(repr=False)
     smtputf8: bool = False
+    rendered: Rendered | None = None
+    """What its template gave, now or before; None for a row without one."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Final
+from typing import Annotated, ClassVar, Final, Literal
 
 from poller.domains import in_ascii
 from poller.units import SETTINGS, Bytes, Checked, Misfit, Seconds
@@ -27,6 +27,8 @@ class MessageSettings:
     """Of a composed message, in bytes."""
     redirect_to: str | None = None
     """For staging: every message goes to this address instead."""
+    keep_sent: Literal["none", "hash", "full"] = "none"
+    """What of a sent message is kept beside its row: nothing, the hash of its bytes, or the bytes, compressed."""
     only_to: tuple[str, ...] = ()
     """For staging: addresses or `@domain`; any other recipient is suppressed."""
 

@@ -2,8 +2,9 @@
 
 Rule 1. A row that has not ended is never touched, nor one that somebody has locked.
 Rule 2. Small portions, each in a transaction of its own, with a pause behind it: no claim waits for longer than one.
-Rule 3. A row goes with its recipients, attachments and history. Of rows that are kept, and of those that somebody else
-        deleted, history has a time of its own; that of a row that has not ended stays.
+Rule 3. A row goes with its recipients, attachments, history and what is kept of its content. Of rows that stay, what is
+        kept has a time of its own; so has history, also of rows that somebody else deleted. That of a row that has not
+        ended stays.
 
 Raises DatabaseUnavailable; what was deleted until then is.
 """
@@ -18,8 +19,9 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from poller.outbox.clock import now_of
+from poller.outbox.content import purge_portion
 from poller.outbox.database import transaction
-from poller.outbox.tables import attachment, attempt, outbox, recipient
+from poller.outbox.tables import attachment, attempt, content, outbox, recipient
 from poller.statuses import TERMINAL
 
 if TYPE_CHECKING:
@@ -43,6 +45,8 @@ class Purged:
     rows: int = 0
     attempts: int = 0
     """History lines of rows that are kept, or that somebody else had deleted."""
+    kept: int = 0
+    """Copies of what was sent, of rows that are kept."""
 
 
 def purge(
@@ -55,6 +59,12 @@ def purge(
         one_portion = partial(_rows, status=status, before=now - keep, portion=portion)
         while deleted := transaction(engine, one_portion):
             purged.rows += deleted
+            if wait(PAUSE_S):
+                return purged
+    if settings.kept is not None:
+        copies = partial(purge_portion, before=now - timedelta(seconds=settings.kept), portion=portion)
+        while deleted := transaction(engine, copies):
+            purged.kept += deleted
             if wait(PAUSE_S):
                 return purged
     if settings.attempts is not None:
@@ -89,7 +99,7 @@ def _rows(connection: Connection, status: str, before: datetime, portion: int) -
     query = sa.select(outbox.c.id).where(done).order_by(outbox.c.finished_at).limit(portion)
     ids = list(connection.execute(query.with_for_update(skip_locked=True)).scalars())
     if ids:
-        for table in (attempt, recipient, attachment):
+        for table in (attempt, recipient, attachment, content):
             connection.execute(sa.delete(table).where(table.c.outbox_id.in_(ids)))
         connection.execute(sa.delete(outbox).where(outbox.c.id.in_(ids)))
     return len(ids)

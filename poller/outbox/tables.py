@@ -175,6 +175,17 @@ attachment = sa.Table(
     sa.Column("content_id", sa.Text),
 )
 
+content = sa.Table(
+    "outbox_content",
+    metadata,
+    sa.Column("outbox_id", _big(), sa.ForeignKey("outbox.id", ondelete="CASCADE"), primary_key=True),
+    sa.Column("rendered", _Blob()),
+    sa.Column("made_of", sa.Text),
+    sa.Column("sha256", sa.Text),
+    sa.Column("message", _Blob()),
+    sa.Column("kept_at", Utc, nullable=False),
+)
+
 attempt = sa.Table(
     "outbox_attempt",
     metadata,

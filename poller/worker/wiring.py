@@ -127,7 +127,9 @@ def parts_of(
     rulebook = Rulebook(table=config.throttle.table, provider_of=limits.pacing.provider_of, paced=True)
     delivery = Delivery(
         weigh=Weigh(lines=lines, shared_limits=limits, rulebook=rulebook, refusals=_refusals(config), clock=clock),
-        outcomes=Outcomes(recorder=recorder, composer=composer, retry=config.retry, log=log),
+        outcomes=Outcomes(
+            recorder=recorder, composer=composer, retry=config.retry, log=log, keep_sent=config.message.keep_sent
+        ),
         composing=Compose(store=store, journal=journal, composer=composer, relays=relays, clock=clock),
         ahead=Prefetch(
             bookkeeper=bookkeeper,

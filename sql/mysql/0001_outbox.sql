@@ -151,6 +151,20 @@ CREATE TABLE IF NOT EXISTS outbox_attachment (
 ) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE /*M! utf8mb4_nopad_bin */ /*!80017 utf8mb4_0900_bin */
   COMMENT 'Files that travel with a message, in order of id. Insert them in the same transaction as the row.';
 
+CREATE TABLE IF NOT EXISTS outbox_content (
+    outbox_id  BIGINT      NOT NULL PRIMARY KEY,
+    rendered   LONGBLOB    NULL COMMENT 'What its template gave when it was first tried, zlib of JSON: subject, text, html. Only while the row may be tried again.',
+    made_of    CHAR(64)    NULL COMMENT 'Hash of template, context, locale and subject as they were: where one is corrected, the row is rendered anew.',
+    sha256     CHAR(64)    NULL COMMENT 'Of the bytes that the relay accepted last; in hexadecimal.',
+    message    LONGBLOB    NULL COMMENT 'Those bytes, zlib.',
+    kept_at    DATETIME(6) NOT NULL,
+    CONSTRAINT outbox_content_rendered_says_of_what CHECK ((rendered IS NULL) = (made_of IS NULL)),
+    CONSTRAINT outbox_content_message_has_its_hash CHECK (message IS NULL OR sha256 IS NOT NULL),
+    CONSTRAINT outbox_content_of_row FOREIGN KEY (outbox_id) REFERENCES outbox (id) ON DELETE CASCADE,
+    INDEX outbox_content_by_time (kept_at)
+) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE /*M! utf8mb4_nopad_bin */ /*!80017 utf8mb4_0900_bin */
+  COMMENT 'What a row was made into, where that is kept: for another try of the same, or as [message] keep_sent says.';
+
 CREATE TABLE IF NOT EXISTS outbox_attempt (
     id           BIGINT       NOT NULL AUTO_INCREMENT PRIMARY KEY,
     outbox_id    BIGINT       NOT NULL,

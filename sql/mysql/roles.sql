@@ -6,7 +6,7 @@
 -- The views read with the rights of whoever ran `poller migrate`: keep that account.
 --
 --   outbox_app     an application: INSERTs what it may write, reads what became of it; no addresses, no bodies
---   outbox_reader  support and dashboards: everything but bodies, variables, attachments and secrets
+--   outbox_reader  support and dashboards: everything but bodies, kept content, variables, attachments and secrets
 --   outbox_poller  the service and its commands; no DDL: `poller migrate` needs more
 
 CREATE ROLE IF NOT EXISTS outbox_app, outbox_reader, outbox_poller;
@@ -47,6 +47,7 @@ GRANT SELECT ON outbox_state TO outbox_reader;
 -- The poller. History is append-only: DELETE is for retention.
 GRANT SELECT, INSERT, UPDATE, DELETE ON outbox TO outbox_poller;
 GRANT SELECT, INSERT, UPDATE, DELETE ON outbox_recipient TO outbox_poller;
+GRANT SELECT, INSERT, UPDATE, DELETE ON outbox_content TO outbox_poller;
 GRANT SELECT, INSERT, UPDATE, DELETE ON outbox_suppression TO outbox_poller;
 GRANT SELECT, INSERT, UPDATE, DELETE ON outbox_worker TO outbox_poller;
 GRANT SELECT, INSERT, UPDATE, DELETE ON outbox_throttle TO outbox_poller;

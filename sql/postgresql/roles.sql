@@ -5,7 +5,7 @@
 -- It may be repeated. The roles can't log in: grant them to users, such as  GRANT outbox_app TO webshop;
 --
 --   outbox_app     an application: INSERTs what it may write, reads what became of it; no addresses, no bodies
---   outbox_reader  support and dashboards: everything but bodies, variables, attachments and secrets
+--   outbox_reader  support and dashboards: everything but bodies, kept content, variables, attachments and secrets
 --   outbox_poller  the service and its commands; no DDL: `poller migrate` needs the owner
 
 DO $$
@@ -66,7 +66,7 @@ GRANT SELECT ON outbox_now, outbox_stuck, outbox_failed_today, outbox_batch_prog
     TO outbox_reader;
 
 -- The poller. History is append-only: DELETE is for retention.
-GRANT SELECT, INSERT, UPDATE, DELETE ON outbox, outbox_recipient, outbox_suppression, outbox_worker, outbox_throttle, outbox_meta
+GRANT SELECT, INSERT, UPDATE, DELETE ON outbox, outbox_recipient, outbox_content, outbox_suppression, outbox_worker, outbox_throttle, outbox_meta
     TO outbox_poller;
 GRANT SELECT, INSERT, DELETE ON outbox_attachment, outbox_attempt TO outbox_poller;
 GRANT SELECT ON outbox_now, outbox_stuck, outbox_failed_today, outbox_batch_progress, outbox_domains, outbox_throttled, outbox_workers, outbox_state

@@ -223,6 +223,24 @@ CREATE TABLE outbox_attachment (
 
 CREATE INDEX outbox_attachment_by_row ON outbox_attachment (outbox_id, id);
 
+-- What a row was made into, where that is kept: for another try of the same, or as [message] keep_sent says.
+CREATE TABLE outbox_content (
+    outbox_id  INTEGER NOT NULL PRIMARY KEY REFERENCES outbox (id) ON DELETE CASCADE,
+    -- What its template gave when it was first tried, zlib of JSON: subject, text, html. Only while the row may be tried again.
+    rendered   BLOB,
+    -- Hash of template, context, locale and subject as they were: where one is corrected, the row is rendered anew.
+    made_of    TEXT,
+    -- Of the bytes that the relay accepted last; in hexadecimal.
+    sha256     TEXT,
+    -- Those bytes, zlib.
+    message    BLOB,
+    kept_at    TEXT    NOT NULL,
+    CONSTRAINT outbox_content_rendered_says_of_what CHECK ((rendered IS NULL) = (made_of IS NULL)),
+    CONSTRAINT outbox_content_message_has_its_hash CHECK (message IS NULL OR sha256 IS NOT NULL)
+) STRICT;
+
+CREATE INDEX outbox_content_by_time ON outbox_content (kept_at);
+
 -- History of what did not simply succeed; append-only. Deleting a row of outbox leaves its history.
 CREATE TABLE outbox_attempt (
     id           INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,
