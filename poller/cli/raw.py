@@ -38,7 +38,10 @@ def show_raw(config: Config, engine: Engine, told: Story) -> None:
         say(f"what was accepted at {moment(found.at)} UTC, byte for byte", err=True)
         sys.stdout.buffer.write(sent)
         return
-    content = _made_now(config, engine, told.row, _rendering(told.row, found))
+    try:
+        content = made_now(composer_to_show(config), engine, told.row, found)
+    except Unsendable as error:
+        raise Stop(f"this row can't become a message: {error}") from None
     if words := _what_it_is(told, found, content):
         say(words, err=True)
     sys.stdout.buffer.write(content)
@@ -64,25 +67,27 @@ def _rendering(row: Mapping[str, Any], found: KeptContent | None) -> Rendered | 
     return unpack(found.kept.rendered)
 
 
-def _made_now(config: Config, engine: Engine, row: Mapping[str, Any], rendered: Rendered | None) -> bytes:
-    """What the row becomes with today's keys and settings, and today's template unless `rendered` is kept."""
+def composer_to_show(config: Config) -> Composer:
+    """What makes messages here. Whoever may not read the keys sees them unsigned, and is told so."""
     composer = composer_of(config)
-    if problems := composer.signing.problems:
-        for problem in problems:
-            say(f"shown without its DKIM signature: {problem}", err=True)
-        composer = Composer(config.message, config.templates)
+    if not composer.signing.problems:
+        return composer
+    for problem in composer.signing.problems:
+        say(f"shown without its DKIM signature: {problem}", err=True)
+    return Composer(config.message, config.templates)
+
+
+def made_now(composer: Composer, engine: Engine, row: Mapping[str, Any], found: KeptContent | None = None) -> bytes:
+    """What the row becomes now; of its template, unless what that gave before is kept. Raises Unsendable."""
     draft = Draft(
         id=row["id"],
         message_id=row["message_id"] or f"<given-at-the-first-claim@{composer.message_id_domain}>",
         date=(row["first_attempt_at"] or row["created_at"]).replace(microsecond=0),
         attachments=tuple(Attachment(**file) for file in attachments_of(engine, row["id"])),
-        rendered=rendered,
+        rendered=_rendering(row, found),
         **{name: row[name] for name in DRAFT_COLUMNS},
     )
-    try:
-        return composer.compose(draft).content
-    except Unsendable as error:
-        raise Stop(f"this row can't become a message: {error}") from None
+    return composer.compose(draft).content
 
 
 def _what_it_is(told: Story, found: KeptContent | None, content: bytes) -> str:

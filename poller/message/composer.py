@@ -20,8 +20,10 @@ from urllib.parse import quote
 
 from poller.frozen import Unreadable
 from poller.message import addresses, characters, fields, parts
-from poller.message.draft import Composed, Draft, Recipient, Unsendable
+from poller.message.draft import Composed, Draft, Recipient, TooLarge, Unsendable
 from poller.message.headers import extra_fields
+from poller.message.inlining import inliner, trouble
+from poller.message.missing import missing_variables
 from poller.message.signing import Signing
 from poller.message.staging import Staging
 from poller.message.templates import Rendered, Templates
@@ -65,6 +67,7 @@ class Composer:
         self.signing = Signing(dkim or {})
         self._host_name = host_name
         self._staging = Staging(message)
+        self._inlines = templates.inline_css
         self._templates = _templates(templates)
 
     @property
@@ -89,6 +92,8 @@ class Composer:
     def check_settings(self) -> list[str]:
         """What concerns every row: sender, staging, keys, Message-IDs. Nothing should be sent while any is wrong."""
         problems = [*self._staging.problems, *self.signing.problems]
+        if self._inlines and (missing := trouble()):
+            problems.append(missing)
         if self._settings.sender is not None:
             try:
                 _one_address("sender", self._settings.sender)
@@ -151,6 +156,13 @@ class Composer:
             rendered=content if draft.template is not None else None,
         )
 
+    def missing_variables(self, draft: Draft) -> str:
+        """Those that its template asks for and the row does not give, all of them; "" where none is found."""
+        if draft.template is None or self._templates is None:
+            return ""
+        wants_subject = draft.subject is None
+        return missing_variables(self._templates, draft.template, draft.context, draft.locale, subject=wants_subject)
+
     def _content(self, draft: Draft) -> Rendered:
         """Subject and bodies, from the columns or from the template, checked."""
         if draft.template is None:
@@ -181,7 +193,8 @@ class Composer:
 def _templates(settings: TemplateSettings) -> Templates | None:
     if settings.directory is None:
         return None
-    return Templates(settings.directory, settings.max_size, settings.max_seconds)
+    inlined = inliner() if settings.inline_css and not trouble() else None
+    return Templates(settings.directory, settings.max_size, settings.max_seconds, inlined=inlined)
 
 
 def _require_readable(draft: Draft, columns: Iterable[str]) -> None:
@@ -335,7 +348,7 @@ def _text_parts(draft: Draft, content: Rendered) -> list[Part]:
     return [parts.text_part("plain", characters.body_bytes(columns[0], made)), parts.text_part("html", html)]
 
 
-def _too_large(draft: Draft, size: int, most: int) -> Unsendable:
+def _too_large(draft: Draft, size: int, most: int) -> TooLarge:
     """Blames the largest column."""
     sizes = {
         "attachments": sum(len(attachment.content) for attachment in draft.attachments),
@@ -345,4 +358,4 @@ def _too_large(draft: Draft, size: int, most: int) -> Unsendable:
     }
     column = max(sizes, key=lambda name: sizes[name])
     remedy = "send less, or raise [message] max_size if the relay takes more"
-    return Unsendable(column, f"the message has {size:,} bytes, more than the {most:,} allowed; {remedy}")
+    return TooLarge(column, f"the message has {size:,} bytes, more than the {most:,} allowed; {remedy}")

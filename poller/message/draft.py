@@ -26,6 +26,14 @@ class Unsendable(Exception):  # noqa: N818 - named by who is to blame: this row 
         self.reason = reason
 
 
+class MissingVariable(Unsendable):
+    """A template asks for a variable that `context` does not give."""
+
+
+class TooLarge(Unsendable):
+    """It is larger than allowed."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Attachment:
     """A file that travels with the message; with a `content_id` it is an inline part that HTML names as `cid:…`."""

@@ -40,6 +40,8 @@ class TemplateSettings:
     __pydantic_config__: ClassVar = SETTINGS
 
     directory: str | None = None
+    inline_css: bool = False
+    """Whether the rules of `<style>` go into `style` attributes."""
     max_seconds: Seconds = 5.0
     """Of work for one row: so long a stop may have to wait."""
     max_size: Bytes = 5_000_000
