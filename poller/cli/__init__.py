@@ -19,7 +19,7 @@ from poller.cli.screen import bear_any_text
 COMMANDS = {
     "demo": ("demo", "demo_command", "Show everything at work on this machine, with nothing to set up."),
     "migrate": ("migrate", "migrate", "Create or upgrade the outbox tables."),
-    "check": ("check", "check", "Check configuration, database, relay and login; with --batch the rows of a batch."),
+    "check": ("check", "check", "Check configuration, database, relay, login; with --batch a batch of rows."),
     "dkim": ("dkim", "dkim", "The DNS records that receivers need to check our signatures."),
     "run": ("run", "run", "Poll the outbox and send what is due, until SIGTERM or Ctrl-C."),
     "status": ("look", "status", "Queue, rates, workers, limits, batches with progress and time left."),
