@@ -15,6 +15,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from poller.outbox.blobs import share as share
     from poller.outbox.enqueue import enqueue as enqueue
 
 __version__ = "0.1.0"
@@ -26,4 +27,8 @@ def __getattr__(name: str) -> object:
         from poller.outbox.enqueue import enqueue  # noqa: PLC0415 - see above
 
         return enqueue
+    if name == "share":
+        from poller.outbox.blobs import share  # noqa: PLC0415 - see above
+
+        return share
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

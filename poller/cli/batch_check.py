@@ -16,18 +16,20 @@ import click
 from poller.cli.screen import say
 from poller.cli.session import Misused, moment
 from poller.message.composer import Composer
-from poller.message.draft import Attachment, Draft, Unsendable
+from poller.message.draft import Attachment, Draft, TooLarge, Unsendable
 from poller.message.inspection import FAILS, KINDS, Finding, Inspected, inspect
 from poller.outbox.drafts import BatchRows, Written, rows_of_batch, written
 from poller.outbox.rows import DRAFT_COLUMNS
 from poller.outbox.store import Store
 from poller.smtp.relays import relays_of
+from poller.worker.wiring import files_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from datetime import datetime
 
     from poller.config.load import Config
+    from poller.delivery.files import Files
     from poller.outbox import Engine
 
 PORTION = 500
@@ -102,21 +104,37 @@ class _Looking:
     composer: Composer = field(init=False)
     store: Store = field(init=False)
     relays: set[str] = field(init=False)
+    files: Files = field(init=False)
 
     def __post_init__(self) -> None:
         # Not signed: a signature takes longer than all the rest, and finds nothing.
         self.composer = Composer(self.config.message, self.config.templates)
         self.store = Store(self.engine, worker="check", message_id_domain=self.composer.message_id_domain)
+        self.files = files_of(self.config, self.engine)
         self.relays = set(relays_of(self.config.smtp, self.config.relays))
 
     def findings(self, rows: list[Written]) -> Iterator[tuple[int, list[Finding]]]:
         drafts = [_draft(row, self.composer) for row in rows]
         suppressed = self.store.suppressed(self._addresses(drafts))
         for row, draft in zip(rows, drafts, strict=True):
-            sizes = [file["size"] for file in row.files]
+            sizes, wrong = self._sizes(row)
             most = self.config.message.max_size
             looked = inspect(draft, sizes, self.composer, suppressed=suppressed, max_size=most)
-            yield draft.id, [*looked.findings, *self._of_row(row.row), *self._duplicates(draft.id, looked)]
+            yield draft.id, [*looked.findings, *wrong, *self._of_row(row.row), *self._duplicates(draft.id, looked)]
+
+    def _sizes(self, row: Written) -> tuple[list[int], list[Finding]]:
+        """Of its files; and what is wrong with them."""
+        sizes: list[int] = []
+        wrong: list[Finding] = []
+        for file in row.files:
+            try:
+                sizes.append(self.files.size_of(file["path"]) if file["path"] else file["size"])
+                self.files.require_size(file["name"], sizes[-1])
+                self.files.require_type(file["content_type"])
+            except Unsendable as error:
+                kind = "oversized messages" if isinstance(error, TooLarge) else "other trouble"
+                wrong.append(Finding(kind=kind, words=str(error)))
+        return sizes, wrong
 
     def _addresses(self, drafts: list[Draft]) -> set[str]:
         addresses: set[str] = set()
@@ -154,8 +172,14 @@ def _draft(written: Written, composer: Composer) -> Draft:
         message_id=row["message_id"] or f"<given-at-the-first-claim@{composer.message_id_domain}>",
         date=(row["first_attempt_at"] or row["created_at"]).replace(microsecond=0),
         attachments=tuple(
-            Attachment(name=f["name"], content_type=f["content_type"], content_id=f["content_id"], content=b"")
-            for f in written.files
+            Attachment(
+                name=file["name"],
+                content_type=file["content_type"],
+                content_id=file["content_id"],
+                content=b"",
+                is_alternative=file["part"] == "alternative",
+            )
+            for file in written.files
         ),
         **{name: row[name] for name in DRAFT_COLUMNS},
     )

@@ -26,11 +26,13 @@ from poller.cli.session import FAILED, ROW_ID, Misused, Stop, configuration, dat
 from poller.message.draft import Unsendable
 from poller.outbox.content import content_of
 from poller.outbox.drafts import rows_of_batch, written
+from poller.worker.wiring import files_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from email.message import EmailMessage
 
+    from poller.delivery.files import Files
     from poller.message.composer import Composer
     from poller.outbox import Engine
 
@@ -64,7 +66,7 @@ def preview(
     if directory is not None:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)  # what is in it is for few eyes
     failed = written_files = 0
-    for row_id, content in _messages(engine, chosen, composer):
+    for row_id, content in _messages(engine, chosen, composer, files_of(config, engine)):
         if isinstance(content, Unsendable):
             failed += 1
             say(f"row {row_id} can't become a message: {content}", err=True)
@@ -87,7 +89,9 @@ def _of_batch(engine: Engine, batch: str, limit: int) -> list[int]:
     return found.ids[:limit].tolist()
 
 
-def _messages(engine: Engine, ids: Sequence[int], composer: Composer) -> Iterator[tuple[int, bytes | Unsendable]]:
+def _messages(
+    engine: Engine, ids: Sequence[int], composer: Composer, files: Files
+) -> Iterator[tuple[int, bytes | Unsendable]]:
     for begin in range(0, len(ids), PORTION):
         portion = ids[begin : begin + PORTION]
         rows = {found.row["id"]: found.row for found in written(engine, portion)}
@@ -95,7 +99,7 @@ def _messages(engine: Engine, ids: Sequence[int], composer: Composer) -> Iterato
             raise Misused(f"there is no row {', '.join(missing)}")
         for row_id in portion:
             try:
-                yield row_id, made_now(composer, engine, rows[row_id], content_of(engine, row_id))
+                yield row_id, made_now(composer, files, engine, rows[row_id], content_of(engine, row_id))
             except Unsendable as error:
                 yield row_id, error
 

@@ -13,17 +13,18 @@ from poller.cli.screen import say
 from poller.cli.session import Stop, moment
 from poller.judgement.keeping import sha256_of, unpacked
 from poller.message.composer import Composer
-from poller.message.draft import Attachment, Draft, Unsendable
+from poller.message.draft import Draft, Unsendable
 from poller.message.rendering import made_of, unpack
 from poller.outbox.content import content_of
 from poller.outbox.report import attachments_of
 from poller.outbox.rows import DRAFT_COLUMNS
-from poller.worker.wiring import composer_of
+from poller.worker.wiring import composer_of, files_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from poller.config.load import Config
+    from poller.delivery.files import Files
     from poller.message.templates import Rendered
     from poller.outbox import Engine
     from poller.outbox.content import KeptContent
@@ -39,7 +40,7 @@ def show_raw(config: Config, engine: Engine, told: Story) -> None:
         sys.stdout.buffer.write(sent)
         return
     try:
-        content = made_now(composer_to_show(config), engine, told.row, found)
+        content = made_now(composer_to_show(config), files_of(config, engine), engine, told.row, found)
     except Unsendable as error:
         raise Stop(f"this row can't become a message: {error}") from None
     if words := _what_it_is(told, found, content):
@@ -77,13 +78,15 @@ def composer_to_show(config: Config) -> Composer:
     return Composer(config.message, config.templates)
 
 
-def made_now(composer: Composer, engine: Engine, row: Mapping[str, Any], found: KeptContent | None = None) -> bytes:
+def made_now(
+    composer: Composer, files: Files, engine: Engine, row: Mapping[str, Any], found: KeptContent | None = None
+) -> bytes:
     """What the row becomes now; of its template, unless what that gave before is kept. Raises Unsendable."""
     draft = Draft(
         id=row["id"],
         message_id=row["message_id"] or f"<given-at-the-first-claim@{composer.message_id_domain}>",
         date=(row["first_attempt_at"] or row["created_at"]).replace(microsecond=0),
-        attachments=tuple(Attachment(**file) for file in attachments_of(engine, row["id"])),
+        attachments=files.of(attachments_of(engine, row["id"])),
         rendered=_rendering(row, found),
         **{name: row[name] for name in DRAFT_COLUMNS},
     )

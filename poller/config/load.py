@@ -41,7 +41,7 @@ from poller.config.sources import (
     read,
 )
 from poller.judgement.retry import RetrySettings
-from poller.message.settings import DkimSettings, MessageSettings, SigningDomain, TemplateSettings
+from poller.message.settings import AttachmentSettings, DkimSettings, MessageSettings, SigningDomain, TemplateSettings
 from poller.outbox.settings import DatabaseSettings, RetentionSettings
 from poller.pacing.settings import ThrottleSettings
 from poller.pacing.settings import contradictions as throttle_contradictions
@@ -84,6 +84,7 @@ class Config:
     throttle: ThrottleSettings = field(default_factory=ThrottleSettings)
     message: MessageSettings = field(default_factory=MessageSettings)
     templates: TemplateSettings = field(default_factory=TemplateSettings)
+    attachments: AttachmentSettings = field(default_factory=AttachmentSettings)
     dkim: Mapping[SigningDomain, DkimSettings] = field(default_factory=dict)
     """By the domain that signs."""
     poll: PollSettings = field(default_factory=PollSettings)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from poller.delivery.kept import kept_after
 from poller.delivery.prepare import recipients_of, standing_of
 from poller.judgement.keeping import keeping
-from poller.judgement.outcome import Sent, in_doubt_after_crash
+from poller.judgement.outcome import Blame, Deferred, Sent, in_doubt_after_crash
 from poller.judgement.retry import died, next_step, refused
 from poller.log import shortened
 from poller.message.draft import Unsendable
@@ -63,6 +63,13 @@ class Outcomes:
     def refused(self, row: ClaimedRow, reason: str, at: datetime) -> None:
         """It can't become a message."""
         self._add(row, refused(standing_of(row, ()), reason, now=at, settings=self.retry))
+
+    def put_off(self, row: ClaimedRow, reason: str, at: datetime) -> None:
+        """What it needs can't be reached now: it costs the row no attempt."""
+        standing = standing_of(row, [recipient.address for recipient in recipients_of(row, self.composer)])
+        later = Deferred(blame=Blame.SESSION, reason=reason)
+        outcomes = {state.address: later for state in standing.recipients if state.status == "queued"}
+        self._add(row, next_step(standing, outcomes, now=at, chance=self.chance(), settings=self.retry))
 
     def died(self, row: ClaimedRow, deaths: int, at: datetime) -> None:
         """Composing this row has killed the process, for the `deaths`-th time."""

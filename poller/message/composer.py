@@ -321,13 +321,15 @@ def _body(draft: Draft, content: Rendered, most: int) -> Part:
         return leaves[0]
     images: list[Part] = []
     others: list[Part] = []
-    for attachment in files:
+    alternatives = [parts.attachment_part(file, inline=True) for file in files if file.is_alternative]
+    for attachment in [file for file in files if not file.is_alternative]:
         inline = _is_shown(attachment, content.html)
         (images if inline else others).append(parts.attachment_part(attachment, inline=inline))
     parts.refuse_repeated_ids(files)
-    seed = parts.boundary_seed(draft.message_id, [*leaves, *images, *others])
+    seed = parts.boundary_seed(draft.message_id, [*leaves, *images, *others, *alternatives])
     if images:
         leaves[-1] = parts.multipart("related", f"=_r{seed}", [leaves[-1], *images])
+    leaves += alternatives  # the last is preferred
     body = leaves[0] if len(leaves) == 1 else parts.multipart("alternative", f"=_a{seed}", leaves)
     return parts.multipart("mixed", f"=_m{seed}", [body, *others]) if others else body
 

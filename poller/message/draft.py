@@ -30,6 +30,10 @@ class MissingVariable(Unsendable):
     """A template asks for a variable that `context` does not give."""
 
 
+class NotNow(Unsendable):
+    """What the row needs can't be reached now, through no fault of its own."""
+
+
 class TooLarge(Unsendable):
     """It is larger than allowed."""
 
@@ -42,6 +46,8 @@ class Attachment:
     content_type: str
     content: bytes = field(repr=False)
     content_id: str | None = None
+    is_alternative: bool = False
+    """Another form of the text, the one that is preferred by who knows it: an invitation."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

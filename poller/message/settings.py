@@ -1,4 +1,7 @@
-"""What the composing of messages may be told: `[message]`, `[templates]`, `[dkim."DOMAIN"]`. Standard library only."""
+"""What the composing of messages may be told: `[message]`, `[templates]`, `[attachments]`, `[dkim."DOMAIN"]`.
+
+Standard library only.
+"""
 
 from __future__ import annotations
 
@@ -46,6 +49,20 @@ class TemplateSettings:
     """Of work for one row: so long a stop may have to wait."""
     max_size: Bytes = 5_000_000
     """Of each part, in characters."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttachmentSettings:
+    """Where files lie that rows name by path, and what a file may be."""
+
+    __pydantic_config__: ClassVar = SETTINGS
+
+    directory: str | None = None
+    """Rows name files below it; no other file can be reached. Without it, rows can't name one."""
+    max_size: Bytes = 25_000_000
+    """Of one file, in bytes."""
+    types: tuple[str, ...] = ()
+    """Content types that may be sent, such as "application/pdf" or "image/*"; none: any."""
 
 
 def check_selector(text: str) -> str:

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from poller.outbox.clock import now_of
 from poller.outbox.database import transaction
 from poller.outbox.rows import DRAFT_COLUMNS
-from poller.outbox.tables import attachment, outbox
+from poller.outbox.tables import attachment, blob, outbox
 from poller.statuses import UNENDED
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ _READ_AT_ONCE = 50_000  # ids
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Written:
-    """One row. `row` has columns of `outbox`; `files` name, content_type, content_id and size of its attachments."""
+    """One row. `row` has columns of `outbox`; `files` tell of its attachments, with size (0 for a path)."""
 
     row: Mapping[str, Any] = field(repr=False)
     files: Sequence[Mapping[str, Any]] = ()
@@ -77,9 +77,13 @@ def written(engine: Engine, ids: Collection[int]) -> list[Written]:
 
 
 def _files(connection: Connection, ids: Collection[int]) -> dict[int, list[Mapping[str, Any]]]:
-    size = sa.func.length(attachment.c.content).label("size")
-    names = (attachment.c.name, attachment.c.content_type, attachment.c.content_id, size)
-    query = sa.select(attachment.c.outbox_id, *names).where(attachment.c.outbox_id.in_(ids))
+    size = sa.func.coalesce(sa.func.length(attachment.c.content), sa.func.length(blob.c.content), 0).label("size")
+    told = ("name", "content_type", "content_id", "part", "path")
+    query = (
+        sa.select(attachment.c.outbox_id, *(attachment.c[name] for name in told), size)
+        .select_from(attachment.outerjoin(blob, blob.c.sha256 == attachment.c.blob_sha256))
+        .where(attachment.c.outbox_id.in_(ids))
+    )
     found: dict[int, list[Mapping[str, Any]]] = {}
     for row in connection.execute(query.order_by(attachment.c.id)).mappings():
         file = dict(row)

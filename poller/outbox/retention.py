@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
+from poller.outbox import blobs
 from poller.outbox.clock import now_of
 from poller.outbox.content import purge_portion
 from poller.outbox.database import transaction
@@ -25,7 +26,7 @@ from poller.outbox.tables import attachment, attempt, content, outbox, recipient
 from poller.statuses import TERMINAL
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from datetime import datetime
 
     from sqlalchemy.engine import Connection, Engine
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 
 PORTION = 500
 """Rows in one transaction: some ten milliseconds, on SQLite too, where all others wait meanwhile."""
+FEW = 20
+"""Shared files: they may be large."""
 PAUSE_S = 0.05
 """Between two portions."""
 
@@ -47,6 +50,8 @@ class Purged:
     """History lines of rows that are kept, or that somebody else had deleted."""
     kept: int = 0
     """Copies of what was sent, of rows that are kept."""
+    blobs: int = 0
+    """Shared files that no row names any more."""
 
 
 def purge(
@@ -55,22 +60,28 @@ def purge(
     """Delete all that is past its time. `wait` pauses for so many seconds; what it returns, if true, ends the work."""
     purged = Purged()
     now = transaction(engine, now_of, reading=True)
-    for status, keep in _kept(settings):
-        one_portion = partial(_rows, status=status, before=now - keep, portion=portion)
+    for kind, one_portion in _portions(settings, now, portion):
         while deleted := transaction(engine, one_portion):
-            purged.rows += deleted
-            if wait(PAUSE_S):
-                return purged
-    if settings.kept is not None:
-        copies = partial(purge_portion, before=now - timedelta(seconds=settings.kept), portion=portion)
-        while deleted := transaction(engine, copies):
-            purged.kept += deleted
+            setattr(purged, kind, getattr(purged, kind) + deleted)
             if wait(PAUSE_S):
                 return purged
     if settings.attempts is not None:
         before = now - timedelta(seconds=settings.attempts)
         purged.attempts = _history(engine, before, wait=wait, portion=portion)
     return purged
+
+
+def _portions(
+    settings: RetentionSettings, now: datetime, portion: int
+) -> Iterator[tuple[str, Callable[[Connection], int]]]:
+    """What deletes one portion, and what it is called in `Purged`."""
+    for status, keep in _kept(settings):
+        yield "rows", partial(_rows, status=status, before=now - keep, portion=portion)
+    if settings.kept is not None:
+        before = now - timedelta(seconds=settings.kept)
+        yield "kept", partial(purge_portion, before=before, portion=portion)
+    if settings.is_set:
+        yield "blobs", partial(blobs.purge_portion, now=now, portion=FEW)
 
 
 def due_for_purge(engine: Engine, settings: RetentionSettings) -> int:

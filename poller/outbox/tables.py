@@ -164,6 +164,14 @@ recipient = sa.Table(
     sa.Column("updated_at", Utc, nullable=False),
 )
 
+blob = sa.Table(
+    "outbox_blob",
+    metadata,
+    sa.Column("sha256", sa.Text, primary_key=True),
+    sa.Column("content", _Blob(), nullable=False),
+    sa.Column("created_at", Utc, nullable=False, server_default=sa.FetchedValue()),
+)
+
 attachment = sa.Table(
     "outbox_attachment",
     metadata,
@@ -171,8 +179,11 @@ attachment = sa.Table(
     sa.Column("outbox_id", _big(), sa.ForeignKey("outbox.id", ondelete="CASCADE"), nullable=False),
     sa.Column("name", sa.Text, nullable=False),
     sa.Column("content_type", sa.Text, nullable=False, server_default=sa.FetchedValue()),
-    sa.Column("content", _Blob(), nullable=False),
+    sa.Column("content", _Blob()),
     sa.Column("content_id", sa.Text),
+    sa.Column("blob_sha256", sa.Text, sa.ForeignKey("outbox_blob.sha256")),
+    sa.Column("path", sa.Text),
+    sa.Column("part", sa.Text, nullable=False, server_default=sa.FetchedValue()),
 )
 
 content = sa.Table(

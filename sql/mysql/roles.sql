@@ -16,7 +16,8 @@ GRANT INSERT (recipients, cc, bcc, sender, reply_to, envelope_from, subject, bod
               locale, headers, message_id, batch, priority, due_at, expires_at, dedupe_key, on_doubt, max_attempts, relay,
               created_at)
     ON outbox TO outbox_app;
-GRANT INSERT (outbox_id, name, content_type, content, content_id) ON outbox_attachment TO outbox_app;
+GRANT INSERT (outbox_id, name, content_type, content, content_id, blob_sha256, path, part) ON outbox_attachment TO outbox_app;
+GRANT INSERT (sha256, content), SELECT (sha256) ON outbox_blob TO outbox_app;
 GRANT SELECT ON outbox_state TO outbox_app;
 
 -- Its files are for its own rows: a file of somebody else's would go out with the message. In one statement, so that any client
@@ -55,6 +56,7 @@ GRANT SELECT ON outbox_throttled TO outbox_poller;
 GRANT SELECT ON outbox_workers TO outbox_poller;
 GRANT SELECT, INSERT, UPDATE, DELETE ON outbox_meta TO outbox_poller;
 GRANT SELECT, INSERT, DELETE ON outbox_attachment TO outbox_poller;
+GRANT SELECT, INSERT, DELETE ON outbox_blob TO outbox_poller;
 GRANT SELECT, INSERT, DELETE ON outbox_attempt TO outbox_poller;
 GRANT SELECT ON outbox_now TO outbox_poller;
 GRANT SELECT ON outbox_stuck TO outbox_poller;

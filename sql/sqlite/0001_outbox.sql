@@ -209,19 +209,37 @@ CREATE TABLE outbox_recipient (
     CONSTRAINT outbox_recipient_sent_has_a_time CHECK (status <> 'sent' OR sent_at IS NOT NULL)
 ) STRICT;
 
+-- Files that several messages carry, once each. Retention deletes what no row names any more, a day after it came.
+CREATE TABLE outbox_blob (
+    -- Of the content, in hexadecimal: what outbox_attachment.blob_sha256 names it by.
+    sha256     TEXT NOT NULL PRIMARY KEY,
+    content    BLOB NOT NULL,
+    created_at TEXT NOT NULL DEFAULT (strftime('%Y-%m-%d %H:%M:%f', 'now') || '000'),
+    -- SQLite has no hash: the service looks when it reads.
+    CONSTRAINT outbox_blob_has_its_hash CHECK (length(sha256) = 64)
+) STRICT;
+
 -- Files that travel with a message, in order of id. Insert them in the same transaction as the row.
 CREATE TABLE outbox_attachment (
     id           INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,
     outbox_id    INTEGER NOT NULL REFERENCES outbox (id) ON DELETE CASCADE,
     name         TEXT    NOT NULL,
     content_type TEXT    NOT NULL DEFAULT 'application/octet-stream',
-    content      BLOB    NOT NULL,
+    -- The bytes; or blob_sha256 names a shared file, or path one below [attachments] directory.
+    content      BLOB,
     -- For an inline image: the HTML names it as <img src="cid:...">.
     content_id   TEXT,
+    blob_sha256  TEXT REFERENCES outbox_blob (sha256),
+    path         TEXT,
+    -- file, or alternative: another form of the text, as text/calendar; method=REQUEST for an invitation.
+    part         TEXT    NOT NULL DEFAULT 'file',
+    CONSTRAINT outbox_attachment_has_one_source CHECK ((content IS NOT NULL) + (blob_sha256 IS NOT NULL) + (path IS NOT NULL) = 1),
+    CONSTRAINT outbox_attachment_part_is_known CHECK (part IN ('file', 'alternative')),
     CONSTRAINT outbox_attachment_content_id_is_not_empty CHECK (content_id <> '')
 ) STRICT;
 
 CREATE INDEX outbox_attachment_by_row ON outbox_attachment (outbox_id, id);
+CREATE INDEX outbox_attachment_by_blob ON outbox_attachment (blob_sha256) WHERE blob_sha256 IS NOT NULL;
 
 -- What a row was made into, where that is kept: for another try of the same, or as [message] keep_sent says.
 CREATE TABLE outbox_content (
