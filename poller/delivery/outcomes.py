@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from poller.delivery.recorder import Recorder
     from poller.judgement.keeping import KeepSent
     from poller.judgement.outcome import Outcome, Verdict
-    from poller.judgement.retry import RetrySettings, Step
+    from poller.judgement.retry import RetrySettings, Standing, Step
     from poller.log import Logger
     from poller.message.composer import Composer
     from poller.outbox.rows import ClaimedRow
@@ -66,7 +66,7 @@ class Outcomes:
 
     def put_off(self, row: ClaimedRow, reason: str, at: datetime) -> None:
         """What it needs can't be reached now: it costs the row no attempt."""
-        standing = standing_of(row, [recipient.address for recipient in recipients_of(row, self.composer)])
+        standing = self._standing(row)
         later = Deferred(blame=Blame.SESSION, reason=reason)
         outcomes = {state.address: later for state in standing.recipients if state.status == "queued"}
         self._add(row, next_step(standing, outcomes, now=at, chance=self.chance(), settings=self.retry))
@@ -78,10 +78,7 @@ class Outcomes:
 
     def orphaned(self, row: ClaimedRow, why: str, at: datetime) -> bool:
         """Its worker is gone, and nobody knows how far it came: it is in doubt. False: somebody has it locked."""
-        try:
-            standing = standing_of(row, [recipient.address for recipient in recipients_of(row, self.composer)])
-        except Unsendable:  # it was readable when it was sent; what is written down still stands
-            standing = standing_of(row, ())
+        standing = self._standing(row)
         doubt = in_doubt_after_crash(why)
         outcomes: Mapping[str, Outcome] = {
             state.address: doubt for state in standing.recipients if state.status == "queued"
@@ -91,6 +88,13 @@ class Outcomes:
             return False
         say(self.log, row, step, 0.0)
         return True
+
+    def _standing(self, row: ClaimedRow) -> Standing:
+        """Of a row whose lists may not be readable: then what is written down of it."""
+        try:
+            return standing_of(row, [recipient.address for recipient in recipients_of(row, self.composer)])
+        except Unsendable:
+            return standing_of(row, ())
 
     def _add(self, row: ClaimedRow, step: Step, *, seconds: float = 0.0) -> None:
         if row.kept is not None and step.keep is None:

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from poller.outbox.clock import now_in_sql, now_of
 from poller.outbox.database import transaction
 from poller.outbox.guard import BELONGS_TO
-from poller.outbox.tables import Utc, attachment, attempt, meta, outbox, recipient
+from poller.outbox.tables import Utc, attachment, attempt, blob, meta, outbox, recipient
 from poller.statuses import FAILURES, UNENDED
 
 if TYPE_CHECKING:
@@ -264,15 +264,15 @@ def story(engine: Engine, row_id: int) -> Story | None:
         row = connection.execute(sa.select(outbox).where(outbox.c.id == row_id)).mappings().first()
         if row is None:
             return None
-        size = sa.func.length(attachment.c.content).label("size")
-        names = (attachment.c.name, attachment.c.content_type, attachment.c.content_id, size)
+        size = sa.func.coalesce(sa.func.length(attachment.c.content), sa.func.length(blob.c.content)).label("size")
+        names = (attachment.c.name, attachment.c.content_type, attachment.c.content_id, attachment.c.path, size)
+        files = attachment.outerjoin(blob, blob.c.sha256 == attachment.c.blob_sha256)
+        carried = sa.select(*names).select_from(files).order_by(attachment.c.id)
         return Story(
             row=dict(row),
             recipients=_mappings(connection, _of(recipient, row_id).order_by(recipient.c.address)),
             attempts=_mappings(connection, _of(attempt, row_id).order_by(attempt.c.id)),
-            attachments=_mappings(
-                connection, sa.select(*names).where(attachment.c.outbox_id == row_id).order_by(attachment.c.id)
-            ),
+            attachments=_mappings(connection, carried.where(attachment.c.outbox_id == row_id)),
         )
 
     return transaction(engine, work, reading=True)
