@@ -22,6 +22,7 @@ KeepSent = Literal["none", "hash", "full"]
 MOST: Final = 4_000_000
 """Bytes, compressed: they travel in one statement, and some servers take no more than 16 MB of those."""
 _FAST: Final = 1  # zlib's level
+_PIECE: Final = 256 * 1024
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,8 +71,21 @@ def keeping(
 def _copy(content: bytes, keep_sent: KeepSent, known: str | None) -> Kept:
     if keep_sent == "none" or (sha256 := sha256_of(content)) == known:
         return NOTHING
-    packed = zlib.compress(content, _FAST) if keep_sent == "full" else b""
-    return Kept(sha256=sha256, message=packed if 0 < len(packed) <= MOST else None)
+    return Kept(sha256=sha256, message=_packed(content) if keep_sent == "full" else None)
+
+
+def _packed(content: bytes) -> bytes | None:
+    """Piece by piece: of what will not fit, no more is packed than does."""
+    packer, view = zlib.compressobj(_FAST), memoryview(content)
+    pieces: list[bytes] = []
+    size = 0
+    for start in range(0, len(view), _PIECE):
+        pieces.append(packer.compress(view[start : start + _PIECE]))
+        size += len(pieces[-1])
+        if size > MOST:
+            return None
+    pieces.append(packer.flush())
+    return b"".join(pieces) if size + len(pieces[-1]) <= MOST else None
 
 
 def sha256_of(content: bytes) -> str:

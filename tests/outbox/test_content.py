@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
@@ -122,11 +123,14 @@ def test_copies_have_a_time_of_their_own_but_not_those_of_open_rows(store: Store
 
 
 def test_what_is_too_large_is_not_kept_and_its_hash_is() -> None:
-    noise = bytes((n * n * 7919 >> 3) & 255 for n in range(4096))
+    noise = random.Random(1).randbytes(700_000)
     kept = keeping("sent", before=None, accepted=noise, keep_sent="full")
     assert kept is not None
     assert kept.message is not None
     assert unpacked(kept.message) == noise
+    too_much = keeping("sent", before=None, accepted=random.Random(1).randbytes(MOST + 1), keep_sent="full")
+    assert too_much is not None
+    assert (too_much.message, len(too_much.sha256 or "")) == (None, 64)
     vast = Kept(rendered=bytes(MOST + 1), made_of="0" * 64)
     assert keeping("queued", before=None, rendered=vast) is None
     assert keeping("queued", before=RENDERED, rendered=RENDERED) is None
