@@ -81,6 +81,8 @@ EVENTS: Final[Mapping[str, str]] = MappingProxyType({
     "outbox.resumed": "an operator has switched the outbox on again",
     "tick.failed": "an error that nobody foresaw ends the process; the next start judges what it held",
     "rows.purged": "what was past the time that `[retention]` gives it was deleted",
+    "alert.told": "an alarm of `[alerts]` is told: raised, still there, or over",
+    "alert.failed": "an alarm could not be told that way; it is tried again in two minutes",
     "drain.finished": "nothing is due any more",
     "record.stubborn": "an outcome can't be written yet and is tried again",
     "record.failed": "an outcome can't be written; this line is what is known of it",

@@ -34,7 +34,7 @@ LAYERS: tuple[dict[str, set[str]], ...] = (
         "outbox": {"sqlalchemy", "psycopg"},
     },
     {"forecast": set(), "published": {"dns"}},
-    {"delivery": set()},
+    {"delivery": set(), "alerts": set()},
     {"config": {"pydantic"}},
     {"worker": {"apscheduler"}},
     {"web": {"prometheus_client"}},

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, Final, get_args, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
+from poller.alerts.settings import AlertSettings
 from poller.config.sources import (
     MARK,
     ConfigError,
@@ -92,6 +93,7 @@ class Config:
     log: LogSettings = field(default_factory=LogSettings)
     retention: RetentionSettings = field(default_factory=RetentionSettings)
     http: HttpSettings = field(default_factory=HttpSettings)
+    alerts: AlertSettings = field(default_factory=AlertSettings)
     source: Path | None = field(default=None, compare=False)
     """The file that was read."""
     looked: tuple[Path, ...] = field(default=(), compare=False)
@@ -300,6 +302,12 @@ def _no_place_to_listen(config: Config) -> str:
     return "" if is_right else 'must be HOST:PORT, such as "127.0.0.1:8025"'
 
 
+def _nobody_to_carry_alarms(config: Config) -> str:
+    if config.alerts.relay in {"smtp", *config.relays}:
+        return ""
+    return "there is no relay of this name; write smtp, or one of [relays]"
+
+
 _CHECKS: tuple[tuple[tuple[Key, ...], Callable[[Config], str]], ...] = (
     ((("database", "url"),), _url_trouble),
     ((("database", "schema"), ("database", "url")), _schema_trouble),
@@ -308,6 +316,7 @@ _CHECKS: tuple[tuple[tuple[Key, ...], Callable[[Config], str]], ...] = (
     ((("throttle", "longest_pause"), ("throttle", "first_pause")), _pauses_backwards),
     ((("worker", "heartbeat"), ("worker", "takeover")), _heartbeat_slow),
     ((("http", "listen"),), _no_place_to_listen),
+    ((("alerts", "relay"),), _nobody_to_carry_alarms),
 )
 """The keys that a check weighs against each other, the one to blame first."""
 
