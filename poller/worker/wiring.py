@@ -22,6 +22,7 @@ from poller.pacing.mx import MailExchangers, resolver_of_this_machine
 from poller.smtp.courier import Courier
 from poller.smtp.dial import place
 from poller.smtp.relays import relays_of
+from poller.smtp.tokens import Tokens
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -113,6 +114,8 @@ def cohort_of(config: Config) -> Refusals[Any]:
 
 def _couriers(table: str, settings: RelaySettings, commit: Commit, meanwhile: Meanwhile) -> Callable[[Line], Courier]:
     where = place(settings.host, settings.port)
+    # Outlives each courier: one that was interrupted is done for, and what the token endpoint said is not.
+    tokens = Tokens(settings.oauth2, table=table) if settings.oauth2.is_given else None
 
     def courier_of(line: Line) -> Courier:
         return Courier(
@@ -121,6 +124,7 @@ def _couriers(table: str, settings: RelaySettings, commit: Commit, meanwhile: Me
             committing=lambda message, rcpt: commit(where, message, rcpt),
             meanwhile=lambda: meanwhile(line),
             session_events=line.session_event,
+            tokens=tokens,
         )
 
     return courier_of
