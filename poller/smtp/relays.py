@@ -86,7 +86,8 @@ def contradictions(relay: RelaySettings, table: str) -> Iterator[tuple[tuple[str
     """
     yield from _login_contradictions(relay, table)
     if relay.security == "none" and relay.username and not is_loopback(relay.host):
-        message = "would send the password or token in clear text; only a relay on this machine may do without TLS"
+        secret = "token" if relay.oauth2.is_given else "password"
+        message = f"would send the {secret} in clear text; only a relay on this machine may do without TLS"
         yield ("security", "username", "host"), message
     if relay.rest_longest < relay.rest_first:
         message = f"the rests would shrink; {table}.rest_longest must be at least {table}.rest_first"
@@ -108,7 +109,7 @@ def _login_contradictions(relay: RelaySettings, table: str) -> Iterator[tuple[tu
             yield ("auth", "oauth2"), f"takes a password; with {table}.oauth2 write one of: auto, xoauth2, oauthbearer"
         return
     if relay.username and not relay.password:
-        yield ("username", "password"), f"needs {table}.password or a table [{table}.oauth2] beside it"
+        yield ("username", "password"), f"needs {table}.password beside it, or [{table}.oauth2]"
     if relay.password and not relay.username:
         yield ("password", "username"), f"needs {table}.username beside it"
     if relay.auth in TOKEN_MECHANISMS:

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from poller.exchange import Reply
 
 _CONSENT: Final = (
-    "nobody has consented yet; an administrator grants the app SMTP.SendAsApp (API permissions, Grant admin consent), or "
-    "a person agrees: poller login microsoft365"
+    "nobody has consented yet; an administrator grants the app SMTP.SendAsApp (API permissions, Grant admin consent), "
+    "or a person agrees: poller login microsoft365"
 )
 _SCOPE: Final = (
     "the scope is not one that this tenant knows; leave [smtp.oauth2] scope out with preset microsoft365, or write "

@@ -17,6 +17,7 @@ from poller.judgement.providers import SHIPPED as PROVIDERS
 from poller.pacing.limits import Limit
 from poller.pacing.settings import ProviderSettings
 from poller.smtp.relays import FirstRelaySettings, RelaySettings, relays_of
+from poller.smtp.settings import OAuth2Settings
 from poller.units import Rate
 
 if TYPE_CHECKING:
@@ -26,13 +27,14 @@ EXAMPLE = Path(__file__).parents[2] / "config.example.toml"
 SECTIONS: dict[str, Any] = {
     item.name: getattr(Config(), item.name) for item in fields(Config) if is_dataclass(getattr(Config(), item.name))
 }
-TABLES = ("providers", "domains", "senders", "replies")
-"""What lies below [throttle]; the keys in them are none of the section."""
+TABLES = {("throttle", "providers"), ("throttle", "domains"), ("throttle", "senders"), ("throttle", "replies")}
+TABLES |= {("smtp", "oauth2")}
+"""What lies below a section; the keys in them are none of the section."""
 KEYS = [
     (section, item)
     for section, settings in SECTIONS.items()
     for item in fields(settings)
-    if section != "throttle" or item.name not in TABLES
+    if (section, item.name) not in TABLES
 ]
 
 
@@ -384,7 +386,7 @@ CLEAR_TEXT = "would send the password in clear text; only a relay on this machin
 @pytest.mark.parametrize(
     ("text", "key", "expected"),
     [
-        ("smtp.username = 'x'", "smtp.username", "needs smtp.password beside it"),
+        ("smtp.username = 'x'", "smtp.username", "needs smtp.password beside it, or [smtp.oauth2]"),
         ("smtp.password = 'x'", "smtp.password", "needs smtp.username beside it"),
         (
             "database.schema = 'x'",
@@ -412,7 +414,7 @@ CLEAR_TEXT = "would send the password in clear text; only a relay on this machin
             "smtp.rest_longest",
             f"{RESTS} smtp.rest_longest must be at least smtp.rest_first",
         ),
-        ("relays.b.username = 'x'", "relays.b.username", "needs relays.b.password beside it"),
+        ("relays.b.username = 'x'", "relays.b.username", "needs relays.b.password beside it, or [relays.b.oauth2]"),
         ("relays.b.password = 'x'", "relays.b.password", "needs relays.b.username beside it"),
         ("relays.'b.c'.password = 'x'", 'relays."b.c".password', 'needs relays."b.c".username beside it'),
         ("relays.b={host='h',security='none',username='u',password='p'}", "relays.b.security", CLEAR_TEXT),
@@ -544,11 +546,13 @@ TABLE_KEYS = [
     (table, item.name)
     for table, settings in (
         ("[relays.b]", RelaySettings),
+        ("[smtp.oauth2]", OAuth2Settings),
         ("[throttle.providers.b]", ProviderSettings),
         ("[throttle.domains.b]", Limit),
         ("[[throttle.replies]]", ReplyPattern),
     )
     for item in fields(settings)
+    if item.name != "oauth2"
 ]
 
 
@@ -696,7 +700,7 @@ username = "u"
         f"config.toml:2: throttle.quiet: {NEVER}",
         "config.toml:6: throttle.providers.b.domains: item 1 is claimed by [throttle.providers.a] too",
         f"config.toml:10: throttle.replies.provider: {NO_PROVIDER}",
-        "config.toml:12: relays.b.username: needs relays.b.password beside it",
+        "config.toml:12: relays.b.username: needs relays.b.password beside it, or [relays.b.oauth2]",
     ]
 
 
@@ -714,14 +718,17 @@ def test_what_a_table_with_a_problem_may_have_lost_is_blamed_on_no_other(text: s
 
 # ---- the example
 
-_HEADER = re.compile(r"#?\[\[?((?:throttle\.)?[a-z_]+)(?:\.(?:\w+|\"[^\"]+\"))?\]?\]")
+_HEADER = re.compile(r"#?\[\[?((?:throttle\.)?[a-z_]+)(?:\.(?:\w+(?P<below>\.oauth2)?|\"[^\"]+\"))?\]?\]")
 _OPTIONAL = re.compile(r"^#(?=[a-z_]+ = |\[)", re.MULTILINE)
 _SECRET_ELSEWHERE = re.compile(
-    rf"^#(?:{'|'.join(item.name for _, item in KEYS if not item.repr)})_(?:file|command) = .*\n", re.MULTILINE
+    rf"^#(?:{'|'.join(['client_secret', *(item.name for _, item in KEYS if not item.repr)])})_(?:file|command) = .*\n",
+    re.MULTILINE,
 )
+WITH_TOKENS = ["office", "gmail", "own", "program", "sidecar"]
 _LIMIT = {item.name for item in fields(Limit)}
 _TABLES: dict[str, set[str]] = {
     "relays": {item.name for item in fields(RelaySettings)} - {item.name for item in fields(FirstRelaySettings)},
+    "relays.oauth2": {item.name for item in fields(OAuth2Settings)},
     "throttle.senders": set(),
     "throttle.domains": set(),
     "throttle.providers": {item.name for item in fields(ProviderSettings)} - _LIMIT,
@@ -734,7 +741,7 @@ def keys_of_the_example() -> list[tuple[str, str]]:
     found, section = [], ""
     for line in EXAMPLE.read_text("utf-8").splitlines():
         header, key = _HEADER.fullmatch(line), re.match(r"#?([a-z_]+) = ", line)
-        section = header[1] if header else section
+        section = header[1] + (header["below"] or "") if header else section
         found += [(section, key[1])] if key else []
     return found
 
@@ -767,7 +774,7 @@ def test_the_example_loads_with_everything_in_it_switched_on() -> None:
     text = _OPTIONAL.sub("", _SECRET_ELSEWHERE.sub("", EXAMPLE.read_text("utf-8")))
     config = load(written(text), {"POLLER__DATABASE__URL": "postgresql://poller@localhost/mail"})
     assert [name for name, item in KEYS if getattr(getattr(config, name), item.name) is None] == []
-    assert (list(config.relays), len(config.throttle.replies)) == (["backup"], 1)
+    assert (list(config.relays), len(config.throttle.replies)) == (["backup", *WITH_TOKENS], 1)
     assert list(config.throttle.providers) == ["google", "university"]
     assert list(config.throttle.senders) == ["news@example.com", "@example.org"]
 
