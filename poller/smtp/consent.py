@@ -19,7 +19,6 @@ import hashlib
 import hmac
 import json
 import secrets
-import socket
 import time
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -34,6 +33,7 @@ from poller.smtp.wake import Bell
 from poller.visible import visible
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable
 
     from poller.smtp.endpoint import Answer

@@ -69,8 +69,8 @@ class Call:
         where = place_of(self._parts)
         try:
             self._connection.request("POST", path, body=urlencode(form), headers=_HEADERS)
-            response = self._connection.getresponse()
-            body = response.read(MOST_BYTES + 1)
+            with self._connection.getresponse() as response:  # owns the socket from here on
+                body = response.read(MOST_BYTES + 1)
         except (OSError, http.client.HTTPException, ValueError) as error:
             raise Unanswered(f"{where}: {self._in_words(error)}") from None
         finally:

@@ -37,7 +37,7 @@ _MAILBOX: Final = (
 )
 _CLOCK: Final = "this machine's clock may be wrong: compare it with the right time, and keep it right with NTP"
 _LOG_IN_AGAIN: Final = "a person has to agree anew; run: poller login"
-_MEND_SECRET: Final = (
+_RIGHT_VALUE: Final = (
     "write the secret's value, not its id, into [smtp.oauth2] client_secret, or make a new one (Entra admin centre, "
     "App registrations, Certificates & secrets)"
 )
@@ -73,8 +73,8 @@ def _words(pattern: str) -> re.Pattern[str]:
 
 TOKEN_REFUSALS: Final = (
     # ---- Microsoft Entra, by number
-    (_words(r"AADSTS7000215\b"), f"the client secret is wrong; {_MEND_SECRET}"),
-    (_words(r"AADSTS7000222\b"), f"the client secret has run out; {_MEND_SECRET}"),
+    (_words(r"AADSTS7000215\b"), f"the client secret is wrong; {_RIGHT_VALUE}"),
+    (_words(r"AADSTS7000222\b"), f"the client secret has run out; {_RIGHT_VALUE}"),
     (_words(r"AADSTS7000216\b|AADSTS7000218\b"), "the app wants a client secret; give [smtp.oauth2] client_secret"),
     (
         _words(r"AADSTS700016\b"),

@@ -196,9 +196,10 @@ def _remedy_by_status(answer: Answer, *, is_json: bool) -> str:
 
 
 def clock_in_words(skew: float) -> str:
-    """That this machine's clock differs from the endpoint's."""
+    """That this machine's clock differs from the endpoint's; in minutes, so that the words stay the same."""
+    minutes = 60 * max(1, round(abs(skew) / 60))
     way = "ahead of" if skew > 0 else "behind"
-    return f"this machine's clock is {format_duration(abs(skew))} {way} the token endpoint's; set it right"
+    return f"this machine's clock is {format_duration(minutes)} {way} the token endpoint's; set it right"
 
 
 def _shape(answer: Answer) -> str:
