@@ -32,11 +32,12 @@ if TYPE_CHECKING:
     from poller.smtp.settings import OAuth2Settings
     from poller.smtp.token_answers import Token
 
-PROVIDERS = ("google", "microsoft365")
+USUAL_FLOW = {"google": "browser", "microsoft365": "device"}
+"""Google's device flow gives no scope for mail."""
 
 
 @click.command()
-@click.argument("provider", type=click.Choice(PROVIDERS))
+@click.argument("provider", type=click.Choice([*USUAL_FLOW]))
 @click.option("--relay", "name", metavar="NAME", help="The relay, where several have this provider.")
 @click.option("--browser/--device", default=None, help="A browser on this machine, or a code typed in elsewhere.")
 @click.option("--port", type=click.IntRange(0, 65535), default=0, help="Where the browser comes back to [any].")
@@ -51,7 +52,7 @@ def login(context: click.Context, provider: str, name: str | None, browser: bool
     settings = relay.oauth2
     path = _file_to_write(settings, table)
     way = way_of(settings, "refresh_token")
-    flow = "browser" if (browser if browser is not None else not way.device_url) else "device"
+    flow = USUAL_FLOW[provider] if browser is None else "browser" if browser else "device"
     if not (way.authorize_url if flow == "browser" else way.device_url):
         key = "authorize_url" if flow == "browser" else "device_url"
         raise Misused(f"{provider} has no such way to log in; use another, or set [{table}.oauth2] {key}")
@@ -78,12 +79,10 @@ def _show(invitation: Invitation) -> None:
     if invitation.code:
         say(f"open {invitation.url} on any device, and type in: {invitation.code}")
         return
-    say(f"open this address in a browser on this machine:\n{invitation.url}")
     port = invitation.port
-    say(
-        f"from elsewhere: ssh -L {port}:127.0.0.1:{port} to this machine first, with --port {port} the next time",
-        err=True,
-    )
+    say(f"for a browser elsewhere, go there with: ssh -L {port}:127.0.0.1:{port} (--port chooses the port)", err=True)
+    say("open this address in a browser on this machine:", err=True)
+    say(invitation.url)
 
 
 def _chosen(config: Config, provider: str, name: str | None) -> tuple[str, RelaySettings]:
