@@ -556,6 +556,60 @@ TABLE_KEYS = [
 ]
 
 
+_CLIENT = 'client_id = "a"\nclient_secret = "b"\n'
+_GRANT = 'grant = "client_credentials"\n'
+
+
+@pytest.mark.parametrize(
+    ("login", "table", "key", "expected"),
+    [
+        ("", 'preset = "microsoft365"\n' + _CLIENT, "", "needs tenant: the id of the directory"),
+        ("", 'preset = "microsoft365"\ntenant = "../x"\n' + _CLIENT, ".tenant", "must be the tenant's id"),
+        ("", 'preset = "microsoft365"\ntenant = "t"\nclient_secret = "b"\n', "", "needs client_id"),
+        ("", 'preset = "google"\nclient_id = "a"\n', "", "needs refresh_token_file, which poller login writes"),
+        ("", 'preset = "google"\n' + _GRANT + _CLIENT, ".grant", "no tokens without a person's consent"),
+        ("", _CLIENT, "", "says not where tokens come from"),
+        ("", 'token_url = "https://a/t"\n' + _CLIENT, "", 'needs grant = "client_credentials" or "refresh_token"'),
+        ("", 'token_url = "https://a/t"\n' + _GRANT + _CLIENT, "", "needs scope"),
+        ("", 'token_url = "http://a/t"\nscope = "s"\n' + _GRANT + _CLIENT, ".token_url", "secrets in clear text"),
+        ("", 'token_url = "a/t"\nscope = "s"\n' + _GRANT + _CLIENT, ".token_url", "not an address"),
+        ("", 'token_file = "a"\ntoken_command = ["b"]\n', ".token_command", "give only one of"),
+        ("", 'token_file = "a"\npreset = "google"\n', ".token_file", "gives the token itself"),
+        ('password = "p"\n', 'token_file = "a"\n', "!password", "a login has a password or tokens"),
+        ('auth = "plain"\n', 'token_file = "a"\n', "!auth", "takes a password"),
+        ('auth = "xoauth2"\npassword = "p"\n', "", "!auth", "takes tokens; needs a table [smtp.oauth2]"),
+    ],
+)
+def test_a_table_of_tokens_that_does_not_fit_together_is_an_error(
+    login: str, table: str, key: str, expected: str
+) -> None:
+    (problem,) = problems_of(f'[smtp]\nusername = "u"\n{login}[smtp.oauth2]\n{table}')
+    assert f"smtp.{key[1:]}: " in problem if key.startswith("!") else f"smtp.oauth2{key}: " in problem
+    assert expected in problem
+
+
+def test_a_table_of_tokens_needs_a_username_and_may_come_from_the_environment() -> None:
+    assert "needs smtp.username beside it" in problems_of('[smtp.oauth2]\ntoken_file = "a"\n')[0]
+    Path("config.toml").unlink()
+    names = {"PRESET": "google", "CLIENT_ID": "a", "REFRESH_TOKEN_FILE": "r", "CLIENT_SECRET": "hunter2"}
+    environ = {f"POLLER__SMTP__OAUTH2__{name}": value for name, value in names.items()}
+    found = load(None, {**environ, "POLLER__SMTP__USERNAME": "u"}).smtp.oauth2
+    assert (found.preset, found.refresh_token_file, found.client_secret) == ("google", "r", "hunter2")
+    assert "hunter2" not in repr(found)
+
+
+def test_a_command_for_tokens_comes_only_from_a_file_that_nobody_else_could_have_written() -> None:
+    text = "[smtp]\nusername = 'u'\n[smtp.oauth2]\ntoken_command = ['bin/token', 'a/b']\n"
+    base = Path.cwd()
+    assert load(written(text), {}).smtp.oauth2.token_command == (str(base / "bin/token"), "a/b")
+    path = written(text)
+    path.chmod(0o622)
+    with pytest.raises(ConfigError, match="chmod go-w"):
+        load(path, {})
+    with pytest.raises(ConfigError, match="only from the configuration file"):
+        load(None, {"POLLER__SMTP__USERNAME": "u", "POLLER__SMTP__OAUTH2__TOKEN_COMMAND": '["token"]'})
+
+
 @pytest.mark.parametrize(("table", "name"), TABLE_KEYS)
 def test_no_key_of_a_table_shows_its_value_when_it_is_wrong(table: str, name: str) -> None:
     shown = ""
