@@ -40,6 +40,8 @@ LONGEST_COMMAND = 512
 """Bytes with CRLF (RFC 5321 section 4.5.3.1.4); a longer AUTH sends its response by itself (RFC 4954 section 4)."""
 TRY_ANOTHER = frozenset({500, 502, 504, 534})
 """Not a word, not implemented, not this mechanism, mechanism too weak. 535 is about the password."""
+MOST_EXPLAINED = 200
+"""Characters of what stands behind a 334."""
 LEAST_SECRET = 4
 """Characters: of a shorter word nobody can tell whether it is part of the secret."""
 
@@ -67,7 +69,9 @@ def log_in(settings: SmtpSettings, relay: str, features: Features, token: str | 
     if answer is not None and answer.code // 100 != DONE:
         reply = _without(answer.reply, secrets)
         remedy = _remedy(reply) if token is None else after_login_refusal(reply)
-        raise RelayTrouble(Phase.AUTH, f"{relay} refused our login; {remedy}: {reply}{_explained(told)}", reply)
+        raise RelayTrouble(
+            Phase.AUTH, f"{relay} refused our login; {remedy}: {reply}{_explained(told, secrets)}", reply
+        )
 
 
 def _remedy(reply: Reply) -> str:
@@ -168,16 +172,15 @@ def _present(name: str, response: bytes, farewell: bytes, told: list[bytes]) -> 
     return (yield from _respond(answer, b64encode(farewell)))
 
 
-def _explained(told: list[bytes]) -> str:
+def _explained(told: list[bytes], secrets: Iterable[str]) -> str:
     """Rule 3: " (status 401, scope https://mail.google.com/)"; "" if there is nothing to tell."""
     try:
         found = json.loads(b64decode(told[-1], validate=True))
-        words = [
-            f"{name} {found[name]}" for name in ("status", "scope") if isinstance(found[name], str) and found[name]
-        ]
-    except (IndexError, KeyError, TypeError, ValueError):
+        parts = [f"{name} {found[name]}" for name in ("status", "scope") if isinstance(found.get(name), str)]
+    except (AttributeError, IndexError, RecursionError, ValueError):
         return ""
-    return f" ({printable(', '.join(words).encode()[:200])})" if words else ""
+    words = _hidden(printable(", ".join(parts).encode("utf-8", "replace")), secrets)
+    return f" ({words[:MOST_EXPLAINED]})" if words else ""
 
 
 def _respond(question: RawReply, response: bytes) -> Talk[RawReply]:
@@ -208,8 +211,11 @@ def _token_forms(settings: SmtpSettings, username: bytes, token: bytes) -> list[
 
 def _without(reply: Reply, forms: Iterable[str]) -> Reply:
     """Rule 2: some relays repeat the command that they refuse."""
-    words = ["(hidden)" if _is_secret(word, forms) else word for word in reply.text.split(" ")]
-    return replace(reply, text=" ".join(words))
+    return replace(reply, text=_hidden(reply.text, forms))
+
+
+def _hidden(text: str, forms: Iterable[str]) -> str:
+    return " ".join("(hidden)" if _is_secret(word, forms) else word for word in text.split(" "))
 
 
 def _is_secret(word: str, forms: Iterable[str]) -> bool:

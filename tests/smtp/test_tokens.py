@@ -145,12 +145,16 @@ def test_a_reply_that_says_not_now_blames_no_token(endpoint: TokenEndpoint) -> N
 
 def test_a_relay_that_repeats_the_token_gets_it_into_no_words() -> None:
     token = "a-token-that-nobody-may-see"
-    faults = Faults(take_token=lambda _, __, given: b"535 no: %s\r\n" % given.encode(), mechanisms=("XOAUTH2",))
+    faults = Faults(
+        take_token=lambda _, __, given: b"535 no: %s\r\n" % given.encode(),
+        mechanisms=("XOAUTH2",),
+        explain_refusal=b'{"status": "400", "scope": "%s"}' % token.encode(),
+    )
     with TokenEndpoint(lambda _: said({"access_token": token})) as endpoint, FaultServer(faults) as relay:
         courier = Courier(settings(relay.port, username="u", oauth2=oauth2(endpoint)))
         with pytest.raises(RelayTrouble) as caught:
             courier.open()
-    assert "535 no: (hidden)" in caught.value.reason
+    assert "535 no: (hidden) (status 400, scope (hidden))" in caught.value.reason
     assert token not in caught.value.reason + str(caught.value.reply) + repr(courier.tokens)
 
 
