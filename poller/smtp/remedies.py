@@ -188,10 +188,16 @@ def after_token_refusal(words: str) -> str:
 
 def after_login_refusal(reply: Reply) -> str:
     """What to do about a relay's reply to a login with a token."""
-    return known_login_remedy(reply) or _OTHERWISE
+    return _known(reply) or _OTHERWISE
 
 
-def known_login_remedy(reply: Reply) -> str:
+def after_sender_refusal(reply: Reply) -> str:
+    """What to do where an account may not use a sender; "" for any other reply."""
+    remedy = _known(reply)
+    return remedy if remedy == _SEND_AS else ""
+
+
+def _known(reply: Reply) -> str:
     """The remedy of a line of LOGIN_REFUSALS; "" when none fits."""
     code = f"{reply.code} {reply.status}".strip()
     return next((line.remedy for line in LOGIN_REFUSALS if _is(code, line.code) and line.text.search(reply.text)), "")

@@ -9,12 +9,15 @@ from __future__ import annotations
 import os
 import threading
 import time
+import urllib.request
 from typing import TYPE_CHECKING
 
+import pytest
+from databases import free_port
 from servers.fault import Faults, FaultServer, Heard
 from servers.refusals import AT_THE_ENDPOINT, AT_THE_RELAY
 from servers.tokens import Said, TokenEndpoint, said
-from service.bench import WHATEVER_THE_DATABASE, books
+from service.bench import WHATEVER_THE_DATABASE, books, terminate
 
 if TYPE_CHECKING:
     from service.bench import Bench
@@ -137,3 +140,52 @@ def test_a_drain_over_each_documented_refusal_costs_no_row_anything(bench: Bench
     told = " ".join(line["reason"] for line in bench.log() if line["event"] in {"relay.unavailable", "token.refused"})
     assert [reply for reply in at_the_relay if reply.split(b"\r\n")[0][10:40].decode().strip() not in told] == []
     assert [answer for answer in at_the_endpoint if answer not in provider.refused] == []
+
+
+ONE = pytest.mark.parametrize("kind", ["sqlite"])
+
+
+@ONE
+def test_tokens_are_counted_and_a_refusal_is_told_where_one_looks(bench: Bench) -> None:
+    provider = Provider(3600, [AT_THE_ENDPOINT["Entra 65001, no consent"].answer] * 2, [b"535 5.7.3 no\r\n"])
+    port = free_port()
+    faults = Faults(take_token=provider.take, mechanisms=("XOAUTH2",))
+    with TokenEndpoint(provider.give) as endpoint, FaultServer(faults) as relay:
+        tokens = {"token_url": endpoint.url, "grant": "client_credentials", "client_id": "poller", "scope": "smtp"}
+        config = bench.configure(
+            relay.host,
+            relay.port,
+            smtp={"username": "shop@example.com"},
+            http={"listen": f"127.0.0.1:{port}"},
+            **{"smtp.oauth2": {**tokens, "client_secret": "client-secret-value"}},
+        )
+        bench.insert(3)
+        with bench.running(config) as process:
+            bench.wait_for(lambda: bench.statuses() == {"sent": 3})
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+                text = answer.read().decode()
+            terminate(process)
+    counts = [line.partition("{")[2] for line in text.splitlines() if line.startswith("poller_login_tokens_total{")]
+    assert counts == [
+        'relay="smtp",result="failed"} 2.0',
+        'relay="smtp",result="fetched"} 3.0',
+        'relay="smtp",result="refused"} 2.0',
+    ]
+
+
+@ONE
+def test_a_stop_waits_for_no_token_endpoint(bench: Bench) -> None:
+    with TokenEndpoint(lambda _: Said(silent=60)) as endpoint, FaultServer(Faults()) as relay:
+        table = {"token_url": endpoint.url, "grant": "client_credentials", "client_id": "a", "scope": "s"}
+        config = bench.configure(
+            relay.host,
+            relay.port,
+            smtp={"username": "u"},
+            worker={"stop_timeout": "1s"},
+            **{"smtp.oauth2": {**table, "client_secret": "b", "timeout": "1h"}},
+        )
+        bench.insert(1)
+        with bench.running(config) as process:
+            bench.wait_for(lambda: bool(endpoint.asked))
+            terminate(process)
+    assert [(row.status, row.attempts) for row in bench.rows()] == [("queued", 0)]
