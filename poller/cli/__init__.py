@@ -20,6 +20,7 @@ COMMANDS = {
     "demo": ("demo", "demo_command", "Show everything at work on this machine, with nothing to set up."),
     "migrate": ("migrate", "migrate", "Create or upgrade the outbox tables."),
     "check": ("check", "check", "Check configuration, database, schema, clock, relay, TLS and login."),
+    "dkim": ("dkim", "dkim", "The DNS records that receivers need to check our signatures."),
     "run": ("run", "run", "Poll the outbox and send what is due, until SIGTERM or Ctrl-C."),
     "status": ("look", "status", "Queue, rates, workers, limits, batches with progress and time left."),
     "plan": ("plan", "plan", "When the queue, or a batch, will be done, and what takes so long."),

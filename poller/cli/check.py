@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from poller.cli.dkim import check_published
 from poller.cli.screen import say
 from poller.cli.session import FAILED, MISUSED, configuration
 from poller.cli.token import WITHOUT_LOGIN, check_token
@@ -22,7 +23,6 @@ from poller.cli.trial import MESSAGES, in_words, trials
 from poller.config.load import Config, ConfigError
 from poller.config.sources import dotted
 from poller.exchange import RelayTrouble
-from poller.message.composer import Composer
 from poller.message.draft import Unsendable
 from poller.outbox.database import DatabaseRefused, DatabaseUnavailable, connect, is_pooled
 from poller.outbox.facts import about
@@ -33,6 +33,7 @@ from poller.outbox.report import glance, silent
 from poller.pacing.hours import closes_at, is_open, opens_at
 from poller.smtp.courier import Courier
 from poller.smtp.tokens import Tokens
+from poller.worker.wiring import composer_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -123,7 +124,8 @@ def _check_what_is_readable(verdicts: Verdicts, error: ConfigError) -> None:
 
 
 def _check_message(verdicts: Verdicts, config: Config) -> None:
-    problems = Composer(config.message, config.templates).check()
+    composer = composer_of(config)
+    problems = composer.check()
     for problem in problems:
         verdicts.bad("message", problem)
     if not problems:
@@ -134,6 +136,7 @@ def _check_message(verdicts: Verdicts, config: Config) -> None:
         verdicts.warn("message", f"every message goes to {config.message.redirect_to} ([message] redirect_to)")
     if config.message.only_to:
         verdicts.warn("message", "only some recipients get mail ([message] only_to)")
+    check_published(verdicts, composer)
 
 
 def _check_database(verdicts: Verdicts, config: Config) -> None:

@@ -1,4 +1,4 @@
-"""`poller show ID --raw`: the message that a row makes today, with today's templates and settings."""
+"""`poller show ID --raw`: the message that a row makes today, with today's templates, keys and settings."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from poller.cli.session import Stop, moment
 from poller.message.composer import Composer
 from poller.message.draft import Attachment, Draft, Unsendable
 from poller.outbox.report import attachments_of
+from poller.worker.wiring import composer_of
 
 if TYPE_CHECKING:
     from poller.config.load import Config
@@ -20,7 +21,11 @@ if TYPE_CHECKING:
 def show_raw(config: Config, engine: Engine, told: Story) -> None:
     """Print the bytes. Raises Stop where there can be none, in the words of the row's own error."""
     row = told.row
-    composer = Composer(config.message, config.templates)
+    composer = composer_of(config)
+    if problems := composer.signing.problems:
+        for problem in problems:
+            say(f"shown without its DKIM signature: {problem}", err=True)
+        composer = Composer(config.message, config.templates)
     files = tuple(Attachment(**file) for file in attachments_of(engine, row["id"]))
     names = Draft.__dataclass_fields__.keys() - {"id", "message_id", "date", "attachments"}
     draft = Draft(

@@ -16,11 +16,11 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from poller.exchange import Message
-from poller.message.composer import Composer
 from poller.message.draft import Draft, Unsendable
 from poller.smtp.courier import Courier
 from poller.smtp.gears import Gear, first_gear
 from poller.smtp.remedies import after_sender_refusal
+from poller.worker.wiring import composer_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -118,7 +118,7 @@ def _trouble(seen: list[Exchange], lowered: list[str]) -> str:
 
 
 def _messages(config: Config, address: str, gear: Gear) -> Iterator[Message]:
-    composer = Composer(config.message, config.templates)
+    composer = composer_of(config)
     for number in range(1, MESSAGES + 1):
         draft = Draft(
             id=number,

@@ -41,7 +41,7 @@ from poller.config.sources import (
     read,
 )
 from poller.judgement.retry import RetrySettings
-from poller.message.settings import MessageSettings, TemplateSettings
+from poller.message.settings import DkimSettings, MessageSettings, SigningDomain, TemplateSettings
 from poller.outbox.settings import DatabaseSettings, RetentionSettings
 from poller.pacing.settings import ThrottleSettings
 from poller.pacing.settings import contradictions as throttle_contradictions
@@ -84,6 +84,8 @@ class Config:
     throttle: ThrottleSettings = field(default_factory=ThrottleSettings)
     message: MessageSettings = field(default_factory=MessageSettings)
     templates: TemplateSettings = field(default_factory=TemplateSettings)
+    dkim: Mapping[SigningDomain, DkimSettings] = field(default_factory=dict)
+    """By the domain that signs."""
     poll: PollSettings = field(default_factory=PollSettings)
     retry: RetrySettings = field(default_factory=RetrySettings)
     worker: WorkerSettings = field(default_factory=WorkerSettings)
@@ -97,7 +99,9 @@ class Config:
 
 
 _SECTIONS: dict[str, Any] = {
-    name: hint for name, hint in get_type_hints(Config).items() if any(map(is_settings, (hint, *get_args(hint))))
+    name: hint
+    for name, hint in get_type_hints(Config, include_extras=True).items()
+    if any(map(is_settings, (hint, *get_args(hint))))
 }
 
 
@@ -234,6 +238,8 @@ def _anchored(settings: Any, table: Key, written: Written) -> Any:
         sqlite = _SQLITE_FILE.fullmatch(value) if key == ("database", "url") else None
         if isinstance(value, Mapping) or is_settings(value):
             changes[name] = _anchored(value, key, written)
+        elif isinstance(value, tuple) and any(map(is_settings, value)):
+            changes[name] = tuple(_anchored(item, (*key, at), written) for at, item in enumerate(value))
         elif sqlite:
             changes[name] = f"{sqlite['scheme']}{start / sqlite['path']}{sqlite['query'] or ''}"
         elif isinstance(value, str) and value and _PATH_NAME.search(name):

@@ -6,8 +6,9 @@ Rule 2. What is wrong with a row is found here and raised as `Unsendable`, with 
 Rule 3. `bcc` is read, and never written.
 Rule 4. Every line ends in CRLF, none is longer than 998 octets, every byte is seven-bit; but for an address whose local
         part is not ASCII, which makes the message `smtputf8` (RFC 6532). Domains are written in ASCII always.
+Rule 5. What is signed is what goes out: nothing is changed behind the signature.
 
-It does not sign (DKIM), does not stuff dots, and does not judge whether an address exists.
+It does not stuff dots, and does not judge whether an address exists.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from poller.frozen import Unreadable
 from poller.message import addresses, characters, fields, parts
 from poller.message.draft import Composed, Draft, Recipient, Unsendable
 from poller.message.headers import extra_fields
+from poller.message.signing import Signing
 from poller.message.staging import Staging
 from poller.message.templates import Rendered, Templates
 from poller.message.text import text_from_html
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
     from poller.message.addresses import Mailbox
     from poller.message.draft import Attachment
     from poller.message.parts import Part
-    from poller.message.settings import MessageSettings, TemplateSettings
+    from poller.message.settings import DkimSettings, MessageSettings, TemplateSettings
 
     Lists = Mapping[Literal["to", "cc", "bcc"], tuple[Mailbox, ...]]
 
@@ -51,8 +53,16 @@ def valid_message_id(text: str) -> bool:
 class Composer:
     """Makes messages; one for a worker's life. `host_name` stands in Message-IDs when nothing better is configured."""
 
-    def __init__(self, message: MessageSettings, templates: TemplateSettings, *, host_name: str = "localhost") -> None:
+    def __init__(
+        self,
+        message: MessageSettings,
+        templates: TemplateSettings,
+        dkim: Mapping[str, DkimSettings] | None = None,
+        *,
+        host_name: str = "localhost",
+    ) -> None:
         self._settings = message
+        self.signing = Signing(dkim or {})
         self._host_name = host_name
         self._staging = Staging(message)
         self._templates = _templates(templates)
@@ -62,18 +72,23 @@ class Composer:
         """What stands after the @ of a Message-ID that the poller makes."""
         if self._settings.message_id_domain:
             return self._settings.message_id_domain
+        return next(iter(self.author_domains), self._host_name)
+
+    @property
+    def author_domains(self) -> tuple[str, ...]:
+        """The domain in From of rows that name no sender; none where each has to."""
         try:
-            return _one_address("sender", self._settings.sender or "").domain
+            return (_one_address("sender", self._settings.sender or "").domain,)
         except Unsendable:
-            return self._host_name
+            return ()
 
     def check(self) -> list[str]:
         """What is wrong with the configuration, in words with the remedy; empty when all is well."""
         return [*self.check_settings(), *self.check_templates()]
 
     def check_settings(self) -> list[str]:
-        """What concerns every row: sender, staging, Message-IDs. Nothing should be sent while any is wrong."""
-        problems = list(self._staging.problems)
+        """What concerns every row: sender, staging, keys, Message-IDs. Nothing should be sent while any is wrong."""
+        problems = [*self._staging.problems, *self.signing.problems]
         if self._settings.sender is not None:
             try:
                 _one_address("sender", self._settings.sender)
@@ -123,7 +138,9 @@ class Composer:
             body.header,
         ]
         mail_from = _reverse_path(draft, sender)
-        whole = parts.written(("\r\n".join(lines) + "\r\n\r\n").encode(), body.body)
+        head = ("\r\n".join(lines) + "\r\n").encode()
+        signatures = self.signing.signatures(sender.domain, head, body.body, draft.date)
+        whole = parts.written(signatures + head + b"\r\n", body.body)
         if len(whole) > self._settings.max_size:
             raise _too_large(draft, len(whole), self._settings.max_size)
         # What the recipients of one transaction need beside is the courier's to see: bcc is not part of the whole.

@@ -106,8 +106,6 @@ class Courier:
         settings: SmtpSettings,
         *,
         clock: Callable[[], float] = time.monotonic,
-        committing: Hook = _nothing,
-        meanwhile: Callable[[], None] = nothing_meanwhile,
         session_events: Callable[[str, dict[str, Any]], None] | None = None,
         table: str = _FIRST,
         tokens: Tokens | None = None,
@@ -119,8 +117,8 @@ class Courier:
         """The gear that the relay is known to bear at most, where that was learnt."""
         self._settings = settings
         self._clock = clock
-        self._committing = committing
-        self._meanwhile = meanwhile
+        self._committing: Hook = _nothing
+        self._meanwhile: Callable[[], None] = nothing_meanwhile
         self._events = session_events or _unheard
         self._bell = Bell()
         self._line: _Line | None = None
@@ -192,8 +190,18 @@ class Courier:
 
     # The messages -----------------------------------------------------------------------------------------------------
 
-    def carry(self, messages: Iterator[Message]) -> Iterator[Exchange]:
-        """An exchange for each message taken, until there is none left or no session to carry it. See the Rules."""
+    def carry(
+        self,
+        messages: Iterator[Message],
+        *,
+        committing: Hook = _nothing,
+        meanwhile: Callable[[], None] = nothing_meanwhile,
+    ) -> Iterator[Exchange]:
+        """An exchange for each message taken, until there is none left or no session to carry it. See the Rules.
+
+        `committing` is called before the end of a message's data leaves, `meanwhile` when there is only waiting to do.
+        """
+        self._committing, self._meanwhile = committing, meanwhile
         # Not a generator: between two steps a generator's frame would hold on to the message before.
         return iter(functools.partial(self._next, messages), None)
 

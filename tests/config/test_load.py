@@ -14,6 +14,7 @@ import pytest
 from poller.config.load import RELAYS, Config, ConfigError, Problem, load
 from poller.judgement.advice import ReplyPattern
 from poller.judgement.providers import SHIPPED as PROVIDERS
+from poller.message.settings import DkimSettings
 from poller.pacing.limits import Limit
 from poller.pacing.settings import ProviderSettings
 from poller.smtp.relays import FirstRelaySettings, RelaySettings, relays_of
@@ -550,6 +551,7 @@ TABLE_KEYS = [
         ("[throttle.providers.b]", ProviderSettings),
         ("[throttle.domains.b]", Limit),
         ("[[throttle.replies]]", ReplyPattern),
+        ('[dkim."b.test"]', DkimSettings),
     )
     for item in fields(settings)
     if item.name != "oauth2"
@@ -770,6 +772,58 @@ def test_what_a_table_with_a_problem_may_have_lost_is_blamed_on_no_other(text: s
     assert len(problems_of(text)) == 1
 
 
+# ---- who signs
+
+KEY = 'key_file = "k.pem"'
+
+
+def test_a_table_for_a_domain_has_one_key_in_it_or_several_in_a_list() -> None:
+    text = f"""
+[dkim."example.com"]
+selector = "a"
+{KEY}
+keys = [{{ selector = "b", key_file = "/keys/b.pem" }}]
+[[dkim."mail.example.com".keys]]
+selector = "c.d"
+{KEY}
+"""
+    dkim = load(written(text), {}).dkim
+    here = str(Path.cwd() / "k.pem")
+    found = {domain: [(key.selector, key.key_file) for key in table.all_keys] for domain, table in dkim.items()}
+    assert found == {"example.com": [("a", here), ("b", "/keys/b.pem")], "mail.example.com": [("c.d", here)]}
+
+
+NO_SELECTOR = 'not a selector; write it in lower case, like "s2026", as it is published in the DNS'
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "key", "expected"),
+    [
+        (
+            f"[dkim.'com']\nselector = 'a'\n{KEY}",
+            1,
+            "dkim.com",
+            "a whole top-level domain signs for nobody; write the domain you own",
+        ),
+        (f"[dkim.'Example.com']\nselector = 'a'\n{KEY}", 1, 'dkim."Example.com"', NOT_A_DOMAIN),
+        ("[dkim.'a.test']", 1, 'dkim."a.test"', "no key; give selector and key_file, or a list of them in keys"),
+        ("[dkim.'a.test']\nselector = 'a'", 1, 'dkim."a.test"', "selector is given without key_file; give both"),
+        (f"[dkim.'a.test']\n{KEY}", 1, 'dkim."a.test"', "key_file is given without selector; give both"),
+        (f"[dkim.'a.test']\n{KEY}\nselector = 'A b'", 3, 'dkim."a.test".selector', NO_SELECTOR),
+        ("[[dkim.'a.test'.keys]]\nselector = 'a'", 1, 'dkim."a.test".keys.key_file', "must be given"),
+        (
+            f"[dkim.'a.test']\n{KEY}\nselector = 'a'\nkeys = [{{selector = 'a', {KEY}}}]",
+            1,
+            'dkim."a.test"',
+            "two keys with one selector",
+        ),
+    ],
+)
+def test_what_is_wrong_with_a_domain_that_signs_is_said_by_key(text: str, line: int, key: str, expected: str) -> None:
+    (problem,) = problems_of(text)
+    assert problem.startswith(f"config.toml:{line}: {key}: {expected}")
+
+
 # ---- the example
 
 _HEADER = re.compile(r"#?\[\[?((?:throttle\.)?[a-z_]+)(?:\.(?:\w+(?P<below>\.oauth2)?|\"[^\"]+\"))?\]?\]")
@@ -783,6 +837,7 @@ _LIMIT = {item.name for item in fields(Limit)}
 _TABLES: dict[str, set[str]] = {
     "relays": {item.name for item in fields(RelaySettings)} - {item.name for item in fields(FirstRelaySettings)},
     "relays.oauth2": {item.name for item in fields(OAuth2Settings)},
+    "dkim": {item.name for item in fields(DkimSettings)},
     "throttle.senders": set(),
     "throttle.domains": set(),
     "throttle.providers": {item.name for item in fields(ProviderSettings)} - _LIMIT,
@@ -830,6 +885,7 @@ def test_the_example_loads_with_everything_in_it_switched_on() -> None:
     assert [name for name, item in KEYS if getattr(getattr(config, name), item.name) is None] == []
     assert (list(config.relays), len(config.throttle.replies)) == (["backup", *WITH_TOKENS], 1)
     assert list(config.throttle.providers) == ["google", "university"]
+    assert [key.selector for key in config.dkim["example.com"].all_keys] == ["s2026", "s2026e"]
     assert list(config.throttle.senders) == ["news@example.com", "@example.org"]
 
 

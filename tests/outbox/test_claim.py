@@ -24,10 +24,10 @@ from outbox.ground import (
     store_for,
 )
 
-from poller.outbox.database import keyed_message_id
 from poller.outbox.operate import Selection, change, count, pause_all, resume_all
 from poller.outbox.report import PIECE
 from poller.outbox.rows import ClaimedRow, NameTaken
+from poller.outbox.sqlite import keyed_message_id
 from poller.outbox.store import Store
 from poller.outbox.tables import SQLITE_TIME, attachment, meta, suppression, worker
 from poller.pacing.gate import Gate
