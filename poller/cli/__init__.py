@@ -34,6 +34,7 @@ COMMANDS = {
     "cancel": ("operate", "cancel", "Give rows up."),
     "resolve": ("operate", "resolve", "Settle rows that may have been delivered, or list them."),
     "alerts": ("alerts", "alerts", "Look once for what [alerts] names, and tell."),
+    "login": ("login", "login", "Have a person agree to logins with tokens: google or microsoft365."),
     "purge": ("purge", "purge", "Delete what ended longer ago than [retention] keeps it."),
     "adopt": ("adopt", "adopt", "Let an outbox work that was copied, moved or restored from a backup."),
 }

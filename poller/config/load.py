@@ -238,7 +238,7 @@ def _anchored(settings: Any, table: Key, written: Written) -> Any:
         key, value = (*table, name), getattr(settings, name)
         start = written.given[key].base if key in written.given else written.base
         sqlite = _SQLITE_FILE.fullmatch(value) if key == ("database", "url") else None
-        if isinstance(value, Mapping):
+        if isinstance(value, Mapping) or is_settings(value):
             changes[name] = _anchored(value, key, written)
         elif isinstance(value, tuple) and any(map(is_settings, value)):
             changes[name] = tuple(_anchored(item, (*key, at), written) for at, item in enumerate(value))
@@ -246,6 +246,8 @@ def _anchored(settings: Any, table: Key, written: Written) -> Any:
             changes[name] = f"{sqlite['scheme']}{start / sqlite['path']}{sqlite['query'] or ''}"
         elif isinstance(value, str) and value and _PATH_NAME.search(name):
             changes[name] = str(start / at_home(Path(value)))
+        elif isinstance(value, tuple) and value and name.endswith("_command") and "/" in value[0]:
+            changes[name] = (str(start / at_home(Path(value[0]))), *value[1:])
     return replace(settings, **changes)
 
 
@@ -330,7 +332,7 @@ def _between_relays(config: Config) -> Iterator[Finding]:
     relays |= {("relays", name): relay for name, relay in config.relays.items()}
     for table, relay in relays.items():
         for keys, message in relay_contradictions(relay, dotted(table)):
-            yield tuple((*table, key) for key in keys), message
+            yield tuple((*table, *key.split(".")) for key in keys), message
     slowest = max(relays, key=lambda table: relays[table].end_timeout)
     least = relays[slowest].end_timeout + min(LONGEST_LOCAL_WORK_S, relays[slowest].end_timeout)
     if config.worker.takeover < least:
@@ -353,6 +355,9 @@ def _disagreements(config: Config, given: Layer, wrong: set[str]) -> Iterator[Pr
         if message and not any(bad.startswith(dotted(key)) for bad in wrong for key in keys):
             key = next((key for key in keys if key in given), keys[0])
             yield Problem(given[key].where if key in given else "defaults", dotted(key), message)
+    for key, item in given.items():  # one that is run for each token, and not only now: Rule 4 holds all the same
+        if key[-1] == "token_command" and item.no_command:
+            yield Problem(item.where, dotted(key), item.no_command)
     for name, message in names_in_trouble(config.smtp, config.relays):
         yield Problem(given[name].where, dotted(name), message)
 

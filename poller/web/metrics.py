@@ -75,6 +75,16 @@ class Metrics:
         for status, number in sorted(dict(self._service.tick.recorder.written).items()):
             written.add_metric([status], number)
         yield written
+        yield self._tokens()
+
+    def _tokens(self) -> CounterMetricFamily:
+        words = "Tokens for logins: fetched, failed (the endpoint gave none), refused (by the relay)."
+        tokens = CounterMetricFamily("poller_login_tokens", words, labels=["relay", "result"])
+        for name, line in sorted(self._service.tick.delivery.lines.items()):
+            counts = line.courier.tokens.counts if line.courier.tokens else {}
+            for result, number in sorted(dict(counts).items()):
+                tokens.add_metric([name, result], number)
+        return tokens
 
 
 def _of_the_outbox(engine: Engine) -> Iterator[Any]:

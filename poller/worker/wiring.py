@@ -31,6 +31,7 @@ from poller.outbox.throttling import Throttles
 from poller.pacing.mx import MailExchangers, resolver_of_this_machine
 from poller.smtp.courier import Courier
 from poller.smtp.relays import relays_of
+from poller.smtp.tokens import Tokens
 from poller.worker.lease import Watch, boot_clock
 from poller.worker.life import Life
 from poller.worker.recovery import Recovery
@@ -239,7 +240,9 @@ def _refusals(config: Config) -> Refusals[Any]:
 
 
 def _couriers(table: str, settings: RelaySettings) -> Callable[[Line], Courier]:
-    return lambda line: Courier(settings, table=table, session_events=line.session_event)
+    # Outlive each courier: one that was interrupted is done for, and what the token endpoint said is not.
+    tokens = Tokens(settings.oauth2, table=table) if settings.oauth2.is_given else None
+    return lambda line: Courier(settings, table=table, session_events=line.session_event, tokens=tokens)
 
 
 def lines_of(

@@ -18,6 +18,7 @@ from poller.message.settings import DkimSettings
 from poller.pacing.limits import Limit
 from poller.pacing.settings import ProviderSettings
 from poller.smtp.relays import FirstRelaySettings, RelaySettings, relays_of
+from poller.smtp.settings import OAuth2Settings
 from poller.units import Rate
 
 if TYPE_CHECKING:
@@ -27,13 +28,14 @@ EXAMPLE = Path(__file__).parents[2] / "config.example.toml"
 SECTIONS: dict[str, Any] = {
     item.name: getattr(Config(), item.name) for item in fields(Config) if is_dataclass(getattr(Config(), item.name))
 }
-TABLES = ("providers", "domains", "senders", "replies")
-"""What lies below [throttle]; the keys in them are none of the section."""
+TABLES = {("throttle", "providers"), ("throttle", "domains"), ("throttle", "senders"), ("throttle", "replies")}
+TABLES |= {("smtp", "oauth2")}
+"""What lies below a section; the keys in them are none of the section."""
 KEYS = [
     (section, item)
     for section, settings in SECTIONS.items()
     for item in fields(settings)
-    if section != "throttle" or item.name not in TABLES
+    if (section, item.name) not in TABLES
 ]
 
 
@@ -385,7 +387,7 @@ CLEAR_TEXT = "would send the password in clear text; only a relay on this machin
 @pytest.mark.parametrize(
     ("text", "key", "expected"),
     [
-        ("smtp.username = 'x'", "smtp.username", "needs smtp.password beside it"),
+        ("smtp.username = 'x'", "smtp.username", "needs smtp.password beside it, or [smtp.oauth2]"),
         ("smtp.password = 'x'", "smtp.password", "needs smtp.username beside it"),
         (
             "database.schema = 'x'",
@@ -413,7 +415,7 @@ CLEAR_TEXT = "would send the password in clear text; only a relay on this machin
             "smtp.rest_longest",
             f"{RESTS} smtp.rest_longest must be at least smtp.rest_first",
         ),
-        ("relays.b.username = 'x'", "relays.b.username", "needs relays.b.password beside it"),
+        ("relays.b.username = 'x'", "relays.b.username", "needs relays.b.password beside it, or [relays.b.oauth2]"),
         ("relays.b.password = 'x'", "relays.b.password", "needs relays.b.username beside it"),
         ("relays.'b.c'.password = 'x'", 'relays."b.c".password', 'needs relays."b.c".username beside it'),
         ("relays.b={host='h',security='none',username='u',password='p'}", "relays.b.security", CLEAR_TEXT),
@@ -545,13 +547,69 @@ TABLE_KEYS = [
     (table, item.name)
     for table, settings in (
         ("[relays.b]", RelaySettings),
+        ("[smtp.oauth2]", OAuth2Settings),
         ("[throttle.providers.b]", ProviderSettings),
         ("[throttle.domains.b]", Limit),
         ("[[throttle.replies]]", ReplyPattern),
         ('[dkim."b.test"]', DkimSettings),
     )
     for item in fields(settings)
+    if item.name != "oauth2"
 ]
+
+
+_CLIENT = 'client_id = "a"\nclient_secret = "b"\n'
+_GRANT = 'grant = "client_credentials"\n'
+
+
+@pytest.mark.parametrize(
+    ("login", "table", "key", "expected"),
+    [
+        ("", 'preset = "microsoft365"\n' + _CLIENT, "", "needs tenant: the id of the directory"),
+        ("", 'preset = "microsoft365"\ntenant = "../x"\n' + _CLIENT, ".tenant", "must be the tenant's id"),
+        ("", 'preset = "microsoft365"\ntenant = "t"\nclient_secret = "b"\n', "", "needs client_id"),
+        ("", 'preset = "google"\nclient_id = "a"\n', "", "needs refresh_token_file, which poller login writes"),
+        ("", 'preset = "google"\n' + _GRANT + _CLIENT, ".grant", "no tokens without a person's consent"),
+        ("", _CLIENT, "", "says not where tokens come from"),
+        ("", 'token_url = "https://a/t"\n' + _CLIENT, "", 'needs grant = "client_credentials" or "refresh_token"'),
+        ("", 'token_url = "https://a/t"\n' + _GRANT + _CLIENT, "", "needs scope"),
+        ("", 'token_url = "http://a/t"\nscope = "s"\n' + _GRANT + _CLIENT, ".token_url", "secrets in clear text"),
+        ("", 'token_url = "a/t"\nscope = "s"\n' + _GRANT + _CLIENT, ".token_url", "not an address"),
+        ("", 'token_file = "a"\ntoken_command = ["b"]\n', ".token_command", "give only one of"),
+        ("", 'token_file = "a"\npreset = "google"\n', ".token_file", "gives the token itself"),
+        ('password = "p"\n', 'token_file = "a"\n', "!password", "a login has a password or tokens"),
+        ('auth = "plain"\n', 'token_file = "a"\n', "!auth", "takes a password"),
+        ('auth = "xoauth2"\npassword = "p"\n', "", "!auth", "takes tokens; needs a table [smtp.oauth2]"),
+    ],
+)
+def test_a_table_of_tokens_that_does_not_fit_together_is_an_error(
+    login: str, table: str, key: str, expected: str
+) -> None:
+    (problem,) = problems_of(f'[smtp]\nusername = "u"\n{login}[smtp.oauth2]\n{table}')
+    assert f"smtp.{key[1:]}: " in problem if key.startswith("!") else f"smtp.oauth2{key}: " in problem
+    assert expected in problem
+
+
+def test_a_table_of_tokens_needs_a_username_and_may_come_from_the_environment() -> None:
+    assert "needs smtp.username beside it" in problems_of('[smtp.oauth2]\ntoken_file = "a"\n')[0]
+    Path("config.toml").unlink()
+    names = {"PRESET": "google", "CLIENT_ID": "a", "REFRESH_TOKEN_FILE": "r", "CLIENT_SECRET": "hunter2"}
+    environ = {f"POLLER__SMTP__OAUTH2__{name}": value for name, value in names.items()}
+    found = load(None, {**environ, "POLLER__SMTP__USERNAME": "u"}).smtp.oauth2
+    assert (found.preset, found.refresh_token_file, found.client_secret) == ("google", "r", "hunter2")
+    assert "hunter2" not in repr(found)
+
+
+def test_a_command_for_tokens_comes_only_from_a_file_that_nobody_else_could_have_written() -> None:
+    text = "[smtp]\nusername = 'u'\n[smtp.oauth2]\ntoken_command = ['bin/token', 'a/b']\n"
+    base = Path.cwd()
+    assert load(written(text), {}).smtp.oauth2.token_command == (str(base / "bin/token"), "a/b")
+    path = written(text)
+    path.chmod(0o622)
+    with pytest.raises(ConfigError, match="chmod go-w"):
+        load(path, {})
+    with pytest.raises(ConfigError, match="only from the configuration file"):
+        load(None, {"POLLER__SMTP__USERNAME": "u", "POLLER__SMTP__OAUTH2__TOKEN_COMMAND": '["token"]'})
 
 
 @pytest.mark.parametrize(("table", "name"), TABLE_KEYS)
@@ -698,7 +756,7 @@ username = "u"
         f"config.toml:2: throttle.quiet: {NEVER}",
         "config.toml:6: throttle.providers.b.domains: item 1 is claimed by [throttle.providers.a] too",
         f"config.toml:10: throttle.replies.provider: {NO_PROVIDER}",
-        "config.toml:12: relays.b.username: needs relays.b.password beside it",
+        "config.toml:12: relays.b.username: needs relays.b.password beside it, or [relays.b.oauth2]",
     ]
 
 
@@ -768,14 +826,17 @@ def test_what_is_wrong_with_a_domain_that_signs_is_said_by_key(text: str, line: 
 
 # ---- the example
 
-_HEADER = re.compile(r"#?\[\[?((?:throttle\.)?[a-z_]+)(?:\.(?:\w+|\"[^\"]+\"))?\]?\]")
+_HEADER = re.compile(r"#?\[\[?((?:throttle\.)?[a-z_]+)(?:\.(?:\w+(?P<below>\.oauth2)?|\"[^\"]+\"))?\]?\]")
 _OPTIONAL = re.compile(r"^#(?=[a-z_]+ = |\[)", re.MULTILINE)
 _SECRET_ELSEWHERE = re.compile(
-    rf"^#(?:{'|'.join(item.name for _, item in KEYS if not item.repr)})_(?:file|command) = .*\n", re.MULTILINE
+    rf"^#(?:{'|'.join(['client_secret', *(item.name for _, item in KEYS if not item.repr)])})_(?:file|command) = .*\n",
+    re.MULTILINE,
 )
+WITH_TOKENS = ["office", "gmail", "own", "program", "sidecar"]
 _LIMIT = {item.name for item in fields(Limit)}
 _TABLES: dict[str, set[str]] = {
     "relays": {item.name for item in fields(RelaySettings)} - {item.name for item in fields(FirstRelaySettings)},
+    "relays.oauth2": {item.name for item in fields(OAuth2Settings)},
     "dkim": {item.name for item in fields(DkimSettings)},
     "throttle.senders": set(),
     "throttle.domains": set(),
@@ -789,7 +850,7 @@ def keys_of_the_example() -> list[tuple[str, str]]:
     found, section = [], ""
     for line in EXAMPLE.read_text("utf-8").splitlines():
         header, key = _HEADER.fullmatch(line), re.match(r"#?([a-z_]+) = ", line)
-        section = header[1] if header else section
+        section = header[1] + (header["below"] or "") if header else section
         found += [(section, key[1])] if key else []
     return found
 
@@ -822,7 +883,7 @@ def test_the_example_loads_with_everything_in_it_switched_on() -> None:
     text = _OPTIONAL.sub("", _SECRET_ELSEWHERE.sub("", EXAMPLE.read_text("utf-8")))
     config = load(written(text), {"POLLER__DATABASE__URL": "postgresql://poller@localhost/mail"})
     assert [name for name, item in KEYS if getattr(getattr(config, name), item.name) is None] == []
-    assert (list(config.relays), len(config.throttle.replies)) == (["backup"], 1)
+    assert (list(config.relays), len(config.throttle.replies)) == (["backup", *WITH_TOKENS], 1)
     assert list(config.throttle.providers) == ["google", "university"]
     assert [key.selector for key in config.dkim["example.com"].all_keys] == ["s2026", "s2026e"]
     assert list(config.throttle.senders) == ["news@example.com", "@example.org"]
