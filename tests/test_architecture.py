@@ -22,8 +22,16 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parent.parent / "poller"
 
 LAYERS: tuple[dict[str, set[str]], ...] = (
-    {"frozen": set(), "visible": set(), "units": set(), "machine": set(), "domains": {"idna"}, "statuses": set()},
-    {"exchange": set(), "settings": set()},
+    {
+        "frozen": set(),
+        "visible": set(),
+        "units": set(),
+        "machine": set(),
+        "domains": {"idna"},
+        "statuses": set(),
+        "sealed": set(),
+    },
+    {"exchange": set(), "settings": set(), "unsubscribe": set()},
     {"log": {"structlog"}},
     {"judgement": set()},
     {"pacing": {"dns"}},
@@ -159,7 +167,7 @@ def more_than_settings(modules: list[Module]) -> list[str]:
         for module in modules
         if module.room in SETTINGS_ONLY
         for name in module.imports
-        if is_in(name, rooms) and not re.search(r"\.(settings|relays)\.", name)
+        if is_in(name, rooms) and not re.search(r"\.(\w*settings|relays)\.", name)
     ]
 
 

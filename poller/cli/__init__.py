@@ -35,6 +35,9 @@ COMMANDS = {
     "resolve": ("operate", "resolve", "Settle rows that may have been delivered, or list them."),
     "alerts": ("alerts", "alerts", "Look once for what [alerts] names, and tell."),
     "login": ("login", "login", "Have a person agree to logins with tokens: google or microsoft365."),
+    "suppress": ("suppress", "suppress", "Send somebody no more mail, or none of one list."),
+    "suppressions": ("suppress", "suppressions", "Who is sent no mail, why and until when."),
+    "unsuppress": ("suppress", "unsuppress", "Take somebody off the suppression list."),
     "purge": ("purge", "purge", "Delete what ended longer ago than [retention] keeps it."),
     "adopt": ("adopt", "adopt", "Let an outbox work that was copied, moved or restored from a backup."),
 }

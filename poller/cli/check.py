@@ -114,7 +114,7 @@ def _check_what_is_readable(verdicts: Verdicts, error: ConfigError) -> None:
         verdicts.bad("config", str(problem))
     if error.readable is None:
         return
-    if not error.concerns("message"):
+    if not any(map(error.concerns, ("message", "lists", "unsubscribe"))):
         _check_message(verdicts, error.readable)
     if not error.concerns("database"):
         _check_database(verdicts, error.readable)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from poller.cli.screen import say
 from poller.cli.session import Stop, moment
-from poller.message.composer import Composer
 from poller.message.draft import Attachment, Draft, Unsendable
 from poller.outbox.report import attachments_of
 from poller.worker.wiring import composer_of
@@ -25,7 +25,7 @@ def show_raw(config: Config, engine: Engine, told: Story) -> None:
     if problems := composer.signing.problems:
         for problem in problems:
             say(f"shown without its DKIM signature: {problem}", err=True)
-        composer = Composer(config.message, config.templates)
+        composer = composer_of(replace(config, dkim={}))
     files = tuple(Attachment(**file) for file in attachments_of(engine, row["id"]))
     names = Draft.__dataclass_fields__.keys() - {"id", "message_id", "date", "attachments"}
     draft = Draft(

@@ -29,6 +29,7 @@ from pydantic import TypeAdapter, ValidationError
 from poller.alerts.settings import AlertSettings
 from poller.config.sources import (
     MARK,
+    UNREAD,
     ConfigError,
     Key,
     Known,
@@ -42,6 +43,8 @@ from poller.config.sources import (
     read,
 )
 from poller.judgement.retry import RetrySettings
+from poller.message.list_settings import ListName, ListSettings, UnsubscribeSettings
+from poller.message.list_settings import contradictions as list_contradictions
 from poller.message.settings import DkimSettings, MessageSettings, SigningDomain, TemplateSettings
 from poller.outbox.settings import DatabaseSettings, RetentionSettings
 from poller.pacing.settings import ThrottleSettings
@@ -87,6 +90,9 @@ class Config:
     templates: TemplateSettings = field(default_factory=TemplateSettings)
     dkim: Mapping[SigningDomain, DkimSettings] = field(default_factory=dict)
     """By the domain that signs."""
+    lists: Mapping[ListName, ListSettings] = field(default_factory=dict)
+    """Mailing lists, by the name that rows give."""
+    unsubscribe: UnsubscribeSettings = field(default_factory=UnsubscribeSettings)
     poll: PollSettings = field(default_factory=PollSettings)
     retry: RetrySettings = field(default_factory=RetrySettings)
     worker: WorkerSettings = field(default_factory=WorkerSettings)
@@ -109,6 +115,8 @@ _SECTIONS: dict[str, Any] = {
 
 RELAYS = ("smtp", "relays")
 """The sections of what is needed to send."""
+COMPOSING = ("unsubscribe",)
+"""And those of what is needed to make a message."""
 
 
 def load(path: Path | None, environ: Mapping[str, str], *, unread: Collection[str] = ()) -> Config:
@@ -351,6 +359,7 @@ def _between_limits(config: Config) -> Iterator[Finding]:
 def _disagreements(config: Config, given: Layer, wrong: set[str]) -> Iterator[Problem]:
     """What the checks find; a finding is dropped when one of its keys already has a problem of its own."""
     found: list[Finding] = [(keys, check(config)) for keys, check in _CHECKS]
+    found += () if config.unsubscribe.key == UNREAD else list_contradictions(config.lists, config.unsubscribe)
     for keys, message in (*found, *_between_relays(config), *_between_limits(config)):
         if message and not any(bad.startswith(dotted(key)) for bad in wrong for key in keys):
             key = next((key for key in keys if key in given), keys[0])

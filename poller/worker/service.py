@@ -293,8 +293,9 @@ class Service:
         except DatabaseUnavailable as why:  # the next time is soon enough
             self._say.say("warning", "database.unavailable", about="purge", fingerprint=str(why), reason=str(why))
             return
-        if done.rows or done.attempts:
-            self._log.info("rows.purged", rows=done.rows, attempts=done.attempts)
+        if done.rows or done.attempts or done.suppressions:
+            counts = {"rows": done.rows, "attempts": done.attempts, "suppressions": done.suppressions}
+            self._log.info("rows.purged", **counts)
 
     # --- the heartbeat's thread ---
 

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from poller.config.load import RELAYS, Config, ConfigError, Problem, load
+from poller.config.load import COMPOSING, RELAYS, Config, ConfigError, Problem, load
 from poller.judgement.advice import ReplyPattern
 from poller.judgement.providers import SHIPPED as PROVIDERS
+from poller.message.list_settings import ListSettings
 from poller.message.settings import DkimSettings
 from poller.pacing.limits import Limit
 from poller.pacing.settings import ProviderSettings
@@ -552,6 +553,7 @@ TABLE_KEYS = [
         ("[throttle.domains.b]", Limit),
         ("[[throttle.replies]]", ReplyPattern),
         ('[dkim."b.test"]', DkimSettings),
+        ("[lists.b]", ListSettings),
     )
     for item in fields(settings)
     if item.name != "oauth2"
@@ -824,13 +826,90 @@ def test_what_is_wrong_with_a_domain_that_signs_is_said_by_key(text: str, line: 
     assert problem.startswith(f"config.toml:{line}: {key}: {expected}")
 
 
+# ---- mailing lists
+
+SECRET = "k" * 32
+ONE = "[lists.news]\nid = 'news.b.test'\n"
+URL = ONE + "unsubscribe_url = "
+
+
+def test_a_list_and_the_key_of_its_links() -> None:
+    Path("keys").write_text(f"{SECRET}\n{SECRET}old\n")
+    config = load(written(URL + "'https://b.test/u?t={token}'\n[unsubscribe]\nkey_file = 'keys'\n"), {})
+    assert config.lists == {"news": ListSettings(id="news.b.test", unsubscribe_url="https://b.test/u?t={token}")}
+    assert config.unsubscribe.key == f"{SECRET}\n{SECRET}old"
+    assert SECRET not in repr(config)
+
+
+FORMS = {
+    "unsubscribe_url": "percent-encode what is special in it",
+    "unsubscribe_mailto": "not a mailto URL for a header field",
+    "feedback_id": "with {batch}, {list} and {template} only",
+}
+
+
+@pytest.mark.parametrize(
+    ("text", "place", "expected"),
+    [
+        ("[lists.news]\nname = 'News'", "1: lists.news.id", "must be given"),
+        ("[lists.'a b']\nid = 'a.b'", '1: lists."a b"', "a list's name has letters, digits"),
+        ("[lists.news]\nid = 'news'", "2: lists.news.id", 'not a list id; write it like "news.example.com"'),
+        (ONE + 'name = "a\\nb"', "3: lists.news.name", "not a name to show"),
+        (URL + "'https://b.test/u'", "3: lists.news.unsubscribe_url", "it is for everybody alike; write {token} once"),
+        (URL + "'https://b.test/{token}/{token}'", "3: lists.news.unsubscribe_url", "it is for everybody alike"),
+        (
+            URL + "'http://b.test/{token}'",
+            "3: lists.news.unsubscribe_url",
+            "one-click needs a URL that begins with https",
+        ),
+        *(
+            (f"{ONE}{key} = '{value}'", f"3: lists.news.{key}", FORMS[key])
+            for key, value in (
+                ("unsubscribe_url", "https://b.test/{token}#there"),
+                ("unsubscribe_url", "https://b.test/a,b/{token}"),
+                ("unsubscribe_url", "https://b.test/a>b/{token}"),
+                ("unsubscribe_url", "https://b.test/a b/{token}"),
+                ("unsubscribe_url", "https://bücher.test/{token}"),
+                ("unsubscribe_url", "https://me:pw@b.test/{token}"),
+                ("unsubscribe_mailto", "leave@b.test"),
+                ("unsubscribe_mailto", "mailto:leave@b.test, mailto:x@b.test"),
+                ("feedback_id", "{batch"),
+                ("feedback_id", "{recipients}:x"),
+                ("feedback_id", "{batch.__class__}:x"),
+                ("feedback_id", "a b"),
+            )
+        ),
+        (URL + f"'https://b.test/{'x' * 300}/{{token}}'", "3: lists.news.unsubscribe_url", "too long; at most 300"),
+        ("[unsubscribe]\nkey = 'hunter2'", "2: unsubscribe.key", "has 7 characters, and a key has 32 at least"),
+        (f"[unsubscribe]\nkey = '''{SECRET}\nhunter2'''", "2: unsubscribe.key", "line 2 has 7 characters"),
+        ("[unsubscribe]\nkey_file = '/nowhere/k'", "2: unsubscribe.key_file", "/nowhere/k: No such file or directory"),
+    ],
+)
+def test_what_is_wrong_with_a_list_is_said_by_key(text: str, place: str, expected: str) -> None:
+    (problem,) = problems_of(text)
+    assert problem.startswith(f"config.toml:{place}")
+    assert expected in problem
+    assert "hunter2" not in problem
+
+
+def test_a_list_with_links_needs_a_key_and_one_without_does_not() -> None:
+    (problem,) = problems_of(URL + "'https://b.test/u/{token}'\n")
+    assert problem.startswith("config.toml:1: lists.news: it has a link for each recipient, and there is no key")
+    load(written(ONE + "unsubscribe_mailto = 'mailto:leave@b.test'\n[smtp]\nhost = 'localhost'\n"), {})
+
+
+def test_who_makes_no_message_needs_no_key() -> None:
+    text = URL + "'https://b.test/u/{token}'\n[unsubscribe]\nkey_file = '/nowhere'\n[smtp]\nhost = 'localhost'\n"
+    assert list(load(written(text), {}, unread=COMPOSING).lists) == ["news"]
+
+
 # ---- the example
 
 _HEADER = re.compile(r"#?\[\[?((?:throttle\.)?[a-z_]+)(?:\.(?:\w+(?P<below>\.oauth2)?|\"[^\"]+\"))?\]?\]")
 _OPTIONAL = re.compile(r"^#(?=[a-z_]+ = |\[)", re.MULTILINE)
-_SECRET_ELSEWHERE = re.compile(
-    rf"^#(?:{'|'.join(['client_secret', *(item.name for _, item in KEYS if not item.repr)])})_(?:file|command) = .*\n",
-    re.MULTILINE,
+_SECRETS = "|".join(["client_secret", *(item.name for _, item in KEYS if not item.repr and item.name != "key")])
+_SECRET_ELSEWHERE = re.compile(  # a key_file may also be one of DKIM's, which is no secret's other form
+    rf"^#(?:(?:{_SECRETS})_(?:file|command) = |key_(?:file|command) = .*unsubscribe).*\n", re.MULTILINE
 )
 WITH_TOKENS = ["office", "gmail", "own", "program", "sidecar"]
 _LIMIT = {item.name for item in fields(Limit)}
@@ -842,6 +921,7 @@ _TABLES: dict[str, set[str]] = {
     "throttle.domains": set(),
     "throttle.providers": {item.name for item in fields(ProviderSettings)} - _LIMIT,
     "throttle.replies": {item.name for item in fields(ReplyPattern)},
+    "lists": {item.name for item in fields(ListSettings)},
 }
 """The tables that an operator names or lists: the keys that no section has shown before."""
 
