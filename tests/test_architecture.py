@@ -31,8 +31,9 @@ LAYERS: tuple[dict[str, set[str]], ...] = (
     {"forecast": set()},
     {"delivery": set()},
     {"config": {"pydantic"}},
+    {"answers": set()},
     {"worker": {"apscheduler"}},
-    {"web": {"prometheus_client"}},
+    {"web": {"prometheus_client", "starlette", "uvicorn", "jinja2", "anyio"}},
     {"cli": {"click", "rich"}},
 )
 """The rooms from the bottom up, with the libraries that each may import. A room imports rooms of lower layers only."""

@@ -24,6 +24,7 @@ COMMANDS = {
     "status": ("look", "status", "Queue, rates, workers, limits, batches with progress and time left."),
     "plan": ("plan", "plan", "When the queue, or a batch, will be done, and what takes so long."),
     "show": ("look", "show", "A row's whole story; with --raw the message as it would go out now."),
+    "find": ("find", "find", "Rows by address, Message-ID, queue id, batch or dedupe key."),
     "failures": ("failures", "failures", "Who did not get it, and why, counted by reason, code or destination."),
     "explain": ("look", "explain", "Why a row is or is not going out."),
     "send": ("send", "send", "Put one message into the outbox, and print its id."),

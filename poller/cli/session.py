@@ -146,8 +146,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, bytes):
         return f"{len(value)} bytes"
     return float(value)
-
-
-def moment(value: datetime | None) -> str:
-    """A time as tables show it: UTC, to the second."""
-    return f"{value:%Y-%m-%d %H:%M:%S}" if value else ""

@@ -33,13 +33,14 @@ _SHOWN = ("id", "status", "recipients", "cc", "bcc", "subject", "batch", "create
 _TEMPLATE_WORDS = sa.func.coalesce(outbox.c.subject, outbox.c.template)
 
 # Rows that are being sent are not in the index, and are few. It has hashes: what only has the same hash is left out.
-_KEYS = "outbox_keys(recipients, cc, bcc, message_id, queue_id)"
-_TRULY = f"""\
-{_KEYS} && ARRAY(SELECT hashtext(word) FROM unnest(CAST(:words AS text[])) AS word
-                 UNION ALL SELECT hashtext(lower(address COLLATE "C")) FROM unnest(CAST(:addresses AS text[])) AS address)
-      AND (message_id = ANY(CAST(:words AS text[])) OR queue_id = ANY(CAST(:words AS text[]))
-           OR EXISTS (SELECT FROM unnest(CAST(:addresses AS text[])) AS address
-                      WHERE strpos(lower(concat_ws(',', recipients, cc, bcc) COLLATE "C"), lower(address COLLATE "C")) > 0))"""
+_TRULY = """\
+outbox_keys(recipients, cc, bcc, message_id, queue_id) && ARRAY(
+          SELECT hashtext(word) FROM unnest(CAST(:words AS text[])) AS word
+          UNION ALL
+          SELECT hashtext(lower(address COLLATE "C")) FROM unnest(CAST(:addresses AS text[])) AS address)
+      AND (message_id = ANY(CAST(:words AS text[])) OR queue_id = ANY(CAST(:words AS text[])) OR EXISTS (
+          SELECT FROM unnest(CAST(:addresses AS text[])) AS address
+          WHERE strpos(lower(concat_ws(',', recipients, cc, bcc) COLLATE "C"), lower(address COLLATE "C")) > 0))"""
 _BY_KEY = f"""\
 WITH settled AS MATERIALIZED (
     SELECT id FROM outbox WHERE status <> 'sending' AND {_TRULY}

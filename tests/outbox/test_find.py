@@ -7,13 +7,20 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import sqlalchemy as sa
+from click.testing import CliRunner
 from outbox.ground import insert
 
+from poller.cli import main
+from poller.outbox.database import connect
 from poller.outbox.find import Found, find
 from poller.outbox.tables import outbox, recipient
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from sqlalchemy.engine import Engine
+
+    from poller.outbox.settings import DatabaseSettings
 
 AT = datetime(2026, 11, 28, 9, 30, tzinfo=UTC)
 MAIL = {"message_id": "<a.b@shop.example>", "queue_id": "4dF1xk3nRZz9v"}
@@ -62,7 +69,22 @@ def test_each_word_finds_its_row_and_no_other(engine: Engine, state: dict[str, A
 
 def test_what_is_nobodys_finds_nothing(engine: Engine) -> None:
     insert(engine, recipients="nobody", **SENT | {"queue_id": None})
-    odd = ("", " ", "\0", "%", "_", "@", "a@", "@b", "nobody@", "9" * 30, "²", "🚀", "a" * 5000, "'; DROP TABLE outbox; --")
+    odd = (
+        "",
+        " ",
+        "\0",
+        "%",
+        "_",
+        "@",
+        "a@",
+        "@b",
+        "nobody@",
+        "9" * 30,
+        "²",
+        "🚀",
+        "a" * 5000,
+        "'; DROP TABLE outbox; --",
+    )
     assert [word for word in odd if find(engine, word)] == []
 
 
@@ -83,3 +105,17 @@ def test_the_latest_come_first_and_no_more_than_asked_for(engine: Engine) -> Non
     rows = [insert(engine, recipients="a@example.com", batch="b") for _ in range(5)]
     assert ids(find(engine, "a@example.com", most=3)) == rows[:1:-1]
     assert len(find(engine, "b", most=3)) == 3
+
+
+def test_the_command_shows_what_was_found_and_ends_with_1_for_nothing(
+    database: DatabaseSettings, tmp_path: Path
+) -> None:
+    (tmp_path / "config.toml").write_text(f'[database]\nurl = "{database.url}"\n')
+    engine = connect(database)
+    row = insert(engine, recipients="Ann <a@example.com>", subject="Hello")
+    engine.dispose()
+    ask = ["--config", f"{tmp_path}/config.toml", "find"]
+    shown = CliRunner().invoke(main, [*ask, "a@example.com"])
+    assert (shown.exit_code, shown.stdout.splitlines()[1].split("\t")[0::3]) == (0, [str(row), "address"])
+    nothing = CliRunner().invoke(main, [*ask, "b@example.com"])
+    assert (nothing.exit_code, "no row is known by 'b@example.com'" in nothing.output) == (1, True)
