@@ -91,7 +91,7 @@ def check(context: click.Context, deliver_to: str | None) -> None:
     """
     verdicts = Verdicts()
     try:
-        config = configuration(context, to_send=True)
+        config = configuration(context, unread=())
     except ConfigError as error:
         _check_what_is_readable(verdicts, error)
         sys.exit(MISUSED)

@@ -35,7 +35,7 @@ def run(context: click.Context, mode: Mode | None, limit: float | None) -> None:
     """
     if limit is not None and mode != "drain":
         raise click.UsageError("--for goes with --drain")
-    config = configuration(context, to_send=True)
+    config = configuration(context, unread=())
     log.configure(config.log)
     _require_outbox(config)
     composer = Composer(config.message, config.templates)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import click
 
-from poller.config.load import RELAYS, Config, ConfigError, load
+from poller.config.load import HTTP, RELAYS, Config, ConfigError, load
 from poller.outbox.database import DatabaseRefused, DatabaseUnavailable, connect
 from poller.outbox.migrate import SchemaTrouble, require_current
 from poller.outbox.operate import OPERATOR
@@ -86,14 +86,14 @@ def in_words(command: Callable[P, R]) -> Callable[P, R]:
     return wrapped
 
 
-def configuration(context: click.Context, *, to_send: bool = False) -> Config:
+def configuration(context: click.Context, *, unread: tuple[str, ...] = (*RELAYS, *HTTP)) -> Config:
     """The configuration that `--config` and the environment name. Raises ConfigError.
 
-    Only who means `to_send` needs the relays' secrets: a password that can't be read must not keep anybody from
-    looking, or from switching all off.
+    Secrets of the sections `unread` are not looked at: only who sends needs the relays', only who listens the page's.
+    One that can't be read must not keep anybody from looking, or from switching all off.
     """
     named = context.find_root().obj
-    return load(Path(named) if named else None, os.environ, unread=() if to_send else RELAYS)
+    return load(Path(named) if named else None, os.environ, unread=unread)
 
 
 def database(config: Config) -> Engine:

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from poller.config.load import RELAYS, Config, ConfigError, Problem, load
+from poller.config.load import HTTP, RELAYS, Config, ConfigError, Problem, load
 from poller.judgement.advice import ReplyPattern
 from poller.judgement.providers import SHIPPED as PROVIDERS
 from poller.pacing.limits import Limit
 from poller.pacing.settings import ProviderSettings
+from poller.settings import TokenSettings
 from poller.smtp.relays import FirstRelaySettings, RelaySettings, relays_of
 from poller.units import Rate
 
@@ -26,13 +27,13 @@ EXAMPLE = Path(__file__).parents[2] / "config.example.toml"
 SECTIONS: dict[str, Any] = {
     item.name: getattr(Config(), item.name) for item in fields(Config) if is_dataclass(getattr(Config(), item.name))
 }
-TABLES = ("providers", "domains", "senders", "replies")
-"""What lies below [throttle]; the keys in them are none of the section."""
+TABLES = {"throttle": ("providers", "domains", "senders", "replies"), "http": ("tokens",)}
+"""What lies below a section; the keys in them are none of the section."""
 KEYS = [
     (section, item)
     for section, settings in SECTIONS.items()
     for item in fields(settings)
-    if section != "throttle" or item.name not in TABLES
+    if item.name not in TABLES.get(section, ())
 ]
 
 
@@ -547,6 +548,7 @@ TABLE_KEYS = [
         ("[throttle.providers.b]", ProviderSettings),
         ("[throttle.domains.b]", Limit),
         ("[[throttle.replies]]", ReplyPattern),
+        ("[http.tokens.b]", TokenSettings),
     )
     for item in fields(settings)
 ]
@@ -714,10 +716,11 @@ def test_what_a_table_with_a_problem_may_have_lost_is_blamed_on_no_other(text: s
 
 # ---- the example
 
-_HEADER = re.compile(r"#?\[\[?((?:throttle\.)?[a-z_]+)(?:\.(?:\w+|\"[^\"]+\"))?\]?\]")
+_HEADER = re.compile(r"#?\[\[?((?:(?:throttle|http)\.)?[a-z_]+)(?:\.(?:\w+|\"[^\"]+\"))?\]?\]")
 _OPTIONAL = re.compile(r"^#(?=[a-z_]+ = |\[)", re.MULTILINE)
 _SECRET_ELSEWHERE = re.compile(
-    rf"^#(?:{'|'.join(item.name for _, item in KEYS if not item.repr)})_(?:file|command) = .*\n", re.MULTILINE
+    rf"^#(?:{'|'.join(['token', *(item.name for _, item in KEYS if not item.repr)])})_(?:file|command) = .*\n",
+    re.MULTILINE,
 )
 _LIMIT = {item.name for item in fields(Limit)}
 _TABLES: dict[str, set[str]] = {
@@ -726,6 +729,7 @@ _TABLES: dict[str, set[str]] = {
     "throttle.domains": set(),
     "throttle.providers": {item.name for item in fields(ProviderSettings)} - _LIMIT,
     "throttle.replies": {item.name for item in fields(ReplyPattern)},
+    "http.tokens": {item.name for item in fields(TokenSettings)},
 }
 """The tables that an operator names or lists: the keys that no section has shown before."""
 
@@ -810,3 +814,40 @@ def test_a_place_to_listen_at_is_a_host_and_a_port(place: str) -> None:
         load(written(f'[smtp]\nhost = "localhost"\n[http]\nlisten = "{place}"\n'), {})
     for right in ("127.0.0.1:8025", "[::1]:8025", "localhost:0"):
         load(written(f'[smtp]\nhost = "localhost"\n[http]\nlisten = "{right}"\n'), {})
+
+
+# ---- who may see the page
+
+_ANNA = f'[http.tokens.anna]\ntoken = "{"x" * 20}"\n'
+_PROXY = 'user_header = "X-Remote-User"\ntrusted_proxies = ["10.0.0.0/8"]\n'
+
+
+@pytest.mark.parametrize("more", [_ANNA, _PROXY, "page = false\n"])
+def test_beyond_this_machine_the_page_wants_tokens_or_a_proxy(more: str) -> None:
+    beyond = '[http]\nlisten = "0.0.0.0:8025"\n'
+    with pytest.raises(ConfigError, match=r"http\.listen: others can reach it, .*\[http\.tokens\.NAME\]"):
+        load(written(beyond), {})
+    load(written(beyond + more), {})
+    for place in ("localhost:1", "127.0.0.9:1", "[::1]:1"):
+        load(written(f'[http]\nlisten = "{place}"\n'), {})
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('[http.tokens.anna]\ntoken = "hunter2"\n', r"http\.tokens\.anna\.token: could be guessed; at least 20"),
+        ('[http]\nuser_header = "X Y"\n', r"http\.user_header: must be the name of a header"),
+        ('[http]\nuser_header = "X-User"\ntrusted_proxies = []\n', r"http\.user_header: nobody would be believed"),
+        ('[http]\ntrusted_proxies = ["::1", "proxy"]\n', r"http\.trusted_proxies: item 2: must be an address"),
+    ],
+)
+def test_who_may_see_the_page_is_judged_without_a_value_shown(text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as error:
+        load(written(text), {})
+    assert "hunter2" not in f"{error.value} {error.value!r}"
+
+
+def test_who_only_looks_needs_no_token_of_the_page() -> None:
+    text = '[http.tokens.anna]\ntoken_file = "/nowhere/anna"\n'
+    assert list(load(written(text), {}, unread=HTTP).http.tokens) == ["anna"]
+    assert "x" * 20 not in repr(load(written(_ANNA), {}))
