@@ -33,7 +33,7 @@ LAYERS: tuple[dict[str, set[str]], ...] = (
     {"config": {"pydantic"}},
     {"answers": set()},
     {"worker": {"apscheduler"}},
-    {"web": {"prometheus_client", "starlette", "uvicorn", "jinja2", "anyio"}},
+    {"web": {"prometheus_client", "starlette", "uvicorn", "jinja2", "markupsafe"}},
     {"cli": {"click", "rich"}},
 )
 """The rooms from the bottom up, with the libraries that each may import. A room imports rooms of lower layers only."""

@@ -21,6 +21,7 @@ COMMANDS = {
     "migrate": ("migrate", "migrate", "Create or upgrade the outbox tables."),
     "check": ("check", "check", "Check configuration, database, schema, clock, relay, TLS and login."),
     "run": ("run", "run", "Poll the outbox and send what is due, until SIGTERM or Ctrl-C."),
+    "serve": ("serve", "serve", "The page, health and numbers, without a worker."),
     "status": ("look", "status", "Queue, rates, workers, limits, batches with progress and time left."),
     "plan": ("plan", "plan", "When the queue, or a batch, will be done, and what takes so long."),
     "show": ("look", "show", "A row's whole story; with --raw the message as it would go out now."),

@@ -16,7 +16,7 @@ import click
 from poller.config.load import HTTP, RELAYS, Config, ConfigError, load
 from poller.outbox.database import DatabaseRefused, DatabaseUnavailable, connect
 from poller.outbox.migrate import SchemaTrouble, require_current
-from poller.outbox.operate import OPERATOR
+from poller.outbox.operate import named
 from poller.outbox.rows import NameTaken
 from poller.units import parse_duration
 from poller.visible import visible
@@ -118,14 +118,9 @@ def agree(question: str, *, yes: bool, touched: int | None) -> None:
         raise Misused(f"nobody is there to be asked about {many}; if it is meant, add --yes")
 
 
-NAME_MOST = 100
-"""Characters of a name in the history."""
-
-
 def operator(name: str | None) -> str:
     """Who acts, for the history: as told, else who became root by sudo, else the login."""
-    who = name or os.environ.get("SUDO_USER") or _login()
-    return f"{OPERATOR} {visible(who.strip())[:NAME_MOST]}".rstrip()
+    return named(name or os.environ.get("SUDO_USER") or _login())
 
 
 def _login() -> str:
