@@ -26,8 +26,6 @@ PATIENCE_S = 0.4
 LEAST_S = 1.0
 SHARE = 10
 """An answer is good for this many times what it took."""
-STALE_S = 30.0
-"""So old an answer is worth a wait."""
 MOST = 64
 """Answers that are remembered."""
 
@@ -67,8 +65,6 @@ class Fresh:
             if slot.running is None and (not slot.is_there or age > max(LEAST_S, SHARE * slot.took)):
                 slot.running = self._threads.submit(self._ask, slot, ask)
             running = slot.running
-            if slot.is_there and age < STALE_S:
-                return Seen(answer=slot.answer, age=age)
         if running is not None and running in wait_for((running,), timeout=PATIENCE_S).done:
             running.result()
         with self._lock:

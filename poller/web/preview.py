@@ -4,7 +4,8 @@ What is shown is parsed from the very bytes that go out, so that a fault of comp
 
 Rule 1. The HTML is shown only in a frame without any right, with PREVIEW_POLICY: nothing in it runs, and nothing is
         fetched. Pictures that travel with the message stand in it as `data:`.
-Rule 2. What a browser may do before any policy holds (connect ahead, resolve names, go elsewhere) is taken out.
+Rule 2. What makes a browser connect before any policy holds is taken out: links ahead, and frames, which Chromium
+        connects for before it refuses them. A link looks like one and leads nowhere: the same would happen at a click.
 """
 
 from __future__ import annotations
@@ -31,7 +32,9 @@ SHOWN_MOST = 200_000
 FIELDS = ("From", "To", "Cc", "Reply-To", "Subject", "Date", "Message-ID", "List-Unsubscribe")
 PICTURES = frozenset({"image/png", "image/jpeg", "image/gif", "image/webp"})
 
-_AHEAD = re.compile(r"<\s*/?\s*(?:link|base|meta)\b[^>]*>?", re.IGNORECASE)
+_AHEAD = re.compile(r"<\s*/?\s*(?:link|base|meta|i?frame|object|embed|portal|fencedframe)\b[^>]*>?", re.IGNORECASE)
+_LEADS = re.compile(r"\bhref(?=\s*=)", re.IGNORECASE)
+_LOOKS_LIKE_A_LINK = "<style>:where([data-href]) { color: #1a56b0; text-decoration: underline }</style>"
 _CID = re.compile(r"cid:([^\"'\s)>]+)", re.IGNORECASE)
 
 
@@ -76,8 +79,8 @@ def _content(part: MIMEPart | None) -> str:
 
 def _for_the_frame(html: str, message: EmailMessage) -> str:
     pictures = dict(_pictures(message))
-    shown = _AHEAD.sub(" ", html)  # Rule 2
-    return _CID.sub(lambda found: pictures.get(unquote(found[1]), "data:,"), shown)
+    shown = _LEADS.sub("data-href", _AHEAD.sub(" ", html))  # Rule 2
+    return _CID.sub(lambda found: pictures.get(unquote(found[1]), "data:,"), shown) + _LOOKS_LIKE_A_LINK
 
 
 def _pictures(message: EmailMessage) -> Iterator[tuple[str, str]]:
