@@ -2,8 +2,9 @@
 
 Rule 1. Exact words, by index: no row is read that is not found. An address is compared without regard to the case of
         ASCII letters; its domain in whichever spelling it was written.
-Rule 2. On PostgreSQL a row is found by every address of its three lists. On MariaDB and SQLite at once by the last
-        address of its first list, and by each of several from its first attempt on (outbox_recipient).
+Rule 2. On PostgreSQL a row is found by every address of its lists. On MariaDB and SQLite a row with one address is
+        found by it, alone or behind a name; one with several by each from its first attempt on
+        (outbox_recipient). To take a list apart in SQL at every change of a row would cost a drain too much there.
 Rule 3. The latest rows first, `most` at most.
 
 Reads only.

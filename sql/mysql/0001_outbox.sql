@@ -54,12 +54,9 @@ expired: too late. suppressed: every recipient stands in outbox_suppression',
                COALESCE(NULLIF(TRIM(recipients), ''), NULLIF(TRIM(cc), ''), bcc), '@', -1), '(', 1), ';', 1), ',', 1), '>', 1))), 255))
     ) STORED COMMENT 'Domain of the last address of the first list that has one.',
     address          VARCHAR(320) GENERATED ALWAYS AS (
-        LEFT(CONCAT(NULLIF(LOWER(SUBSTRING_INDEX(SUBSTRING_INDEX(SUBSTRING_INDEX(SUBSTRING_INDEX(SUBSTRING_INDEX(SUBSTRING_INDEX(SUBSTRING_INDEX(SUBSTRING_INDEX(SUBSTRING_INDEX(SUBSTRING_INDEX(SUBSTRING_INDEX(SUBSTRING_INDEX(
-            LEFT(COALESCE(NULLIF(TRIM(recipients), ''), NULLIF(TRIM(cc), ''), bcc),
-                 CHAR_LENGTH(COALESCE(NULLIF(TRIM(recipients), ''), NULLIF(TRIM(cc), ''), bcc))
-                 - CHAR_LENGTH(SUBSTRING_INDEX(COALESCE(NULLIF(TRIM(recipients), ''), NULLIF(TRIM(cc), ''), bcc), '@', -1)) - 1),
-            ' ', -1), '<', -1), '>', -1), ',', -1), ';', -1), ':', -1), '(', -1), ')', -1), '"', -1), '\t', -1), '\r', -1), '\n', -1)), ''), '@', domain), 320)
-    ) STORED COMMENT 'The last address of the first list that has one, in lower case: poller find. Others stand in outbox_recipient, from the first attempt on.',
+        LEFT(LOWER(TRIM(SUBSTRING_INDEX(SUBSTRING(COALESCE(NULLIF(recipients, ''), NULLIF(cc, ''), bcc),
+            LOCATE('<', COALESCE(NULLIF(recipients, ''), NULLIF(cc, ''), bcc)) + 1), '>', 1))), 320)
+    ) STORED COMMENT 'Of a row with one address, that one, in lower case: poller find. Of several each stands in outbox_recipient, from the first attempt on.',
     lane             VARCHAR(400) GENERATED ALWAYS AS (
         LEFT(CONCAT(COALESCE(relay, ''), ' ', LOWER(TRIM(SUBSTRING_INDEX(
             SUBSTRING(COALESCE(sender, ''), LOCATE('<', COALESCE(sender, '')) + 1), '>', 1)))), 400)

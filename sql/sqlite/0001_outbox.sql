@@ -76,23 +76,11 @@ CREATE TABLE outbox (
                               replace(coalesce(nullif(trim(recipients), ''), nullif(trim(cc), ''), bcc), '@', '')), '') || '(', '(') - 1), ',;> '))), 1, 255)
         END
     ) VIRTUAL,
-    -- The last address of the first list that has one, in lower case: poller find. Others stand in outbox_recipient, from the
+    -- Of a row with one address, that one, in lower case: poller find. Of several each stands in outbox_recipient, from the
     -- first attempt on.
     address          TEXT GENERATED ALWAYS AS (
-        substr(nullif(lower(replace(
-            replace(replace(replace(replace(replace(replace(replace(replace(replace(replace(replace(
-            rtrim(rtrim(coalesce(nullif(trim(recipients), ''), nullif(trim(cc), ''), bcc),
-                  replace(coalesce(nullif(trim(recipients), ''), nullif(trim(cc), ''), bcc), '@', '')), '@'),
-            '<', ' '), '>', ' '), ',', ' '), ';', ' '), ':', ' '), '(', ' '), ')', ' '), '"', ' '), char(9), ' '), char(10), ' '), char(13), ' '),
-            rtrim(replace(replace(replace(replace(replace(replace(replace(replace(replace(replace(replace(
-            rtrim(rtrim(coalesce(nullif(trim(recipients), ''), nullif(trim(cc), ''), bcc),
-                  replace(coalesce(nullif(trim(recipients), ''), nullif(trim(cc), ''), bcc), '@', '')), '@'),
-            '<', ' '), '>', ' '), ',', ' '), ';', ' '), ':', ' '), '(', ' '), ')', ' '), '"', ' '), char(9), ' '), char(10), ' '), char(13), ' '),
-            replace(replace(replace(replace(replace(replace(replace(replace(replace(replace(replace(replace(
-            rtrim(rtrim(coalesce(nullif(trim(recipients), ''), nullif(trim(cc), ''), bcc),
-                  replace(coalesce(nullif(trim(recipients), ''), nullif(trim(cc), ''), bcc), '@', '')), '@'),
-            '<', ' '), '>', ' '), ',', ' '), ';', ' '), ':', ' '), '(', ' '), ')', ' '), '"', ' '), char(9), ' '), char(10), ' '), char(13), ' '),
-            ' ', '')), '')), '') || '@' || domain, 1, 320)
+        substr(lower(trim(substr(substr(coalesce(nullif(recipients, ''), nullif(cc, ''), bcc), instr(coalesce(nullif(recipients, ''), nullif(cc, ''), bcc), '<') + 1), 1,
+            instr(substr(coalesce(nullif(recipients, ''), nullif(cc, ''), bcc), instr(coalesce(nullif(recipients, ''), nullif(cc, ''), bcc), '<') + 1) || '>', '>') - 1))), 1, 320)
     ) VIRTUAL,
     -- The relay that the row names and the address of its sender: the limits that it falls under beside its destination's.
     lane             TEXT GENERATED ALWAYS AS (

@@ -39,13 +39,15 @@ def by(found: list[Found]) -> list[tuple[int, str]]:
 ADDRESSES = {
     "A@Example.COM": "a@example.com",
     " Ann <Ann.Bell+x@example.com> ": "ann.bell+x@EXAMPLE.com",
+    "a@müller.example": "a@xn--mller-kva.example",
+    "Dora <d@x.example> (Dora)": "d@x.example",
+}
+LISTS = {
     "a@one.example, b@two.example": "b@two.example",
     'a@one.example,"Bell, Ann"<b@two.example>': "b@two.example",
     "a@one.example,\r\n\tb@two.example": "b@two.example",
-    "a@müller.example": "a@xn--mller-kva.example",
     "Team: a@x.example, B@x.example;": "b@x.example",
     "c@x.example, ": "<c@x.example>",
-    "Dora <d@x.example> (Dora)": "d@x.example",
 }
 
 
@@ -53,8 +55,15 @@ ADDRESSES = {
 def test_a_row_is_found_by_its_address_however_it_is_written(engine: Engine, written: str, asked: str) -> None:
     insert(engine, recipients="somebody.else@example.com")
     row = insert(engine, recipients=written)
-    blind = insert(engine, recipients="", cc=" ", bcc=written)
+    blind = insert(engine, recipients="", cc="", bcc=written)
     assert by(find(engine, asked)) == [(blind, "address"), (row, "address")]
+
+
+@pytest.mark.parametrize("kind", ["postgresql"])
+@pytest.mark.parametrize(("written", "asked"), LISTS.items(), ids=range(len(LISTS)))
+def test_on_postgresql_each_address_of_a_list_finds_it_at_once(engine: Engine, written: str, asked: str) -> None:
+    row = insert(engine, recipients=written, cc="c@three.example", bcc=" ")
+    assert [ids(find(engine, address)) for address in (asked, "C@three.example")] == [[row], [row]]
 
 
 @pytest.mark.parametrize("state", [{}, SENDING, SENT], ids=["queued", "sending", "sent"])
@@ -97,8 +106,8 @@ def test_of_several_recipients_each_finds_the_row_once_it_was_tried(engine: Engi
     with engine.begin() as connection:
         now = connection.execute(sa.select(outbox.c.created_at)).scalar_one()
         connection.execute(sa.insert(recipient), [line | {"updated_at": now} for line in lines])
-    asked = ("a@one.example", "b.bell@TWO.example", "B.Bell@two.example", "c@three.example")
-    assert [ids(find(engine, address)) for address in asked] == [[row]] * 4
+    asked = ("a@one.example", "B.Bell@TWO.example", "c@three.example")
+    assert [ids(find(engine, address)) for address in asked] == [[row]] * 3
 
 
 def test_the_latest_come_first_and_no_more_than_asked_for(engine: Engine) -> None:
