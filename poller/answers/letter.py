@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from poller.frozen import dataclass
-from poller.message.composer import Composer
 from poller.message.draft import Attachment, Draft
 from poller.outbox.report import attachments_of
 from poller.visible import moment
+from poller.worker.wiring import composer_of
 
 if TYPE_CHECKING:
     from poller.config.load import Config
@@ -22,12 +23,17 @@ class Letter:
 
     content: bytes
     caution: str
+    unsigned: tuple[str, ...] = ()
+    """Why it is shown without its DKIM signature, if it is."""
 
 
 def letter_of(config: Config, engine: Engine, told: Story) -> Letter:
     """Raises Unsendable where there can be none, in the words of the row's own error."""
     row = told.row
-    composer = Composer(config.message, config.templates)
+    composer = composer_of(config)
+    unsigned = tuple(composer.signing.problems)
+    if unsigned:
+        composer = composer_of(replace(config, dkim={}))
     files = tuple(Attachment(**file) for file in attachments_of(engine, row["id"]))
     names = Draft.__dataclass_fields__.keys() - {"id", "message_id", "date", "attachments"}
     draft = Draft(
@@ -37,7 +43,7 @@ def letter_of(config: Config, engine: Engine, told: Story) -> Letter:
         attachments=files,
         **{name: row[name] for name in names},
     )
-    return Letter(content=composer.compose(draft).content, caution=_what_it_is_not(told))
+    return Letter(content=composer.compose(draft).content, caution=_what_it_is_not(told), unsigned=unsigned)
 
 
 def _what_it_is_not(told: Story) -> str:

@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from poller.cli.dkim import check_published
 from poller.cli.screen import say
 from poller.cli.session import FAILED, MISUSED, configuration
+from poller.cli.token import WITHOUT_LOGIN, check_token
 from poller.cli.trial import MESSAGES, in_words, trials
 from poller.config.load import Config, ConfigError
 from poller.config.sources import dotted
 from poller.exchange import RelayTrouble
-from poller.message.composer import Composer
 from poller.message.draft import Unsendable
 from poller.outbox.database import DatabaseRefused, DatabaseUnavailable, connect, is_pooled
 from poller.outbox.facts import about
@@ -31,6 +32,8 @@ from poller.outbox.rehearsal import rehearse
 from poller.outbox.report import glance, silent
 from poller.pacing.hours import closes_at, is_open, opens_at
 from poller.smtp.courier import Courier
+from poller.smtp.tokens import Tokens
+from poller.worker.wiring import composer_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -91,7 +94,7 @@ def check(context: click.Context, deliver_to: str | None) -> None:
     """
     verdicts = Verdicts()
     try:
-        config = configuration(context, unread=())
+        config = configuration(context, to_send=True)
     except ConfigError as error:
         _check_what_is_readable(verdicts, error)
         sys.exit(MISUSED)
@@ -111,7 +114,7 @@ def _check_what_is_readable(verdicts: Verdicts, error: ConfigError) -> None:
         verdicts.bad("config", str(problem))
     if error.readable is None:
         return
-    if not error.concerns("message"):
+    if not any(map(error.concerns, ("message", "lists", "unsubscribe"))):
         _check_message(verdicts, error.readable)
     if not error.concerns("database"):
         _check_database(verdicts, error.readable)
@@ -121,7 +124,8 @@ def _check_what_is_readable(verdicts: Verdicts, error: ConfigError) -> None:
 
 
 def _check_message(verdicts: Verdicts, config: Config) -> None:
-    problems = Composer(config.message, config.templates).check()
+    composer = composer_of(config)
+    problems = composer.check()
     for problem in problems:
         verdicts.bad("message", problem)
     if not problems:
@@ -132,6 +136,7 @@ def _check_message(verdicts: Verdicts, config: Config) -> None:
         verdicts.warn("message", f"every message goes to {config.message.redirect_to} ([message] redirect_to)")
     if config.message.only_to:
         verdicts.warn("message", "only some recipients get mail ([message] only_to)")
+    check_published(verdicts, composer)
 
 
 def _check_database(verdicts: Verdicts, config: Config) -> None:
@@ -221,7 +226,10 @@ def _check_relays(verdicts: Verdicts, config: Config, wrong: Sequence[str] = ())
 def _check_relay(verdicts: Verdicts, relay: RelaySettings, table: str, whose: str) -> None:
     """A person waits: not as long for a reply as a worker does, and not without a word."""
     patience = {name: min(getattr(relay, name), PATIENCE_S) for name in ("connect_timeout", "reply_timeout")}
-    courier = Courier(replace(relay, **patience), table=table)
+    tokens = Tokens(relay.oauth2, table=table) if relay.oauth2.is_given else None
+    has_token = tokens is None or check_token(verdicts, relay.oauth2, tokens, whose)
+    asked = replace(relay, **patience) if has_token else replace(relay, **patience, **WITHOUT_LOGIN)
+    courier = Courier(asked, table=table, tokens=tokens if has_token else None)
     with verdicts.trying("relay", whose):
         waits = format_duration(patience["reply_timeout"])
         say(f"asking the relay {courier.relay}; it has {waits} for each reply", err=True)
@@ -233,7 +241,8 @@ def _check_relay(verdicts: Verdicts, relay: RelaySettings, table: str, whose: st
             verdicts.good("tls", f"{whose}{handshake.tls}, certificate verified")
         else:
             verdicts.warn("tls", f'{whose}none: fine on this machine only ([{table}] security = "starttls")')
-        verdicts.good("login", whose + (f"as {relay.username}" if handshake.authenticated else "none asked for"))
+        if has_token:
+            verdicts.good("login", whose + (f"as {relay.username}" if handshake.authenticated else "none asked for"))
         courier.close()
 
 

@@ -144,7 +144,7 @@ def _worker(seen: Overview, worker: Any) -> Iterator[Part]:
 @in_words
 def show(context: click.Context, row_id: int, *, raw: bool, json_: bool) -> None:
     """A row's whole story; with --raw the message as it would go out now."""
-    config = configuration(context)
+    config = configuration(context, to_compose=raw)
     engine = database(config)
     told = _story(engine, row_id)
     if raw:

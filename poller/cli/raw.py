@@ -1,4 +1,4 @@
-"""`poller show ID --raw`: the message that a row makes today, with today's templates and settings."""
+"""`poller show ID --raw`: the message that a row makes today, with today's templates, keys and settings."""
 
 from __future__ import annotations
 
@@ -22,6 +22,8 @@ def show_raw(config: Config, engine: Engine, told: Story) -> None:
         letter = letter_of(config, engine, told)
     except Unsendable as error:
         raise Stop(f"this row can't become a message: {error}") from None
+    for problem in letter.unsigned:
+        say(f"shown without its DKIM signature: {problem}", err=True)
     if letter.caution:
         say(letter.caution, err=True)
     sys.stdout.buffer.write(letter.content)

@@ -11,10 +11,10 @@ import click
 from poller import log
 from poller.cli.serve import listening
 from poller.cli.session import Duration, Misused, configuration, in_words
-from poller.message.composer import Composer
 from poller.outbox.database import DatabaseUnavailable, connect
 from poller.outbox.migrate import require_current
 from poller.worker.service import Service
+from poller.worker.wiring import composer_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,10 +36,10 @@ def run(context: click.Context, mode: Mode | None, limit: float | None) -> None:
     """
     if limit is not None and mode != "drain":
         raise click.UsageError("--for goes with --drain")
-    config = configuration(context, unread=())
+    config = configuration(context, to_send=True)
     log.configure(config.log)
     _require_outbox(config)
-    composer = Composer(config.message, config.templates)
+    composer = composer_of(config)
     if problems := composer.check_settings():
         raise Misused("\n".join(problems))
     for problem in composer.check_templates():  # only the rows that use it fail

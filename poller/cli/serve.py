@@ -12,7 +12,6 @@ import click
 from poller import log
 from poller.cli.screen import say
 from poller.cli.session import Misused, configuration, database, in_words
-from poller.config.load import RELAYS
 
 if TYPE_CHECKING:
     from poller.config.load import Config
@@ -27,7 +26,7 @@ USUAL_PLACE = "127.0.0.1:8025"
 @in_words
 def serve(context: click.Context) -> None:
     """Serve the page, health and numbers at [http] listen, else on 127.0.0.1:8025, until SIGTERM or Ctrl-C."""
-    config = configuration(context, unread=RELAYS)
+    config = configuration(context, to_serve=True)
     log.configure(config.log)
     database(config)
     if config.http.listen is None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import click
 
-from poller.config.load import HTTP, RELAYS, Config, ConfigError, load
+from poller.config.load import COMPOSING, HTTP, RELAYS, Config, ConfigError, load
 from poller.outbox.database import DatabaseRefused, DatabaseUnavailable, connect
 from poller.outbox.migrate import SchemaTrouble, require_current
 from poller.outbox.operate import named
@@ -86,13 +86,18 @@ def in_words(command: Callable[P, R]) -> Callable[P, R]:
     return wrapped
 
 
-def configuration(context: click.Context, *, unread: tuple[str, ...] = (*RELAYS, *HTTP)) -> Config:
+def configuration(
+    context: click.Context, *, to_send: bool = False, to_compose: bool = False, to_serve: bool = False
+) -> Config:
     """The configuration that `--config` and the environment name. Raises ConfigError.
 
-    Secrets of the sections `unread` are not looked at: only who sends needs the relays', only who listens the page's.
-    One that can't be read must not keep anybody from looking, or from switching all off.
+    Only who means `to_send` needs the relays' secrets, who means `to_compose` those of messages, and who means
+    `to_serve` those of messages and of the page: one that can't be read must not keep anybody from looking, or from
+    switching all off.
     """
     named = context.find_root().obj
+    page = () if to_serve else HTTP
+    unread = () if to_send else (*RELAYS, *page) if to_compose or to_serve else (*RELAYS, *COMPOSING, *page)
     return load(Path(named) if named else None, os.environ, unread=unread)
 
 

@@ -16,10 +16,11 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from poller.exchange import Message
-from poller.message.composer import Composer
 from poller.message.draft import Draft, Unsendable
 from poller.smtp.courier import Courier
 from poller.smtp.gears import Gear, first_gear
+from poller.smtp.remedies import after_sender_refusal
+from poller.worker.wiring import composer_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -110,12 +111,14 @@ def _trouble(seen: list[Exchange], lowered: list[str]) -> str:
         if not exchange.is_accepted:
             replies = (exchange.mail, *exchange.rcpt, exchange.data, exchange.end)
             refused = next((reply for reply in replies if reply is not None and reply.kind in {4, 5}), None)
-            return str(refused or (exchange.loss and exchange.loss.reason) or exchange.lacking or "no answer")
+            remedy = after_sender_refusal(refused) if refused is not None else ""
+            said = str(refused or (exchange.loss and exchange.loss.reason) or exchange.lacking or "no answer")
+            return f"{remedy}: {said}" if remedy else said
     return ""
 
 
 def _messages(config: Config, address: str, gear: Gear) -> Iterator[Message]:
-    composer = Composer(config.message, config.templates)
+    composer = composer_of(config)
     for number in range(1, MESSAGES + 1):
         draft = Draft(
             id=number,

@@ -1,6 +1,6 @@
 """The next rows, claimed by the bookkeeper while the last ones are being sent: the line need not fall silent between.
 
-Rule 1. Never more than a batch is claimed and not begun: what is claimed ahead is what has left meanwhile.
+Rule 1. At most a batch and a half is claimed and not begun: the next batch is claimed when half of one has left.
 Rule 2. Whatever was claimed ahead is had by `rows` or by `rest`; nobody forgets a claim.
 Rule 3. A database that is away ends the batch, and is waited for by whoever writes next.
 """
@@ -16,22 +16,19 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from concurrent.futures import Executor, Future
 
+    from poller.delivery.claiming import Claiming
     from poller.outbox.rows import ClaimedRow
 
 HALF = 2
-"""The next rows are claimed when half a batch has left: a statement for each row would cost too much."""
+"""Of a batch, what is left when the next is claimed: time enough for a claim behind the recording of a group."""
 
 
 @dataclass(kw_only=True, slots=True)
 class Prefetch:
-    """Belongs to the delivering thread; `claim` runs in the bookkeeper's."""
+    """Belongs to the delivering thread; what is claimed ahead is claimed in the bookkeeper's."""
 
     bookkeeper: Executor
-    claim: Callable[[int], Callable[[], list[ClaimedRow]]]
-    """What is to be done to claim so many; asked here, done there."""
-    batch: int
-    asked: Callable[[], int]
-    """How many the last claim could have had at most: where a limit is in force, fewer than a batch."""
+    claiming: Claiming
     may_claim: Callable[[], bool]
     unavailable: Callable[[DatabaseUnavailable], None]
     _claiming: Future[list[ClaimedRow]] | None = field(default=None)
@@ -50,7 +47,7 @@ class Prefetch:
         if self._claiming is not None and (not left or self._claiming.done()):
             return self.rest()
         if self._claiming is None and not self._dry and left * HALF <= self._whole and self.may_claim():
-            self._claiming = self.bookkeeper.submit(self.claim(self.batch - left))
+            self._claiming = self.bookkeeper.submit(self.claiming.claim())
             return self.rest() if not left else []
         return []
 
@@ -69,4 +66,4 @@ class Prefetch:
 
     @property
     def _whole(self) -> int:
-        return min(self.batch, self.asked())
+        return min(self.claiming.batch, self.claiming.asked)

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from poller.outbox.rows import Recorded
     from poller.outbox.store import Store
 
-GROUP = 50  # outcomes; a commit for each message costs several times as much
+GROUP = 100  # outcomes; a commit for each message costs several times as much
 GROUP_AGE_S = 0.25  # the longest an outcome waits for company
 AWAY_FIRST_S, AWAY_LONGEST_S = 0.5, 15.0  # between tries to reach a database that is away
 STUBBORN_AFTER_S = 5.0  # between tries to write one locked row

@@ -22,6 +22,7 @@ from datetime import timedelta
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
+from poller.delivery.clock import DatabaseTime
 from poller.judgement.accepted import AcceptedLately
 from poller.judgement.outcome import Heard, Sent
 from poller.log import OnChange
@@ -73,8 +74,7 @@ class SharedLimits:
     learnt: dict[str, Record] = field(default_factory=dict)
     """What the table says of each relay."""
     _say: OnChange = field(init=False)
-    _now: datetime | None = None
-    _now_at: float = 0.0
+    _time: DatabaseTime = field(init=False)
     _looked_at: float = float("-inf")
     _closes_at: datetime | None = None
     _has_begun: bool = False
@@ -85,6 +85,7 @@ class SharedLimits:
 
     def __post_init__(self) -> None:
         self._say = OnChange(self.log)
+        self._time = DatabaseTime(self.clock)
         self.accepted_lately = AcceptedLately(window=self.hearing.window)
 
     # --- the table ---
@@ -100,21 +101,22 @@ class SharedLimits:
         if not at_once and self.clock() - self._looked_at < LOOK_EVERY_S:
             return
         self._write_what_is_left()
-        self._now, self._now_at = self.store.now(), self.clock()
-        self._looked_at = self._now_at
+        now = self.store.now()
+        self._time.set(now)
+        self._looked_at = self.clock()
         records = self.throttles.read()
         self.learnt = {key.name: record for key, record in records.items() if key.kind == "relay"}
-        for key, fault in self.pacing.see(records, self._now).items():
+        for key, fault in self.pacing.see(records, now).items():
             self._say.say("warning", "throttle.repaired", about=key, fingerprint=fault, scope=str(key), reason=fault)
             self._change(key, self._repairing(key))
-        if (self.hours.windows or self.hours.quiet) and not (self._closes_at and self._now < self._closes_at):
-            self._closes_at = closes_at(self.hours, self._now)
+        if (self.hours.windows or self.hours.quiet) and not (self._closes_at and now < self._closes_at):
+            self._closes_at = closes_at(self.hours, now)
 
     def now(self) -> datetime:
         """The database's clock, as of the last look, going on by our own."""
-        if self._now is None:
-            self._now, self._now_at = self.store.now(), self.clock()
-        return self._now + timedelta(seconds=self.clock() - self._now_at)
+        if not self._time.is_set:
+            self._time.set(self.store.now())
+        return self._time.now()
 
     def connect(self, relay: str, most: int) -> bool:
         """Enter that we hold a connection to a relay. False: there are as many as there may be."""
@@ -148,7 +150,7 @@ class SharedLimits:
     @property
     def is_open(self) -> bool:
         """Rule 3."""
-        return self._closes_at is None or (self._now is not None and self.now() < self._closes_at)
+        return self._closes_at is None or self.now() < self._closes_at
 
     def opens_at(self) -> datetime:
         """When mail may go next."""

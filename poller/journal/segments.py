@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import mmap
 import os
 import re
 import struct
@@ -194,7 +195,13 @@ class Witness:
     _POSITION = struct.Struct("<Q")
 
     def __init__(self, directory: Path) -> None:
-        self._fd = os.open(directory / self.NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fd = os.open(directory / self.NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            room = self._POSITION.size
+            os.pwrite(fd, os.pread(fd, room, 0).ljust(room, b"\0"), 0)  # the disk has room for it from now on
+            self._memory = mmap.mmap(fd, room)
+        finally:
+            os.close(fd)
 
     @classmethod
     def told(cls, directory: Path) -> int:
@@ -204,12 +211,12 @@ class Witness:
         return 0
 
     def tell(self, position: int) -> None:
-        """Raises OSError."""
-        os.pwrite(self._fd, self._POSITION.pack(position), 0)
+        """Four times a message: a store in mapped memory, which a killed process leaves behind like a write."""
+        self._POSITION.pack_into(self._memory, 0, position)
 
     def close(self) -> None:
         """Nothing more is told."""
-        os.close(self._fd)
+        self._memory.close()
 
 
 def sync_file(path: Path) -> None:

@@ -6,14 +6,16 @@ Rule 2. What is wrong with a row is found here and raised as `Unsendable`, with 
 Rule 3. `bcc` is read, and never written.
 Rule 4. Every line ends in CRLF, none is longer than 998 octets, every byte is seven-bit; but for an address whose local
         part is not ASCII, which makes the message `smtputf8` (RFC 6532). Domains are written in ASCII always.
+Rule 5. What is signed is what goes out: nothing is changed behind the signature.
 
-It does not sign (DKIM), does not stuff dots, and does not judge whether an address exists.
+It does not stuff dots, and does not judge whether an address exists.
 """
 
 from __future__ import annotations
 
 import re
 from functools import lru_cache
+from itertools import chain
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import quote
 
@@ -21,6 +23,8 @@ from poller.frozen import Unreadable
 from poller.message import addresses, characters, fields, parts
 from poller.message.draft import Composed, Draft, Recipient, Unsendable
 from poller.message.headers import extra_fields
+from poller.message.mailing_list import MailingLists
+from poller.message.signing import Signing
 from poller.message.staging import Staging
 from poller.message.templates import Rendered, Templates
 from poller.message.text import text_from_html
@@ -30,8 +34,9 @@ if TYPE_CHECKING:
 
     from poller.message.addresses import Mailbox
     from poller.message.draft import Attachment
+    from poller.message.mailing_list import Leave
     from poller.message.parts import Part
-    from poller.message.settings import MessageSettings, TemplateSettings
+    from poller.message.settings import DkimSettings, MessageSettings, TemplateSettings
 
     Lists = Mapping[Literal["to", "cc", "bcc"], tuple[Mailbox, ...]]
 
@@ -51,8 +56,18 @@ def valid_message_id(text: str) -> bool:
 class Composer:
     """Makes messages; one for a worker's life. `host_name` stands in Message-IDs when nothing better is configured."""
 
-    def __init__(self, message: MessageSettings, templates: TemplateSettings, *, host_name: str = "localhost") -> None:
+    def __init__(
+        self,
+        message: MessageSettings,
+        templates: TemplateSettings,
+        dkim: Mapping[str, DkimSettings] | None = None,
+        *,
+        mailing_lists: MailingLists | None = None,
+        host_name: str = "localhost",
+    ) -> None:
         self._settings = message
+        self.signing = Signing(dkim or {})
+        self._mailing_lists = mailing_lists or MailingLists()
         self._host_name = host_name
         self._staging = Staging(message)
         self._templates = _templates(templates)
@@ -62,18 +77,23 @@ class Composer:
         """What stands after the @ of a Message-ID that the poller makes."""
         if self._settings.message_id_domain:
             return self._settings.message_id_domain
+        return next(iter(self.author_domains), self._host_name)
+
+    @property
+    def author_domains(self) -> tuple[str, ...]:
+        """The domain in From of rows that name no sender; none where each has to."""
         try:
-            return _one_address("sender", self._settings.sender or "").domain
+            return (_one_address("sender", self._settings.sender or "").domain,)
         except Unsendable:
-            return self._host_name
+            return ()
 
     def check(self) -> list[str]:
         """What is wrong with the configuration, in words with the remedy; empty when all is well."""
         return [*self.check_settings(), *self.check_templates()]
 
     def check_settings(self) -> list[str]:
-        """What concerns every row: sender, staging, Message-IDs. Nothing should be sent while any is wrong."""
-        problems = list(self._staging.problems)
+        """What concerns every row: sender, staging, keys, Message-IDs. Nothing should be sent while any is wrong."""
+        problems = [*self._staging.problems, *self.signing.problems, *self._mailing_lists.problems]
         if self._settings.sender is not None:
             try:
                 _one_address("sender", self._settings.sender)
@@ -101,15 +121,21 @@ class Composer:
         withheld = self._staging.withheld(wire)
         return Recipient(kind=kind, name=mailbox.name, address=mailbox.address, wire=wire, withheld=withheld)
 
-    def compose(self, draft: Draft) -> Composed:
-        """The complete message, or Unsendable."""
+    def writes_apart(self, draft: Draft) -> bool:
+        """Whether each recipient gets a message of their own. Raises Unsendable."""
+        return self._mailing_lists.has_tokens(draft.list)
+
+    def compose(self, draft: Draft, reader: str | None = None) -> Composed:
+        """The complete message, or Unsendable. `reader` is the address that it is for, if not for all of them alike."""
         self._staging.must_be_readable()
         _require_readable(draft, _COLUMNS)
         message_id = _message_id(draft)
         sender = _one_address("sender", draft.sender or self._settings.sender or "")
         lists = _mailboxes(draft)
         reply_to = _address_list("reply_to", draft.reply_to)
-        content = self._content(draft)
+        reader = self._staging.wire(reader or next(iter(_all(lists))).address)  # a tester's link is no customer's
+        leave = self._mailing_lists.leave(draft, reader)
+        content = self._content(draft, leave)
         body = _body(draft, content, self._settings.max_size)
         lines = [
             fields.date_field(draft.date),
@@ -117,19 +143,22 @@ class Composer:
             *_address_fields(lists, reply_to),
             *([] if content.subject is None else [fields.text_field("Subject", content.subject)]),
             f"Message-ID: {message_id}",
+            *leave.fields,
             *extra_fields(draft.headers),
             *(self._redirected(lists) if self._staging.redirect_to else ()),
             "MIME-Version: 1.0",
             body.header,
         ]
         mail_from = _reverse_path(draft, sender)
-        whole = parts.written(("\r\n".join(lines) + "\r\n\r\n").encode(), body.body)
+        head = ("\r\n".join(lines) + "\r\n").encode()
+        signatures = self.signing.signatures(sender.domain, head, body.body, draft.date)
+        whole = parts.written(signatures + head + b"\r\n", body.body)
         if len(whole) > self._settings.max_size:
             raise _too_large(draft, len(whole), self._settings.max_size)
         # What the recipients of one transaction need beside is the courier's to see: bcc is not part of the whole.
         return Composed(mail_from=mail_from, content=whole, smtputf8=not (whole.isascii() and mail_from.isascii()))
 
-    def _content(self, draft: Draft) -> Rendered:
+    def _content(self, draft: Draft, leave: Leave) -> Rendered:
         """Subject and bodies, from the columns or from the template, checked."""
         if draft.template is None:
             if draft.body_text is None and draft.body_html is None:
@@ -141,7 +170,8 @@ class Composer:
             raise Unsendable("template", f"{column} is given too; leave one of them out")
         if self._templates is None:
             raise Unsendable("template", "no [templates] directory is configured; configure it, or give body_text")
-        made = self._templates.render(draft.template, draft.context, draft.locale, subject=draft.subject is None)
+        context = leave.variables(draft.context)
+        made = self._templates.render(draft.template, context, draft.locale, subject=draft.subject is None)
         subject = _rendered_subject(draft, made.subject)
         return Rendered(subject=subject, text=made.text, html=made.html)
 
@@ -212,6 +242,10 @@ def _from_field(sender: Mailbox) -> str:
 def _mailboxes(draft: Draft) -> Lists:
     """The three lists, each mailbox once."""
     return _read_lists(draft.recipients, draft.cc, draft.bcc)
+
+
+def _all(lists: Lists) -> Iterable[Mailbox]:
+    return chain.from_iterable(lists.values())
 
 
 @lru_cache(maxsize=256)

@@ -56,6 +56,8 @@ class Draft:
     context: object = None
     locale: str | None = None
     headers: object = None
+    list: str | None = None
+    batch: str | None = None
     attachments: tuple[Attachment, ...] = ()
 
 

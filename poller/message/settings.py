@@ -1,11 +1,16 @@
-"""What the composing of messages may be told: the `[message]` and `[templates]` sections. Standard library only."""
+"""What the composing of messages may be told: `[message]`, `[templates]`, `[dkim."DOMAIN"]`. Standard library only."""
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar, Final
 
-from poller.units import SETTINGS, Bytes, Seconds
+from poller.domains import in_ascii
+from poller.units import SETTINGS, Bytes, Checked, Misfit, Seconds
+
+_SELECTOR: Final = re.compile(r"(?:[a-z0-9](?:[a-z0-9_-]{0,61}[a-z0-9])?\.)*[a-z0-9](?:[a-z0-9_-]{0,61}[a-z0-9])?")
+_SELECTOR_MOST: Final = 100  # characters: with ._domainkey and the domain it is a name in the DNS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,3 +42,72 @@ class TemplateSettings:
     """Of work for one row: so long a stop may have to wait."""
     max_size: Bytes = 5_000_000
     """Of each part, in characters."""
+
+
+def check_selector(text: str) -> str:
+    """A selector: one or more labels (RFC 6376 section 3.1). Raises ValueError with the remedy."""
+    if len(text) > _SELECTOR_MOST or not _SELECTOR.fullmatch(text):
+        raise ValueError('not a selector; write it in lower case, like "s2026", as it is published in the DNS')
+    return text
+
+
+def check_signing_domain(name: str) -> str:
+    """A domain that may sign. Raises ValueError with the remedy."""
+    if name.startswith("[") or not name.isascii() or _written(name) != name:
+        raise ValueError('not a domain; write it in lower case like "example.com", and xn--... if it is not ASCII')
+    if "." not in name:
+        raise ValueError('a whole top-level domain signs for nobody; write the domain you own, like "example.com"')
+    return name
+
+
+def _written(name: str) -> str:
+    try:
+        return in_ascii(name)
+    except ValueError:
+        return ""
+
+
+Selector = Annotated[str, Checked(check_selector)]
+SigningDomain = Annotated[str, Checked(check_signing_domain)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DkimKeySettings:
+    """One key, and where the DNS has its other half: `SELECTOR._domainkey.DOMAIN`."""
+
+    __pydantic_config__: ClassVar = SETTINGS
+
+    selector: Selector
+    key_file: str
+    """A private key in PEM."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DkimSettings:
+    """How mail from one domain, and from those below it without a table of their own, is signed.
+
+    One key is written in the table itself, several in `keys`: each makes a signature.
+    """
+
+    __pydantic_config__: ClassVar = SETTINGS
+
+    selector: Selector | None = None
+    key_file: str | None = None
+    keys: tuple[DkimKeySettings, ...] = ()
+
+    def __post_init__(self) -> None:
+        if (self.selector is None) != (self.key_file is None):
+            missing, other = ("selector", "key_file") if self.selector is None else ("key_file", "selector")
+            raise Misfit(missing, f"{other} is given without {missing}; give both")
+        if not self.all_keys:
+            raise Misfit("selector", "no key; give selector and key_file, or a list of them in keys")
+        selectors = [key.selector for key in self.all_keys]
+        if len({*selectors}) < len(selectors):
+            raise Misfit("keys", "two keys with one selector; the DNS has one key at each, so name them apart")
+
+    @property
+    def all_keys(self) -> tuple[DkimKeySettings, ...]:
+        """The one in the table first."""
+        if self.selector is None or self.key_file is None:
+            return self.keys
+        return (DkimKeySettings(selector=self.selector, key_file=self.key_file), *self.keys)

@@ -82,7 +82,7 @@ def candidates(page: Page) -> list[Candidate]:
 
 
 def candidate(row: Any) -> Candidate:
-    """One row of `poller.outbox.paths.COLUMNS`."""
+    """One row of `poller.outbox.dialect.COLUMNS`."""
     return Candidate(
         id=row.id,
         domain=row.domain,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
-from poller.outbox.dialects import DIALECTS
+from poller.outbox.dialects import dialect_of
 from poller.outbox.tables import Utc
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def now_in_sql(connection: Connection) -> Any:
     """Now, as an expression."""
-    return sa.literal_column(DIALECTS[connection.dialect.name].now, type_=Utc())
+    return sa.literal_column(dialect_of(connection).now, type_=Utc())
 
 
 def now_of(connection: Connection) -> datetime:

@@ -22,7 +22,7 @@ from sqlalchemy.engine import make_url
 
 from poller.machine import machine_id
 from poller.outbox.database import DatabaseRefusal, transaction
-from poller.outbox.dialects import DIALECTS
+from poller.outbox.dialects import dialect_of
 from poller.outbox.tables import meta
 from poller.outbox.upsert import insert_unless_there, upsert
 
@@ -125,7 +125,7 @@ def _move_in(connection: Connection, home: str) -> list[str]:
 def _adopt(connection: Connection, home: str) -> Adopted:
     homes = _homes(connection)
     if home not in homes:
-        now = sa.text(DIALECTS[connection.dialect.name].now)
+        now = sa.text(dialect_of(connection).now)
         upsert(connection, meta, [{"name": BELONGS_TO, "value": "\n".join([*homes, home]), "updated_at": now}])
     paused = connection.execute(sa.select(meta.c.value).where(meta.c.name == "paused")).scalar()
     held = paused is not None and paused.startswith(HELD)

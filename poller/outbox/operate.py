@@ -28,7 +28,7 @@ import sqlalchemy as sa
 from poller.domains import spellings
 from poller.judgement.retry import fold
 from poller.outbox.database import transaction
-from poller.outbox.dialects import DIALECTS
+from poller.outbox.dialects import dialect_of
 from poller.outbox.tables import attempt, meta, outbox, recipient
 from poller.outbox.upsert import upsert
 from poller.statuses import TERMINAL, Action, open_to
@@ -145,7 +145,7 @@ def _switch_off(connection: Connection, why: str) -> None:
 
 
 def _now(connection: Connection) -> Any:
-    return sa.text(DIALECTS[connection.dialect.name].now)
+    return sa.text(dialect_of(connection).now)
 
 
 def _chosen(connection: Connection, *, selection: Selection, action: Action) -> array[int]:
@@ -350,7 +350,7 @@ _NOTED = ("outbox_id", "claim_seq", "at", "worker", "recipient", "outcome", "err
 def _notes(connection: Connection, row: Any, action: Action, by: str, address: str | None = None) -> list[Any]:
     """A line of history, as columns of a SELECT from rows as they were."""
     words = (sa.literal(by), sa.literal(address, type_=sa.Text()), sa.literal(action))
-    now: Any = sa.literal_column(DIALECTS[connection.dialect.name].now)
+    now: Any = sa.literal_column(dialect_of(connection).now)
     return [row.id, row.claim_seq, now, *words, sa.literal("was ").concat(row.status)]
 
 

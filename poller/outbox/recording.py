@@ -18,7 +18,7 @@ import sqlalchemy as sa
 from poller import statuses
 from poller.judgement.retry import Note
 from poller.outbox.database import DatabaseRefusal, RowsLocked, transaction
-from poller.outbox.dialects import DIALECTS
+from poller.outbox.dialects import dialect_of
 from poller.outbox.rows import Late, Recorded
 from poller.outbox.tables import attempt, outbox, recipient
 from poller.outbox.upsert import upsert
@@ -101,7 +101,7 @@ def hand_back(connection: Connection, holder: str, fences: Iterable[tuple[int, i
     nothing = dict.fromkeys(_OUTCOME_COLUMNS)
     unbegun = {"status": "queued", "attempts": 0, "doubts": 0, "setbacks": 0, "begun": 0, "updated_at": now}
     steps = [{"id": i, "claim_seq": seq, "message_id": mid, **unbegun, **nothing} for i, seq, mid in fences]
-    return DIALECTS[connection.dialect.name].record(connection, holder, steps) if steps else set()
+    return dialect_of(connection).record(connection, holder, steps) if steps else set()
 
 
 def _merged(parts: Sequence[Recorded]) -> Recorded:
@@ -116,7 +116,7 @@ def _merged(parts: Sequence[Recorded]) -> Recorded:
 
 def record_group(connection: Connection, writer: Writer, steps: Sequence[Step]) -> tuple[set[int], int | None]:
     """The ids that were written, and the journal's position if it was."""
-    written = DIALECTS[connection.dialect.name].record(connection, writer.holder, [_values(step) for step in steps])
+    written = dialect_of(connection).record(connection, writer.holder, [_values(step) for step in steps])
     done = [step for step in steps if step.row_id in written]
     _write_recipients(connection, done, also_as_written=False)
     _write_notes(connection, writer.holder, done)
@@ -186,7 +186,7 @@ def _settle_late(connection: Connection, writer: Writer, step: Step) -> Late:
 
 def given_message_id(connection: Connection, *, key: str, domain: str) -> sa.ColumnElement[str]:
     """The Message-ID of a row, or the one that its first claim will give it."""
-    expression = DIALECTS[connection.dialect.name].message_id.format(o="outbox.")
+    expression = dialect_of(connection).message_id.format(o="outbox.")
     return sa.func.coalesce(
         outbox.c.message_id, sa.text(expression).bindparams(key=key, domain=domain), type_=sa.Text()
     )

@@ -13,7 +13,8 @@ import sqlalchemy as sa
 from poller.exchange import Reply
 from poller.judgement.retry import Note, Step
 from poller.outbox.database import transaction
-from poller.outbox.dialects import DIALECTS, ClaimRequest
+from poller.outbox.dialect import ClaimRequest
+from poller.outbox.dialects import dialect_of
 from poller.outbox.enqueue import enqueue
 from poller.outbox.recording import Writer, record_group
 from poller.outbox.tables import Utc
@@ -44,7 +45,7 @@ def rehearse(engine: Engine) -> str:
 
 
 def _rehearse(connection: Connection) -> str:
-    sql = DIALECTS[connection.dialect.name]
+    sql = dialect_of(connection)
     now = connection.execute(sa.select(sa.literal_column(sql.now, type_=Utc()))).scalar_one()
     assert now is not None  # noqa: S101 - a clock always answers
     upsert(connection, worker_table, [_entry(now)])

@@ -19,6 +19,7 @@ import sqlalchemy as sa
 
 from poller.outbox.clock import now_of
 from poller.outbox.database import transaction
+from poller.outbox.suppression import delete_ended
 from poller.outbox.tables import attachment, attempt, outbox, recipient
 from poller.statuses import TERMINAL
 
@@ -43,6 +44,8 @@ class Purged:
     rows: int = 0
     attempts: int = 0
     """History lines of rows that are kept, or that somebody else had deleted."""
+    suppressions: int = 0
+    """Lines of the suppression list whose time was over."""
 
 
 def purge(
@@ -60,6 +63,12 @@ def purge(
     if settings.attempts is not None:
         before = now - timedelta(seconds=settings.attempts)
         purged.attempts = _history(engine, before, wait=wait, portion=portion)
+    if settings.suppressions is not None:
+        before = now - timedelta(seconds=settings.suppressions)
+        while deleted := transaction(engine, partial(delete_ended, before=before, portion=portion)):
+            purged.suppressions += deleted
+            if wait(PAUSE_S):
+                break
     return purged
 
 

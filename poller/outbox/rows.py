@@ -30,6 +30,7 @@ DRAFT_COLUMNS = (
     "context",
     "locale",
     "headers",
+    "list",
 )
 
 

@@ -39,6 +39,8 @@ class RetentionSettings:
     """Rows that ended in any other way: failed, partial, expired, suppressed, cancelled."""
     attempts: Seconds | None = None
     """History lines, of rows that are kept or that somebody else deleted; those of a row that goes, go with it."""
+    suppressions: Seconds | None = None
+    """Lines of the suppression list whose time is over."""
 
     @property
     def is_set(self) -> bool:

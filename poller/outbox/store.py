@@ -17,23 +17,23 @@ import math
 import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
-from functools import lru_cache, partial
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import sqlalchemy as sa
 
 from poller import statuses
-from poller.domains import spellings
 from poller.exchange import Reply
 from poller.judgement.retry import RecipientState
-from poller.outbox import choosing, recording, throttling
+from poller.outbox import choosing, recording, suppression, throttling
 from poller.outbox.belief import Belief
 from poller.outbox.database import DatabaseRefusal, DatabaseUnavailable, refusal_of, transaction
-from poller.outbox.dialects import CLAIM_COLUMNS, DIALECTS, ClaimRequest
+from poller.outbox.dialect import CLAIM_COLUMNS, CLAIMED, ClaimRequest, claimed_list
+from poller.outbox.dialects import DIALECTS
 from poller.outbox.identity import message_id_key
 from poller.outbox.report import attachments_of
 from poller.outbox.rows import DRAFT_COLUMNS, ClaimedRow, Found, NameTaken, Recorded, Registered
-from poller.outbox.tables import Utc, attachment, attempt, meta, outbox, recipient, suppression
+from poller.outbox.tables import Utc, attempt, meta, outbox, recipient
 from poller.outbox.tables import worker as worker_table
 from poller.outbox.upsert import upsert
 from poller.outbox.walk import Walk
@@ -336,7 +336,9 @@ class Store:
             now = self._now_on(connection)
             message_id = given(connection, key=self._message_id_key(), domain=self._domain).label("message_id")
             columns = [message_id if column.name == "message_id" else column for column in CLAIM_COLUMNS]
-            rows = connection.execute(sa.select(*columns, outbox.c.finished_at).where(outbox.c.id.in_(ids))).all()
+            without = sa.false().label("has_attachments")
+            found = sa.select(*columns, without, outbox.c.finished_at).where(outbox.c.id.in_(ids))
+            rows = connection.execute(found).all()
             known = _known_recipients(connection, [row.id for row in rows]) if rows else {}
             return {row.id: self._as_found(row, known.get(row.id, {}), now) for row in rows}
 
@@ -344,7 +346,7 @@ class Store:
         return self._read(work)
 
     def _as_found(self, row: Any, known: Mapping[str, RecipientState], now: datetime) -> Found:
-        claimed = _as_claimed(row, known, ())
+        claimed = _as_claimed(row, known)
         is_held = row.claimed_by == self.worker and row.status in statuses.IN_HAND and row.finished_at is None
         first, last = row.first_attempt_at or now, row.claimed_at or now
         return Found(row=replace(claimed, holder=self.worker, first_attempt_at=first, claimed_at=last), is_held=is_held)
@@ -371,17 +373,11 @@ class Store:
 
     def suppresses_anyone(self) -> bool:
         """Whether there is anybody on the suppression list."""
-        query = sa.select(suppression.c.address).limit(1)
-        return self._read(lambda c: c.execute(query).first()) is not None
+        return self._read(suppression.has_any)
 
-    def suppressed(self, addresses: Collection[str]) -> dict[str, str]:
-        """Of `addresses`, those on the suppression list, themselves or by `@domain`, with the reason."""
-        wanted = {key for address in addresses for key in _suppression_keys(address)}
-        if not wanted:
-            return {}
-        query = sa.select(suppression.c.address, suppression.c.reason).where(suppression.c.address.in_(sorted(wanted)))
-        found = self._read(lambda c: {row.address: row.reason for row in c.execute(query)})
-        return {a: found[key] for a in addresses for key in reversed(_suppression_keys(a)) if key in found}
+    def suppressed(self, addresses: Collection[str]) -> dict[tuple[str, str], str]:
+        """Of `addresses`, those on the suppression list; see `poller.outbox.suppression`."""
+        return self._read(lambda c: suppression.suppressed(c, addresses)) if addresses else {}
 
     # --- writing down ---
 
@@ -490,26 +486,23 @@ class Store:
         return self._write(work)
 
     def _orphan_query(self, whose: str, beside: Collection[int]) -> Any:
-        columns = ", ".join(f"o.{column.name}" for column in CLAIM_COLUMNS)
         return (
             sa.text(f"""
-            SELECT {columns} FROM outbox AS o LEFT JOIN outbox_worker AS w ON w.name = o.claimed_by
+            SELECT {claimed_list("o")} FROM outbox AS o LEFT JOIN outbox_worker AS w ON w.name = o.claimed_by
             WHERE o.claimed_by IS NOT NULL AND o.status IN ({_HELD}) AND o.finished_at IS NULL
               AND o.id NOT IN :beside AND {whose}
             ORDER BY +o.id LIMIT {ORPHANS_AT_ONCE}""")
             .bindparams(sa.bindparam("beside", [*beside] or [0], expanding=True))
-            .columns(*CLAIM_COLUMNS)
+            .columns(*CLAIMED)
         )
 
     def _claimed(self, connection: Connection, rows: Sequence[Any]) -> list[ClaimedRow]:
         if not rows:
             return []
-        ids = [row.id for row in rows]
         tried = [row.id for row in rows if row.claim_seq > 1 or row.attempts or row.doubts]
         known = _known_recipients(connection, tried) if tried else {}
-        attached = _attached(connection, ids)
         ordered = sorted(rows, key=lambda row: (row.priority, row.due_at, row.id))
-        return [_as_claimed(row, known.get(row.id, {}), attached) for row in ordered]
+        return [_as_claimed(row, known.get(row.id, {})) for row in ordered]
 
 
 def _is_wide_open(gate: Gate) -> bool:
@@ -519,25 +512,6 @@ def _is_wide_open(gate: Gate) -> bool:
 
 def _fence(row: ClaimedRow | None) -> Fence | None:
     return (row.id, row.claim_seq, row.message_id) if row is not None else None
-
-
-@lru_cache(maxsize=4096)
-def _suppression_keys(address: str) -> tuple[str, ...]:
-    """What an entry that means it may be: itself before its domain, the domain in each spelling."""
-    local_part, _, domain = address.lower().rpartition("@")
-    domains = spellings(domain)
-    return *(f"{local_part}@{name}" for name in domains), *(f"@{name}" for name in domains)
-
-
-_ATTACHED = sa.text("SELECT DISTINCT outbox_id FROM outbox_attachment WHERE outbox_id = ANY(CAST(:ids AS bigint[]))")
-
-
-def _attached(connection: Connection, ids: Sequence[int]) -> set[int]:
-    """Of `ids` the rows that have attachments."""
-    if connection.dialect.name == "postgresql":  # one array is understood faster than a hundred values
-        return set(connection.execute(_ATTACHED, {"ids": list(ids)}).scalars())
-    query = sa.select(attachment.c.outbox_id).where(attachment.c.outbox_id.in_(ids)).distinct()
-    return set(connection.execute(query).scalars())
 
 
 def _known_recipients(connection: Connection, ids: Sequence[int]) -> dict[int, dict[str, RecipientState]]:
@@ -565,10 +539,11 @@ def _reply_of(row: Any) -> Reply | None:
 _DRAFT = slice(CLAIM_COLUMNS.index(outbox.c[DRAFT_COLUMNS[0]]), CLAIM_COLUMNS.index(outbox.c[DRAFT_COLUMNS[-1]]) + 1)
 _HEAD = slice(0, _DRAFT.start)
 _TAIL = slice(_DRAFT.stop, _DRAFT.stop + 2)
+_ATTACHED = len(CLAIM_COLUMNS)
 
 
-def _as_claimed(row: Any, known: Mapping[str, RecipientState], attached: Collection[int]) -> ClaimedRow:
-    # By place, in the order of CLAIM_COLUMNS: to ask by name costs more than all the rest.
+def _as_claimed(row: Any, known: Mapping[str, RecipientState]) -> ClaimedRow:
+    # By place, in the order of CLAIMED: to ask by name costs more than all the rest.
     row_id, claim_seq, message_id, attempts, doubts, setbacks, first, holder, claimed_at, *rest = row[_HEAD]
     expires_at, max_attempts, on_doubt, relay, status = rest
     batch, domain = row[_TAIL]
@@ -591,5 +566,5 @@ def _as_claimed(row: Any, known: Mapping[str, RecipientState], attached: Collect
         domain=domain,
         content=dict(zip(DRAFT_COLUMNS, row[_DRAFT], strict=True)),
         known=known,
-        has_attachments=row_id in attached,
+        has_attachments=row[_ATTACHED],
     )

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 import sqlalchemy as sa
 
 from poller.outbox.database import transaction
-from poller.outbox.dialects import DIALECTS
+from poller.outbox.dialects import dialect_of
 from poller.outbox.tables import Utc, throttle
 from poller.outbox.tables import worker as worker_table
 from poller.outbox.upsert import insert_unless_there
@@ -180,7 +180,7 @@ def lock(connection: Connection, keys: Collection[ScopeKey], *, waiting: bool) -
     first = [key for key in in_order(keys) if key.kind in WAITED_FOR]
     rest = [key for key in in_order(keys) if key.kind not in WAITED_FOR]
     for some, skip in ((first, ""), (rest, "" if waiting else " SKIP LOCKED")):
-        row_lock = DIALECTS[connection.dialect.name].row_lock
+        row_lock = dialect_of(connection).row_lock
         for part in _parts(some):
             found |= _chosen(connection, part, f"{row_lock}{skip}" if row_lock else "")
     return found
@@ -229,7 +229,7 @@ def in_order(keys: Iterable[ScopeKey]) -> list[ScopeKey]:
 
 
 def _now(connection: Connection) -> str:
-    return DIALECTS[connection.dialect.name].now
+    return dialect_of(connection).now
 
 
 def _is(key: ScopeKey) -> sa.ColumnElement[bool]:

@@ -86,6 +86,32 @@ _NUMBERS = {number: (meaning, remedy) for meaning, remedy, _, numbers, _ in _TAB
 _CODES = {code: (meaning, remedy) for meaning, remedy, codes, _, _ in _TABLE for code in codes}
 
 
+class DatabaseRefused(Exception):  # noqa: N818 - named by who is to blame
+    """A database that can't hold an outbox: dialect, version or driver. The text names the remedy."""
+
+
+class DatabaseUnavailable(Exception):  # noqa: N818 - named by who is to blame
+    """The database does not answer, or not now: wait, and ask again. Nothing of the row is at fault."""
+
+    def __init__(self, words: str, remedy: str = IS_IT_RUNNING) -> None:
+        super().__init__(words)
+        self.remedy = remedy
+
+
+class RowsLocked(DatabaseUnavailable):
+    """The database is there, but somebody else holds a lock for longer than we wait."""
+
+
+class DatabaseRefusal(DatabaseUnavailable):
+    """The database is there and says no: to the data of one row, by a trigger, or for a reason that nobody foresaw.
+
+    Where there are rows, the one is looked for. Else it is waited for like the others.
+    """
+
+    def __init__(self, error: DBAPIError) -> None:
+        super().__init__(words_of(error), "look at the database's triggers and checks")
+
+
 def meaning_of(error: DBAPIError) -> tuple[Meaning, str]:
     """What it means, and what to do about it; no remedy where the words of the error are all that is known."""
     if error.connection_invalidated:

@@ -19,15 +19,15 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from poller.outbox.dialects import PRIORITIES
-from poller.outbox.paths import FIRST, PATHS
+from poller.outbox.dialect import FIRST, PRIORITIES
+from poller.outbox.dialects import dialect_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from sqlalchemy.engine import Connection
 
-    from poller.outbox.paths import By
+    from poller.outbox.dialect import By
     from poller.pacing.gate import Gate
 
 LOWER_EVERY: Final = 10
@@ -70,13 +70,13 @@ class _Way:
             return []
         each = -(-room // len(wanted))
         pairs = [((name, priority), each) for name in wanted]
-        rows = PATHS[connection.dialect.name].heads(connection, self.by, gate, pairs, lock=True)
+        rows = dialect_of(connection).paths.heads(connection, self.by, gate, pairs, lock=True)
         self._remember(wanted, Counter(getattr(row, self.by) for row in rows), each)
         return rows[:room]
 
     def _new(self, connection: Connection, priority: int, room: int) -> list[str]:
         """Unknown ones that may have a row due."""
-        names_from = PATHS[connection.dialect.name].names_from
+        names_from = dialect_of(connection).paths.names_from
         steps = max(room, LEAST_STEPS) + len(self.known) + 1
         new, end = names_from(connection, self.by, priority, self.start, list(self.known), steps)
         self.start = new[room] if len(new) > room else end or ""
@@ -131,7 +131,7 @@ class Turns:
         return rows
 
     def _lower(self, connection: Connection, gate: Gate, first: int, room: int) -> list[Any]:
-        window, lower = PATHS[connection.dialect.name].window, PRIORITIES[first:]
+        window, lower = dialect_of(connection).paths.window, PRIORITIES[first:]
         if not lower:
             return []
         start = lower[self._claims // LOWER_EVERY % len(lower)]

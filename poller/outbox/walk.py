@@ -17,8 +17,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from poller.outbox.dialects import PRIORITIES
-from poller.outbox.paths import FIRST, PATHS, Key, Pair
+from poller.outbox.dialect import FIRST, PRIORITIES, Key, Pair
+from poller.outbox.dialects import dialect_of
 from poller.outbox.turns import Turns
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.engine import Connection
 
-    from poller.outbox.paths import By
+    from poller.outbox.dialect import By
     from poller.pacing.gate import Gate
 
 STEPS = 2000
@@ -78,7 +78,7 @@ class Walk:
 
     def anything(self, connection: Connection, gate: Gate) -> bool:
         """Whether a claim would find a row. Locks nothing, and stays where there is one."""
-        paths = PATHS[connection.dialect.name]
+        paths = dialect_of(connection).paths
         if paths.window(connection, gate, FIRST, 1, lock=False):
             return True
         if _heads_of_open(connection, gate, lock=False):
@@ -87,7 +87,7 @@ class Walk:
         return edge is not None and bool(self._beyond(connection, gate, edge, 1, lock=False))
 
     def _page(self, connection: Connection, gate: Gate, after: Key, limit: int) -> Page:
-        paths = PATHS[connection.dialect.name]
+        paths = dialect_of(connection).paths
         rows = paths.window(connection, gate, after, limit)
         if len(rows) >= limit:
             return Page(rows=rows, end=Key.of(rows[-1]))
@@ -110,7 +110,7 @@ class Walk:
         self, connection: Connection, by: By, closed: Sequence[str], gate: Gate, limit: int, *, lock: bool
     ) -> list[Any]:
         """From name to name of one column, past the closed ones."""
-        paths = PATHS[connection.dialect.name]
+        paths = dialect_of(connection).paths
         start = self._names[by]
         pairs, end = paths.pairs_from(connection, by, start, closed, STEPS)
         if end is None and start:
@@ -123,7 +123,7 @@ class Walk:
 
     def _further(self, connection: Connection, gate: Gate, edge: Key, limit: int, *, lock: bool) -> list[Any]:
         """Window behind window, from where the last walk ended."""
-        paths = PATHS[connection.dialect.name]
+        paths = dialect_of(connection).paths
         rows: list[Any] = []
         begin: Key | None = max(edge, self._place)
         for _ in range(FURTHER):
@@ -171,7 +171,7 @@ def _open_pairs(connection: Connection, gate: Gate) -> list[tuple[Pair, int]]:
     names = list(counts)
     wanted: list[tuple[Pair, int]] = []
     for begin in range(0, len(names), ASKED_AT_ONCE):
-        pairs = PATHS[connection.dialect.name].pairs_of(connection, names[begin : begin + ASKED_AT_ONCE])
+        pairs = dialect_of(connection).paths.pairs_of(connection, names[begin : begin + ASKED_AT_ONCE])
         wanted += [(pair, min(counts[str(pair[0])], gate.limit)) for pair in pairs]
         if sum(most for _, most in wanted) >= gate.limit:
             break
@@ -182,7 +182,7 @@ def _heads_of_open(connection: Connection, gate: Gate, *, lock: bool) -> list[An
     """What the gate closes but for the domains: the open ones are among those."""
     otherwise = replace(gate, closed_domains=())
     wanted = _open_pairs(connection, gate)
-    return PATHS[connection.dialect.name].heads(connection, "domain", otherwise, wanted, lock=lock) if wanted else []
+    return dialect_of(connection).paths.heads(connection, "domain", otherwise, wanted, lock=lock) if wanted else []
 
 
 def _of_open_domains(connection: Connection, gate: Gate) -> list[Any]:

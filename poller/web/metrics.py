@@ -76,6 +76,16 @@ class Metrics:
         for status, number in sorted(dict(service.tick.recorder.written).items()):
             written.add_metric([status], number)
         yield written
+        yield self._tokens(service)
+
+    def _tokens(self, service: Service) -> CounterMetricFamily:
+        words = "Tokens for logins: fetched, failed (the endpoint gave none), refused (by the relay)."
+        tokens = CounterMetricFamily("poller_login_tokens", words, labels=["relay", "result"])
+        for name, line in sorted(service.tick.delivery.lines.items()):
+            counts = line.courier.tokens.counts if line.courier.tokens else {}
+            for result, number in sorted(dict(counts).items()):
+                tokens.add_metric([name, result], number)
+        return tokens
 
 
 def _of_the_outbox(engine: Engine) -> Iterator[Any]:

@@ -82,12 +82,12 @@ class Views:
     def row(self, asked: Mapping[str, str]) -> Values:
         """A row's whole story, and its message."""
         told = self.told(asked)
-        letter, trouble = None, ""
+        letter, trouble, caution, unsigned = None, "", "", ()
         try:
             made = letter_of(self._config, self._engine, told)
-            letter, caution = preview_of(made.content), made.caution
+            letter, caution, unsigned = preview_of(made.content), made.caution, made.unsigned
         except Unsendable as error:
-            trouble, caution = str(error), ""
+            trouble = str(error)
         return {
             "told": told,
             "row": told.row,
@@ -95,6 +95,7 @@ class Views:
             "acts": ACTS[told.row["status"]],
             "letter": letter,
             "caution": caution,
+            "unsigned": unsigned,
             "trouble": trouble,
             "held": [one["address"] for one in told.recipients if one["status"] == "in_doubt"],
         }

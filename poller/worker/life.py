@@ -4,8 +4,8 @@ Rule 1. Before the first row, and whenever the database was away or is seen to k
         (`poller.outbox.belief`), it is made sure that the database knows what the journal knows
         (`poller.worker.recovery`).
         Where it is older than it was, a new life begins.
-Rule 2. An outbox that lacks more than a group of what the journal knows is switched off for everybody: other workers
-        may know of others. So is one that lacks what another worker knew who does not come back.
+Rule 2. An outbox that lacks more than MOST_LACKING of what the journal knows is switched off for everybody: other
+        workers may know of others. So is one that lacks what another worker knew who does not come back.
 Rule 3. The heartbeat renews the lease; without one nothing is begun. A name that another has taken ends the life.
 
 Raises DatabaseUnavailable, JournalTrouble, NameTaken, SchemaTrouble. `begin` and `make_sure` belong to the delivering
@@ -20,7 +20,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from poller import __version__
-from poller.delivery.recorder import GROUP
 from poller.journal import trouble_of
 from poller.outbox.database import DatabaseUnavailable, RowsLocked
 from poller.outbox.guard import hold
@@ -36,6 +35,10 @@ if TYPE_CHECKING:
     from poller.worker.lease import Lease
     from poller.worker.recovery import Recovery
     from poller.worker.state import StateDirectory
+
+
+MOST_LACKING = 50
+"""Messages that a failover may lose, and this worker writes down again. More were lost by a restored backup."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -136,7 +139,7 @@ class Life:
     def _take_up(self, left: _Left) -> None:
         """Make sure that the database knows what the journal knows, and judge what bears our name."""
         lacking = self.recovery.lacking(left.applied, left.knew)
-        if lacking > GROUP or (lacking and self.journal.has_gap):
+        if lacking > MOST_LACKING or (lacking and self.journal.has_gap):
             many = f"at least {lacking}" if self.journal.has_gap else f"{lacking}"
             name = self.store.worker
             self._hold(f"the journal of {name!r} knows of {many} messages that were sent and are not marked here")

@@ -16,29 +16,20 @@ import sys
 import time
 from typing import TYPE_CHECKING, Final, Literal
 
-from poller.delivery.arrow import Delivery
-from poller.delivery.compose import Compose
-from poller.delivery.prefetch import Prefetch
-from poller.delivery.recorder import Recorder
 from poller.exchange import RelayTrouble
-from poller.judgement.outcome import Rulebook
 from poller.log import OnChange
 from poller.outbox import report
 from poller.outbox.guard import home_of, stranger
 from poller.pacing.gate import Gate
-from poller.smtp.relays import relays_of
-from poller.worker.lease import Lease, Watch, boot_clock
-from poller.worker.life import Life
-from poller.worker.recovery import Recovery
-from poller.worker.wiring import cohort_of, exchangers_of, journal_in, lines_of, manners_of, store_and_composer
+from poller.worker.lease import Lease, boot_clock
+from poller.worker.wiring import Asks, parts_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
     from concurrent.futures import Executor
 
     from poller.config.load import Config
     from poller.delivery.session import Line
-    from poller.exchange import Message, Reply
     from poller.log import Logger
     from poller.outbox.database import DatabaseUnavailable, Engine
     from poller.outbox.rows import ClaimedRow
@@ -88,101 +79,35 @@ class Tick:
         self._cut = False
         self._orphans_at = 0.0
         self._was_paused = False
-        self._claims_afresh = True
-        self._asked = 0
         self._database_away = False
         self._at_home = False
-        self._wire_up(name, state, bookkeeper)
-
-    def _wire_up(self, name: str, state: StateDirectory, bookkeeper: Executor) -> None:
-        config, clock, log = self.config, self._clock, self._log
-        self.store, composer = store_and_composer(config, self._engine, name)
-        self.exchangers = exchangers_of(config)
-        self.shared_limits = manners_of(config, self._engine, self.store, self.exchangers, clock=clock, log=log)
-        self.journal = journal_in(state.path, config)
-        self.recorder = Recorder(
-            self.store,
-            bookkeeper=bookkeeper,
-            clock=clock,
-            journal=self.journal,
-            abandon=self.flags.abandon,
-            unsure=self.flags.unsure,
+        asks = Asks(
+            is_same_claim=lambda: self.lease.epoch == self._claimed_in,
+            may_claim_ahead=self._may_claim_ahead,
+            database_lost=self.database_lost,
             progressed=self._progressed,
-            log=log,
         )
-        ahead = Prefetch(
-            bookkeeper=bookkeeper,
-            claim=self._claiming,
-            batch=config.poll.batch_size,
-            asked=lambda: self._asked,
-            may_claim=self._may_claim_ahead,
-            unavailable=self.database_lost,
-        )
-        self.delivery = Delivery(
-            store=self.store,
-            lines=lines_of(config, self.shared_limits, self._commit, self._meanwhile, clock=clock, log=log),
-            shared_limits=self.shared_limits,
-            rulebook=Rulebook(
-                table=config.throttle.table, provider_of=self.shared_limits.pacing.provider_of, paced=True
-            ),
-            composing=Compose(
-                store=self.store,
-                journal=self.journal,
-                composer=composer,
-                relays=relays_of(config.smtp, config.relays),
-                clock=clock,
-            ),
-            recorder=self.recorder,
-            ahead=ahead,
-            retry=config.retry,
-            refusals=cohort_of(config),
-            journal=self.journal,
-            clock=clock,
-            stop=self.flags.stop,
-            may_begin=lambda: self.lease.allows_another and self._is_same_claim and not self.flags.unsure.is_set(),
-            may_finish=lambda: not self.lease.ended and self._is_same_claim,
-            progressed=self._progressed,
-            called=self.flags.woken.is_set,
-            log=log,
-        )
-        self.recovery = Recovery(
-            store=self.store,
-            journal=self.journal,
-            recorder=self.recorder,
-            delivery=self.delivery,
-            watch=Watch(boot_clock, config.worker.takeover),
-            takeover=config.worker.takeover,
-            progressed=self._progressed,
-            log=log,
-        )
-        self.life = Life(
-            store=self.store,
+        parts = parts_of(
+            config,
+            name=name,
+            engine=engine,
             state=state,
-            journal=self.journal,
+            bookkeeper=bookkeeper,
+            flags=flags,
             lease=self.lease,
-            beat_every=config.worker.heartbeat,
-            recovery=self.recovery,
-            delivery=self.delivery,
-            unsure=self.flags.unsure,
+            asks=asks,
             log=log,
             say=self._say,
         )
-
-    def _commit(self, relay: str, message: Message, rcpt: tuple[Reply | None, ...]) -> None:
-        self.delivery.commit(relay, message, rcpt)
-
-    def _meanwhile(self, line: Line) -> None:
-        self.delivery.meanwhile(line)
+        self.store, self.journal, self.exchangers = parts.store, parts.journal, parts.exchangers
+        self.delivery, self.recorder, self.shared_limits = parts.delivery, parts.recorder, parts.shared_limits
+        self.recovery, self.life = parts.recovery, parts.life
+        self._claiming = parts.claiming
 
     @property
-    def _is_same_claim(self) -> bool:
-        """The lease under which the rows in hand were claimed has not ended meanwhile."""
-        return self.lease.epoch == self._claimed_in
-
-    @property
-    def lines(self) -> tuple[Line, ...]:
+    def lines(self) -> Collection[Line]:
         """The relays."""
-        return tuple(self.delivery.lines.values())
+        return self.delivery.lines.values()
 
     # --- from other threads ---
 
@@ -210,7 +135,7 @@ class Tick:
     def run(self) -> None:
         """Drain (Rule 1)."""
         self.flags.woken.clear()
-        self._claims_afresh = True
+        self._claiming.afresh = True
         self.life.begin()
         self.shared_limits.begin()
         nothing_more = False
@@ -228,7 +153,7 @@ class Tick:
         """New rows came while we looked."""
         was_called = self.flags.woken.is_set()
         self.flags.woken.clear()
-        self._claims_afresh |= was_called
+        self._claiming.afresh |= was_called
         return was_called
 
     def _waited_a_moment(self) -> bool:
@@ -287,10 +212,10 @@ class Tick:
         if self._is_closed():
             return False
         if not any(line.courier.is_open for line in self.lines):
-            gate = self._gate(self.config.poll.batch_size)
+            gate = self._claiming.gate()
             if not (gate.limit and self.store.anything_due(gate)):
                 return False
-            if len(self.lines) == 1 and not self._reached(self.lines[0]):
+            if len(self.lines) == 1 and not self._reached(*self.lines):
                 return self.mode != "once" and not self.flags.stop.is_set()
         rows = self._claim()
         self._say_database_is_back()  # not before: one that only reads is still away
@@ -324,7 +249,7 @@ class Tick:
         """A batch ends when a pause is to follow, or when it is time to look after others. Raises JournalTrouble."""
         self.journal.require()
         may_go_on = not self.config.poll.batch_pause and self._clock() < self._orphans_at
-        return may_go_on and self.store.may_claim_ahead and self.delivery.may_begin()
+        return may_go_on and self.store.may_claim_ahead and self.delivery.bounds.may_begin()
 
     def database_lost(self, why: DatabaseUnavailable) -> None:
         """Say so, and make sure of everything when it is back."""
@@ -340,35 +265,10 @@ class Tick:
                 line.renew()
             self._cut = False
 
-    def _gate(self, limit: int) -> Gate:
-        return self.shared_limits.gate(limit, usable=self.delivery.usable(), afresh=self._claims_afresh)
-
     def _claim(self) -> list[ClaimedRow]:
         self._claimed_in = self.lease.epoch
         self.store.take_back_strays(in_hand=self.delivery.in_hand)
-        return self._claiming(self.config.poll.batch_size)()
-
-    def _claiming(self, limit: int) -> Callable[[], list[ClaimedRow]]:
-        """How to claim up to so many rows, decided now, to be done in any thread."""
-        gate, choose = self._gate(limit), self.shared_limits.choose(self.delivery.usable())
-        self._claims_afresh = False
-        self._asked = gate.limit
-
-        def claim() -> list[ClaimedRow]:
-            began = self._clock()
-            rows = self.store.claim_ahead(gate, choose)
-            self._say_refused()
-            if gate.scopes:
-                self.shared_limits.pacing.claimed_in(self._clock() - began)
-                self.shared_limits.pacing.asked(gate, {row.domain for row in rows}, self.shared_limits.now())
-            return rows
-
-        return claim if gate.limit else list
-
-    def _say_refused(self) -> None:
-        for row_id, refused in self.store.refused.items():
-            why = refused.reason
-            self._say.say("error", "row.unclaimable", about=f"row {row_id}", fingerprint=why, id=row_id, reason=why)
+        return self._claiming.claim()()
 
     def _rested(self) -> bool:
         """Wait until a relay may be used again. False: a stop was asked for, or the mode does not wait."""

@@ -24,13 +24,13 @@ from poller.journal import Stage
 from poller.outbox.store import ORPHANS_AT_ONCE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from poller.delivery.arrow import Delivery
     from poller.delivery.recorder import Recorder
     from poller.journal import Entry, Journal
     from poller.log import Logger
-    from poller.outbox.rows import Found
+    from poller.outbox.rows import ClaimedRow, Found
     from poller.outbox.store import Store
     from poller.worker.lease import Watch
 
@@ -97,7 +97,7 @@ class Recovery:
                 self.store.hand_back(orphans)
             else:
                 why = "this worker ended while the row was in its hands, and its journal does not tell how far it came"
-                self.delivery.recover(orphans, why)
+                self._doubt(orphans, why)
             self.log.warning("rows.recovered", rows=len(orphans), of=self.store.worker, known=is_whole)
             self.progressed()
 
@@ -105,11 +105,15 @@ class Recovery:
         """Judge the rows of workers that are silent (Rule 4)."""
         silent = self.watch.silent(self.store.holders())
         while orphans := self.store.orphans_of(silent, takeover=self.takeover):
-            judged = self.delivery.recover(orphans, "its worker fell silent while the row was in its hands")
+            judged = self._doubt(orphans, "its worker fell silent while the row was in its hands")
             if judged:
                 self.log.warning("rows.recovered", rows=judged, of=sorted({row.holder for row in orphans}))
             if judged < ORPHANS_AT_ONCE:
                 break  # the rest, if any, is locked by someone: next time
+
+    def _doubt(self, orphans: Sequence[ClaimedRow], why: str) -> int:
+        """Nobody knows how far these came: each is in doubt. Returns how many are written down so."""
+        return sum([self.delivery.outcomes.orphaned(row, why, self.store.now()) for row in orphans])
 
     def _apply(self, entries: Iterable[Entry]) -> None:
         """Each on what the ones before have made of its row: the first of every row, then the second."""
@@ -133,7 +137,7 @@ class Recovery:
                 self.delivery.settle_again(row, entry.exchange, entry.at or self.store.now())
                 return
             if entry.died and not self.journal.has_gap:
-                self.delivery.died(row, self.store.deaths(row.id) + 1)
+                self.delivery.outcomes.died(row, self.store.deaths(row.id) + 1, self.store.now())
                 return
         self.journal.settled([entry.key])
 

@@ -1,36 +1,53 @@
-"""How the rooms are put together for one worker. Decides nothing and does nothing."""
+"""The one composition root: how the rooms are put together for one worker. Decides nothing and does nothing."""
 
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
+import time
 from dataclasses import dataclass, field, replace
 from threading import Event
 from typing import TYPE_CHECKING, Any
 
+from poller.delivery.arrow import Bounds, Delivery
 from poller.delivery.claim_plan import Pacing
+from poller.delivery.claiming import Claiming
+from poller.delivery.clock import DatabaseTime
+from poller.delivery.compose import Compose
+from poller.delivery.outcomes import Outcomes
+from poller.delivery.prefetch import Prefetch
+from poller.delivery.recorder import Recorder
+from poller.delivery.returns import Returns
 from poller.delivery.session import Line
 from poller.delivery.throttle import SharedLimits
+from poller.delivery.weigh import Weigh
 from poller.journal import Journal
+from poller.judgement.outcome import Rulebook
 from poller.judgement.refusals import Refusals
 from poller.judgement.rest import Rest
 from poller.machine import boot
 from poller.message.composer import Composer
+from poller.message.mailing_list import MailingLists
 from poller.outbox.store import Store
 from poller.outbox.throttling import Throttles
 from poller.pacing.mx import MailExchangers, resolver_of_this_machine
 from poller.smtp.courier import Courier
-from poller.smtp.dial import place
 from poller.smtp.relays import relays_of
+from poller.smtp.tokens import Tokens
+from poller.worker.lease import Watch, boot_clock
+from poller.worker.life import Life
+from poller.worker.recovery import Recovery
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from concurrent.futures import Executor
     from pathlib import Path
 
     from poller.config.load import Config
-    from poller.exchange import Message, Reply
-    from poller.log import Logger
-    from poller.outbox.database import Engine
+    from poller.log import Logger, OnChange
+    from poller.outbox.database import DatabaseUnavailable, Engine
     from poller.smtp.relays import RelaySettings
+    from poller.worker.lease import Lease
+    from poller.worker.state import StateDirectory
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,20 +66,138 @@ class Flags:
     """Nothing is being delivered."""
 
 
-Commit = Callable[[str, "Message", "tuple[Reply | None, ...]"], None]
-"""To be told that the end of a message is about to leave, and to which relay (`host:port`)."""
-Meanwhile = Callable[["Line"], None]
-"""To be told that nothing is to be done on this line until the relay answers."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Asks:
+    """What the parts ask of the loop that holds them."""
+
+    is_same_claim: Callable[[], bool]
+    """The lease under which the rows in hand were claimed has not ended meanwhile."""
+    may_claim_ahead: Callable[[], bool]
+    database_lost: Callable[[DatabaseUnavailable], None]
+    progressed: Callable[[], None]
 
 
-def store_and_composer(config: Config, engine: Engine, name: str) -> tuple[Store, Composer]:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Parts:
+    """What one worker is made of."""
+
+    store: Store
+    exchangers: MailExchangers
+    shared_limits: SharedLimits
+    journal: Journal
+    recorder: Recorder
+    claiming: Claiming
+    delivery: Delivery
+    recovery: Recovery
+    life: Life
+
+
+def parts_of(
+    config: Config,
+    *,
+    name: str,
+    engine: Engine,
+    state: StateDirectory,
+    bookkeeper: Executor,
+    flags: Flags,
+    lease: Lease,
+    asks: Asks,
+    log: Logger,
+    say: OnChange,
+) -> Parts:
+    """Put a worker together: the one place that knows all of its rooms."""
+    clock = time.monotonic
+    store, composer = _store_and_composer(config, engine, name)
+    exchangers = MailExchangers(resolver_of_this_machine() if config.throttle.look_up_mx else None)
+    limits = _shared_limits(config, engine, store, exchangers, clock=clock, log=log)
+    journal = _journal(state.path, config)
+    lines = lines_of(config, limits, clock=clock, log=log)
+    recorder = Recorder(
+        store,
+        bookkeeper=bookkeeper,
+        clock=clock,
+        journal=journal,
+        abandon=flags.abandon,
+        unsure=flags.unsure,
+        progressed=asks.progressed,
+        log=log,
+    )
+    claiming = Claiming(
+        store=store, shared_limits=limits, lines=lines, batch=config.poll.batch_size, clock=clock, say=say
+    )
+    relays = relays_of(config.smtp, config.relays)
+    rulebook = Rulebook(table=config.throttle.table, provider_of=limits.pacing.provider_of, paced=True)
+    delivery = Delivery(
+        weigh=Weigh(lines=lines, shared_limits=limits, rulebook=rulebook, refusals=_refusals(config), clock=clock),
+        outcomes=Outcomes(recorder=recorder, composer=composer, retry=config.retry, log=log),
+        composing=Compose(store=store, journal=journal, composer=composer, relays=relays, clock=clock),
+        ahead=Prefetch(
+            bookkeeper=bookkeeper,
+            claiming=claiming,
+            may_claim=asks.may_claim_ahead,
+            unavailable=asks.database_lost,
+        ),
+        returns=Returns(store=store, journal=journal, bookkeeper=bookkeeper, log=log),
+        journal=journal,
+        bounds=Bounds(
+            stop=flags.stop,
+            may_begin=lambda: lease.allows_another and asks.is_same_claim() and not flags.unsure.is_set(),
+            may_finish=lambda: not lease.ended and asks.is_same_claim(),
+            progressed=asks.progressed,
+            called=flags.woken.is_set,
+        ),
+        log=log,
+        time=DatabaseTime(clock),
+    )
+    recovery = Recovery(
+        store=store,
+        journal=journal,
+        recorder=recorder,
+        delivery=delivery,
+        watch=Watch(boot_clock, config.worker.takeover),
+        takeover=config.worker.takeover,
+        progressed=asks.progressed,
+        log=log,
+    )
+    life = Life(
+        store=store,
+        state=state,
+        journal=journal,
+        lease=lease,
+        beat_every=config.worker.heartbeat,
+        recovery=recovery,
+        delivery=delivery,
+        unsure=flags.unsure,
+        log=log,
+        say=say,
+    )
+    return Parts(
+        store=store,
+        exchangers=exchangers,
+        shared_limits=limits,
+        journal=journal,
+        recorder=recorder,
+        claiming=claiming,
+        delivery=delivery,
+        recovery=recovery,
+        life=life,
+    )
+
+
+def composer_of(config: Config, *, host_name: str = "localhost") -> Composer:
+    """What makes messages, here and wherever a person is shown one."""
+    lists = MailingLists(config.lists, config.unsubscribe)
+    return Composer(config.message, config.templates, config.dkim, mailing_lists=lists, host_name=host_name)
+
+
+def _store_and_composer(config: Config, engine: Engine, name: str) -> tuple[Store, Composer]:
     """The outbox, and what makes messages of its rows."""
-    composer = Composer(config.message, config.templates, host_name=socket.getfqdn())
+    composer = composer_of(config, host_name=socket.getfqdn())
     store = Store(engine, worker=name, message_id_domain=composer.message_id_domain, patience=config.worker.takeover)
     return store, composer
 
 
-def journal_in(directory: Path, config: Config) -> Journal:
+def _journal(directory: Path, config: Config) -> Journal:
     """The journal of this worker."""
     worker = config.worker
     return Journal(
@@ -74,12 +209,7 @@ def journal_in(directory: Path, config: Config) -> Journal:
     )
 
 
-def exchangers_of(config: Config) -> MailExchangers:
-    """Who takes the mail of a domain, as far as one wants to know."""
-    return MailExchangers(resolver_of_this_machine() if config.throttle.look_up_mx else None)
-
-
-def manners_of(
+def _shared_limits(
     config: Config,
     engine: Engine,
     store: Store,
@@ -106,31 +236,20 @@ def manners_of(
     )
 
 
-def cohort_of(config: Config) -> Refusals[Any]:
+def _refusals(config: Config) -> Refusals[Any]:
     """For the refusals of one relay."""
     return Refusals(limit=config.retry.cohort, patience=config.retry.cohort_patience)
 
 
-def _couriers(table: str, settings: RelaySettings, commit: Commit, meanwhile: Meanwhile) -> Callable[[Line], Courier]:
-    where = place(settings.host, settings.port)
-
-    def courier_of(line: Line) -> Courier:
-        return Courier(
-            settings,
-            table=table,
-            committing=lambda message, rcpt: commit(where, message, rcpt),
-            meanwhile=lambda: meanwhile(line),
-            session_events=line.session_event,
-        )
-
-    return courier_of
+def _couriers(table: str, settings: RelaySettings) -> Callable[[Line], Courier]:
+    # Outlive each courier: one that was interrupted is done for, and what the token endpoint said is not.
+    tokens = Tokens(settings.oauth2, table=table) if settings.oauth2.is_given else None
+    return lambda line: Courier(settings, table=table, session_events=line.session_event, tokens=tokens)
 
 
 def lines_of(
     config: Config,
     shared_limits: SharedLimits,
-    commit: Commit,
-    meanwhile: Meanwhile,
     *,
     clock: Callable[[], float],
     log: Logger,
@@ -140,12 +259,12 @@ def lines_of(
     for name, settings in relays_of(config.smtp, config.relays).items():
         lines[name] = Line(
             name=name,
-            courier_of=_couriers("smtp" if settings is config.smtp else f"relays.{name}", settings, commit, meanwhile),
+            courier_of=_couriers("smtp" if settings is config.smtp else f"relays.{name}", settings),
             idle_close=settings.idle_close,
             rest=Rest(first=settings.rest_first, longest=settings.rest_longest),
             retry=replace(config.retry, on_doubt=settings.on_doubt or config.retry.on_doubt),
             most_recipients=settings.max_recipients_per_message,
-            refusals=cohort_of(config),
+            refusals=_refusals(config),
             connections=shared_limits,
             max_connections=settings.max_connections,
             clock=clock,

@@ -101,6 +101,8 @@ def figures(book: Book) -> str:
         _growth(book),
         "### Whom a million delays",
         _turns(book),
+        "### Without DKIM, with Ed25519, with RSA",
+        _signing(book),
         "### Where the time goes",
         _profile(book),
         "### Machine and programs",
@@ -344,6 +346,24 @@ def _turns(book: Book) -> str:
     )
     claims = _table(("", "a table of", "a claim of 100 rows, p50", "p95"), shapes)
     return _section(book, "turns", words, f"{_table(head, rows)}\n\n{claims}")
+
+
+def _signing(book: Book) -> str:
+    """What signatures cost."""
+    names = {"unsigned": "unsigned", "ed25519": "Ed25519", "rsa": "RSA 2048", "both": "both"}
+    rows = [
+        (
+            name,
+            _cell(book, f"signing.{way}.rate", "/s"),
+            _cell(book, f"signing.{way}.to-unsigned", TIMES),
+            _cell(book, f"signing.{way}.cpu", " s"),
+        )
+        for way, name in names.items()
+    ]
+    words = f"{book.words.get('signing.rows', '')} rows on PostgreSQL to smtp-sink, all four in turn within a round"
+    words += f"; {book.words.get('machine.processor', 'processor unknown')}."
+    head = ("", "messages per second", "to unsigned", "CPU for a thousand")
+    return _section(book, "signing", words, _table(head, rows))
 
 
 def _profile(book: Book) -> str:

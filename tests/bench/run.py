@@ -30,7 +30,7 @@ import databases  # noqa: E402 - found by the line above
 import sqlalchemy as sa  # noqa: E402
 from bench import report, rivals  # noqa: E402
 from bench.book import Book  # noqa: E402
-from bench.measures import claims, costs, growth, profile, rates, turns  # noqa: E402
+from bench.measures import claims, costs, growth, profile, rates, signing, turns  # noqa: E402
 from bench.scene import Scene  # noqa: E402
 
 from poller.outbox.database import connect  # noqa: E402
@@ -52,6 +52,7 @@ MEASURES = {
     "foreign": claims.foreign,
     "growth": growth.growth,
     "turns": turns.turns,
+    "signing": signing.signing,
     "profile": profile.profile,
 }
 

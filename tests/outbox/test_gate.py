@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from outbox.ground import insert, locking, row_of, store_for
 
-from poller.outbox import paths, walk
+from poller.outbox import mariadb, postgresql, sqlite, walk
 from poller.outbox.operate import pause_all
 from poller.pacing.gate import Gate
 
@@ -36,7 +36,8 @@ def ids(rows: Sequence[ClaimedRow]) -> list[int]:
 @pytest.fixture
 def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that a few rows fill a window, and a few domains a walk."""
-    monkeypatch.setattr(paths, "LOOK", 5)
+    for module in (postgresql, mariadb, sqlite):
+        monkeypatch.setattr(module, "LOOK", 5)
     monkeypatch.setattr(walk, "STEPS", 4)
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 import sqlalchemy as sa
 
-from poller.outbox.database import IDLE_WITHIN_S
+from poller.outbox.dialect import IDLE_WITHIN_S
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Engine

@@ -8,8 +8,9 @@ import pytest
 import sqlalchemy as sa
 from outbox.ground import store_for
 
-from poller.outbox import dialects, paths
+from poller.outbox import dialect, postgresql, sqlite
 from poller.outbox.database import connect
+from poller.outbox.dialects import DIALECTS, dialect_of
 from poller.pacing.gate import Gate
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ TOMORROW = {
     "sqlite": "datetime('now', '+1 day', n || ' seconds')",
 }
 NOW = {"postgresql": "now()", "mariadb": "UTC_TIMESTAMP(6)", "sqlite": "datetime('now')"}
-REQUEST = dialects.ClaimRequest(worker="w1", limit=LIMIT, message_id_key="k", message_id_domain="d")
+REQUEST = dialect.ClaimRequest(worker="w1", limit=LIMIT, message_id_key="k", message_id_domain="d")
 
 
 @pytest.fixture
@@ -58,7 +59,7 @@ def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 @pytest.mark.parametrize("kind", ["postgresql"])
 def test_postgresql_reads_few_rows_and_by_the_index(full: Engine) -> None:
-    statement = sa.text("EXPLAIN (ANALYZE, FORMAT JSON) " + str(dialects._PG_CLAIM.element))
+    statement = sa.text("EXPLAIN (ANALYZE, FORMAT JSON) " + str(postgresql._CLAIM.element))
     with full.connect() as connection:
         plan = connection.execute(statement, REQUEST.values()).scalar_one()[0]["Plan"]
         connection.rollback()
@@ -72,7 +73,7 @@ def test_postgresql_reads_few_rows_and_by_the_index(full: Engine) -> None:
 
 @pytest.mark.parametrize("kind", ["sqlite"])
 def test_sqlite_searches_each_priority_by_the_index(full: Engine) -> None:
-    statement = sa.text("EXPLAIN QUERY PLAN " + str(dialects._LITE_CLAIM.element))
+    statement = sa.text("EXPLAIN QUERY PLAN " + str(sqlite._CLAIM.element))
     with full.connect() as connection:
         plan = [row.detail for row in connection.execute(statement, REQUEST.values())]
         connection.rollback()
@@ -94,7 +95,7 @@ def test_mariadb_examines_and_locks_few_rows(full: Engine) -> None:
     )
     with full.connect() as connection:
         connection.exec_driver_sql("FLUSH STATUS")
-        claimed = dialects.MYSQL.claim(connection, REQUEST)
+        claimed = DIALECTS["mysql"].claim(connection, REQUEST)
         read = handler_reads(connection)
         locked = connection.execute(mine).scalar_one()
         connection.rollback()
@@ -144,12 +145,12 @@ def blocked(kind: str, database: DatabaseSettings) -> Iterator[Engine]:
     engine.dispose()
 
 
-def walked(connection: sa.Connection, by: paths.By) -> None:
+def walked(connection: sa.Connection, by: dialect.By) -> None:
     """Every path once, as a claim takes them."""
-    found = paths.PATHS[connection.dialect.name]
+    found = dialect_of(connection).paths
     gate, prefix = (GATE, "") if by == "domain" else (BY_SENDER, " a@")
-    found.window(connection, gate, paths.FIRST, LIMIT)
-    found.edge(connection, paths.FIRST)
+    found.window(connection, gate, dialect.FIRST, LIMIT)
+    found.edge(connection, dialect.FIRST)
     found.pairs_of(connection, [domain for domain, _ in GATE.open_domains])
     found.pairs_from(connection, by, "", gate.closed_domains or gate.closed_lanes, 2000)
     wanted = [((f"{prefix}closed.example", 5), 2), ((f"{prefix}free.example", 5), LIMIT), ((None, 5), LIMIT)]
@@ -159,7 +160,7 @@ def walked(connection: sa.Connection, by: paths.By) -> None:
 @pytest.mark.parametrize("by", ["domain", "lane"])
 @pytest.mark.parametrize("kind", ["postgresql"])
 @pytest.mark.parametrize("mode", ["force_custom_plan", "force_generic_plan"])
-def test_postgresql_passes_by_closed_rows_by_the_index(blocked: Engine, mode: str, by: paths.By) -> None:
+def test_postgresql_passes_by_closed_rows_by_the_index(blocked: Engine, mode: str, by: dialect.By) -> None:
     plans: list[dict[str, Any]] = []
 
     def explained(_: sa.Connection, cursor: Any, statement: str, parameters: Any, *__: Any) -> None:
@@ -177,12 +178,12 @@ def test_postgresql_passes_by_closed_rows_by_the_index(blocked: Engine, mode: st
         scans = [node for node in nodes(plan) if node.get("Relation Name") == "outbox" and "Scan" in node["Node Type"]]
         assert {node["Node Type"] for node in scans} <= {"Index Scan", "Index Only Scan"}, plan
         read = sum(n["Actual Loops"] * (n["Actual Rows"] + n.get("Rows Removed by Filter", 0)) for n in scans)
-        assert read <= 2 * paths.LOOK, plan
+        assert read <= 2 * dialect.LOOK, plan
 
 
 @pytest.mark.parametrize("by", ["domain", "lane"])
 @pytest.mark.parametrize("kind", ["sqlite"])
-def test_sqlite_passes_by_closed_rows_by_the_index(blocked: Engine, by: paths.By) -> None:
+def test_sqlite_passes_by_closed_rows_by_the_index(blocked: Engine, by: dialect.By) -> None:
     plan: list[str] = []
 
     def explained(_: sa.Connection, cursor: Any, statement: str, parameters: Any, *__: Any) -> None:
@@ -200,7 +201,7 @@ def test_sqlite_passes_by_closed_rows_by_the_index(blocked: Engine, by: paths.By
 
 @pytest.mark.parametrize("by", ["domain", "lane"])
 @pytest.mark.parametrize("kind", ["mariadb"])
-def test_mariadb_passes_by_closed_rows_and_locks_none_of_them(blocked: Engine, by: paths.By) -> None:
+def test_mariadb_passes_by_closed_rows_and_locks_none_of_them(blocked: Engine, by: dialect.By) -> None:
     mine = "SELECT trx_rows_locked FROM information_schema.innodb_trx WHERE trx_mysql_thread_id = CONNECTION_ID()"
     with blocked.connect() as connection:
         connection.exec_driver_sql("FLUSH STATUS")
@@ -209,12 +210,12 @@ def test_mariadb_passes_by_closed_rows_and_locks_none_of_them(blocked: Engine, b
         read = sum(int(row[1]) for row in rows)
         locked = connection.exec_driver_sql(mine).scalar_one()
         connection.rollback()
-    assert read <= 12 * paths.LOOK
+    assert read <= 12 * dialect.LOOK
     assert locked <= 4 * LIMIT
 
 
 @pytest.mark.parametrize("by", ["domain", "lane"])
-def test_free_rows_behind_all_others_come_with_the_first_claim(blocked: Engine, by: paths.By) -> None:
+def test_free_rows_behind_all_others_come_with_the_first_claim(blocked: Engine, by: dialect.By) -> None:
     store = store_for(blocked, "w1")
     gate = GATE if by == "domain" else BY_SENDER
     opened = [MANY[7]] * 2 if by == "domain" else []

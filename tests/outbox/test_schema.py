@@ -28,6 +28,7 @@ VIEWS = {
     "outbox_batch_progress",
     "outbox_domains",
     "outbox_state",
+    "outbox_unsubscribed",
     *(f"outbox_{name}" for name in ("rows", "files", "recipients", "attempts", "suppressions", "workers", "throttles")),
 }
 NOT_EVERYWHERE = re.compile(r"(claimed|first_attempt|sent|finished|updated)_at_is_a_time$")  # SQLite: times are text

@@ -33,6 +33,12 @@ class NameServer:
         found = dns.rrset.from_text(domain + ".", ttl, "IN", "MX", *records) if records else None
         self._replies[domain] = lambda query: _answered(query, found)
 
+    def says(self, name: str, *texts: str) -> None:
+        """A name with these TXT records, each in strings of 255 octets at most."""
+        records = [" ".join(f'"{text[at : at + 255]}"' for at in range(0, len(text), 255)) for text in texts]
+        found = dns.rrset.from_text(name + ".", 600, "IN", "TXT", *records)
+        self._replies[name] = lambda query: _answered(query, found)
+
     def fails(self, domain: str, rcode: dns.rcode.Rcode = dns.rcode.SERVFAIL) -> None:
         """Answers with an error."""
         self._replies[domain] = lambda query: _refused(query, rcode)

@@ -22,7 +22,7 @@ from service.bench import Bench, books, terminate
 from structlog.testing import capture_logs
 
 from poller.config.load import load
-from poller.delivery import arrow
+from poller.delivery import weigh
 from poller.delivery.compose import Compose
 from poller.journal import entries
 from poller.journal.segments import MAGIC, SIZE, Segment, read, segments
@@ -445,7 +445,7 @@ def test_an_unforeseen_error_is_said_once_with_its_row(
     with FaultServer(Faults()) as relay, capture_logs() as lines:
         service = Service(load(bench.configure(relay.host, relay.port), {}), mode="once")
         if where == "judging":
-            monkeypatch.setattr(arrow, "judge", broken)
+            monkeypatch.setattr(weigh, "judge", broken)
         else:
             monkeypatch.setattr(Compose, "prepared", broken)
         assert service.run(signals=False).crashed

@@ -16,12 +16,16 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from poller.delivery.arrow import Delivery
+from poller.delivery.arrow import Bounds, Delivery
 from poller.delivery.claim_plan import Pacing
+from poller.delivery.clock import DatabaseTime
 from poller.delivery.compose import Compose
+from poller.delivery.outcomes import Outcomes
 from poller.delivery.prefetch import Prefetch
 from poller.delivery.recorder import Recorder
+from poller.delivery.returns import Returns
 from poller.delivery.session import Line
+from poller.delivery.weigh import Weigh
 from poller.exchange import Loss, Message, Phase, RelayTrouble
 from poller.journal import Journal
 from poller.journal.segments import FRAME_BYTES, MAGIC, read, segments
@@ -46,8 +50,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
     from pathlib import Path
 
-    from poller.exchange import Exchange, Reply
+    from poller.exchange import Exchange
     from poller.judgement.retry import RecipientState, Step
+    from poller.smtp.connection import Hook
 
 OUTBOX = "simulated outbox"
 BEGAN = datetime(2026, 11, 22, tzinfo=UTC)
@@ -131,7 +136,7 @@ class Rows:
     def suppresses_anyone(self) -> bool:
         return False
 
-    def suppressed(self, _: Collection[str]) -> dict[str, str]:
+    def suppressed(self, _: Collection[str]) -> dict[tuple[str, str], str]:
         return {}
 
     def still_sending(self, ids: Collection[int]) -> set[int]:
@@ -254,6 +259,18 @@ class Relay:
         return b"250 2.0.0 Ok: queued as 4ABC\r\n"
 
 
+class Claims:
+    """How the next rows are claimed, of an outbox where nothing is limited."""
+
+    batch = asked = GROUP_AT_ONCE
+
+    def __init__(self, store: Any) -> None:
+        self._store = store
+
+    def claim(self) -> Callable[[], list[ClaimedRow]]:
+        return functools.partial(self._store.claim, self.batch)
+
+
 class Wire:
     """A courier whose line is a function call. Drives the real conversation; each action is a step of the world."""
 
@@ -266,8 +283,6 @@ class Wire:
     def __init__(self, world: World) -> None:
         self.world = world
         self.is_open = False
-        self.committing: Callable[[Message, tuple[Reply | None, ...]], None]
-        self.meanwhile: Callable[[], None]
 
     def open(self) -> None:
         if self.is_open:
@@ -284,7 +299,10 @@ class Wire:
 
     close_if_idle = close
 
-    def carry(self, messages: Iterator[Message]) -> Iterator[Exchange]:
+    def carry(
+        self, messages: Iterator[Message], *, committing: Hook, meanwhile: Callable[[], None]
+    ) -> Iterator[Exchange]:
+        self._committing, self._meanwhile = committing, meanwhile
         while self._session.flight or self._begun(messages):
             exchange = self._drive(lambda: next(messages, None))
             if self._session.over or self._session.sign:
@@ -299,7 +317,7 @@ class Wire:
         return message is not None
 
     def _drive(self, take: Callable[[], Message | None]) -> Exchange:
-        talk: Any = next_exchange(self._session, take, self.world.time, self.meanwhile)
+        talk: Any = next_exchange(self._session, take, self.world.time, self._meanwhile)
         answer: Any = None
         lost: LineLost | None = None
         while True:
@@ -313,7 +331,7 @@ class Wire:
                 case Unasked():
                     pass
                 case Committing():
-                    self.committing(action.message, action.rcpt)
+                    self._committing(action.message, action.rcpt)
                     self.world.committed(action.message)
                     self.world.step()
                 case Send() if self.world.goes_wrong(0.01):
@@ -371,9 +389,9 @@ class Careful(Composer):
 
     world: World
 
-    def compose(self, draft: Any) -> Any:
+    def compose(self, draft: Any, reader: str | None = None) -> Any:
         self.world.step()
-        return super().compose(draft)
+        return super().compose(draft, reader)
 
 
 class World:
@@ -510,35 +528,33 @@ class World:
             clock=self.time,
             log=log,
         )
+        lines = {"smtp": line}
+        limits = AtEase(store.now)
+        clock = DatabaseTime(self.time)
+        claiming: Any = Claims(store)
         delivery = Delivery(
-            store=store,
-            lines={"smtp": line},
-            shared_limits=AtEase(store.now),
-            rulebook=DEFAULT,
-            composing=Compose(store=store, journal=journal, composer=composer, relays=("smtp",), clock=self.time),
-            recorder=recorder,
-            ahead=Prefetch(
-                bookkeeper=at_once,
-                claim=lambda limit: functools.partial(store.claim, limit),
-                batch=GROUP_AT_ONCE,
-                asked=lambda: GROUP_AT_ONCE,
-                may_claim=lambda: True,
-                unavailable=lambda _: None,
+            weigh=Weigh(
+                lines=lines,
+                shared_limits=limits,
+                rulebook=DEFAULT,
+                refusals=Refusals(limit=retry.cohort, patience=retry.cohort_patience),
+                clock=self.time,
             ),
-            retry=retry,
-            refusals=Refusals(limit=retry.cohort, patience=retry.cohort_patience),
+            outcomes=Outcomes(recorder=recorder, composer=composer, retry=retry, log=log, chance=self.chance.random),
+            composing=Compose(store=store, journal=journal, composer=composer, relays=("smtp",), clock=self.time),
+            ahead=Prefetch(bookkeeper=at_once, claiming=claiming, may_claim=lambda: True, unavailable=lambda _: None),
+            returns=Returns(store=store, journal=journal, bookkeeper=at_once, log=log),
             journal=journal,
-            clock=self.time,
-            stop=threading.Event(),
-            may_begin=lambda: True,
-            may_finish=lambda: True,
-            progressed=lambda: None,
-            called=lambda: False,
+            bounds=Bounds(
+                stop=threading.Event(),
+                may_begin=lambda: True,
+                may_finish=lambda: True,
+                progressed=lambda: None,
+                called=lambda: False,
+            ),
             log=log,
-            chance=self.chance.random,
+            time=clock,
         )
-        wire.committing = functools.partial(delivery.commit, wire.relay)
-        wire.meanwhile = functools.partial(delivery.meanwhile, line)
         recovery = Recovery(
             store=store,
             journal=journal,

@@ -220,9 +220,9 @@ def raising_at(row: int, error: type[BaseException]) -> Any:
 @AHEAD
 def test_what_the_hook_raises_comes_out_behind_what_was_committed_before(window: int) -> None:
     with FaultServer() as relay:
-        courier = Courier(settings(relay.port, window=window), committing=raising_at(3, OSError))
+        courier = Courier(settings(relay.port, window=window))
         courier.open()
-        carried = courier.carry(letters(9))
+        carried = courier.carry(letters(9), committing=raising_at(3, OSError))
         assert [next(carried).message.row_id for _ in range(2)] == [1, 2]
         with pytest.raises(OSError, match="disk full"):
             next(carried)
@@ -234,11 +234,11 @@ def test_what_the_hook_raises_comes_out_behind_what_was_committed_before(window:
 @pytest.mark.parametrize(("window", "expected"), [(1, []), (16, [1, 2])])
 def test_what_else_is_raised_comes_out_at_once_and_the_doubts_of_it_next(window: int, expected: list[int]) -> None:
     with FaultServer() as relay:
-        courier = Courier(settings(relay.port, window=window), committing=raising_at(3, KeyboardInterrupt))
+        courier = Courier(settings(relay.port, window=window))
         courier.open()
         out: list[Exchange] = []
         with pytest.raises(KeyboardInterrupt):
-            out.extend(courier.carry(letters(9)))
+            out.extend(courier.carry(letters(9), committing=raising_at(3, KeyboardInterrupt)))
         assert not courier.is_open
         left = list(courier.carry(iter(())))
     assert in_doubt(left) == expected
@@ -303,8 +303,8 @@ def test_in_a_window_the_hook_hears_of_no_replies_and_overlapped_of_all() -> Non
             heard.append([reply and reply.code for reply in replies])
 
         with FaultServer() as relay:
-            courier = Courier(settings(relay.port, window=window), committing=committing)
+            courier = Courier(settings(relay.port, window=window))
             courier.open()
-            list(courier.carry(letters(2)))
+            list(courier.carry(letters(2), committing=committing))
             courier.close()
         assert heard == expected

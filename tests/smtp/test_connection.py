@@ -367,11 +367,13 @@ def test_a_final_reply_that_has_come_is_read_though_the_bell_has_rung() -> None:
             courier.interrupt()
 
         committed: list[int] = []
-        courier = Courier(
-            settings(relay.port), meanwhile=meanwhile, committing=lambda message, _: committed.append(message.row_id)
-        )
+        courier = Courier(settings(relay.port))
         courier.open()
-        exchange = next(courier.carry(letters(1)))
+        exchange = next(
+            courier.carry(
+                letters(1), meanwhile=meanwhile, committing=lambda message, _: committed.append(message.row_id)
+            )
+        )
         courier.close()
     assert exchange.is_accepted
 

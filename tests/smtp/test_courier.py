@@ -84,9 +84,9 @@ def test_with_pipelining_one_message_is_taken_before_the_one_in_hand_is_answered
 def test_the_hook_comes_before_the_end_of_data_has_left() -> None:
     seen: list[tuple[int, int]] = []
     with FaultServer() as relay:
-        courier = Courier(settings(relay.port), committing=lambda m, _: seen.append((m.row_id, len(relay.messages))))
+        courier = Courier(settings(relay.port))
         courier.open()
-        list(courier.carry(letters(3)))
+        list(courier.carry(letters(3), committing=lambda m, _: seen.append((m.row_id, len(relay.messages)))))
         courier.close()
     assert seen == [(1, 0), (2, 1), (3, 2)]
 
@@ -96,10 +96,10 @@ def test_what_the_hook_raises_comes_out_and_the_message_is_not_delivered() -> No
         raise OSError("disk full")
 
     with FaultServer() as relay:
-        courier = Courier(settings(relay.port), committing=committing)
+        courier = Courier(settings(relay.port))
         courier.open()
         with pytest.raises(OSError, match="disk full"):
-            next(courier.carry(letters(1)))
+            next(courier.carry(letters(1), committing=committing))
         assert not courier.is_open
     assert relay.messages == []
 
@@ -117,11 +117,11 @@ def test_what_fails_while_the_relay_answers_comes_out_behind_the_answers(faults:
 
     calls: list[int] = []
     with FaultServer(faults) as relay:
-        courier = Courier(settings(relay.port, window=window), meanwhile=meanwhile)
+        courier = Courier(settings(relay.port, window=window))
         courier.open()
         messages, came = letters(20), list[Exchange]()
         with pytest.raises(OSError, match="an accident"):
-            came.extend(courier.carry(messages))  # what came before it is raised is kept
+            came.extend(courier.carry(messages, meanwhile=meanwhile))  # what came before it is raised is kept
         assert courier.is_open
         came.extend(courier.carry(messages))
         courier.close()
@@ -133,9 +133,9 @@ def test_what_fails_while_the_relay_answers_comes_out_behind_the_answers(faults:
 def test_a_wait_for_the_replies_to_an_envelope_is_made_use_of_too() -> None:
     calls: list[int] = []
     with FaultServer(Faults(pipelining=False)) as relay:
-        courier = Courier(settings(relay.port), meanwhile=lambda: calls.append(len(relay.messages)))
+        courier = Courier(settings(relay.port))
         courier.open()
-        list(courier.carry(letters(1)))
+        list(courier.carry(letters(1), meanwhile=lambda: calls.append(len(relay.messages))))
         courier.close()
     assert calls[:3] == [0, 0, 0]  # MAIL, RCPT, DATA
 

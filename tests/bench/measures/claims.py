@@ -18,7 +18,8 @@ from bench.processes import worker
 from servers.sink import Sink
 
 from poller.outbox.database import connect
-from poller.outbox.dialects import DIALECTS, ClaimRequest
+from poller.outbox.dialect import ClaimRequest
+from poller.outbox.dialects import DIALECTS
 from poller.outbox.settings import DatabaseSettings
 from poller.outbox.store import Store
 from poller.outbox.tables import outbox as table
