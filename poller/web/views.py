@@ -82,7 +82,8 @@ class Views:
     def row(self, asked: Mapping[str, str]) -> Values:
         """A row's whole story, and its message."""
         told = self.told(asked)
-        letter, trouble, caution, unsigned = None, "", "", ()
+        letter, trouble, caution = None, "", ""
+        unsigned: tuple[str, ...] = ()
         try:
             made = letter_of(self._config, self._engine, told)
             letter, caution, unsigned = preview_of(made.content), made.caution, made.unsigned
