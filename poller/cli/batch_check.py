@@ -8,21 +8,21 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from poller.cli.screen import say
-from poller.cli.session import Misused, moment
-from poller.message.composer import Composer
+from poller.cli.session import Misused
 from poller.message.draft import Attachment, Draft, TooLarge, Unsendable
 from poller.message.inspection import FAILS, KINDS, Finding, Inspected, inspect
 from poller.outbox.drafts import BatchRows, Written, rows_of_batch, written
 from poller.outbox.rows import DRAFT_COLUMNS
 from poller.outbox.store import Store
 from poller.smtp.relays import relays_of
-from poller.worker.wiring import files_of
+from poller.visible import moment
+from poller.worker.wiring import composer_of, files_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from poller.config.load import Config
     from poller.delivery.files import Files
+    from poller.message.composer import Composer
     from poller.outbox import Engine
 
 PORTION = 500
@@ -108,7 +109,7 @@ class _Looking:
 
     def __post_init__(self) -> None:
         # Not signed: a signature takes longer than all the rest, and finds nothing.
-        self.composer = Composer(self.config.message, self.config.templates)
+        self.composer = composer_of(replace(self.config, dkim={}))
         self.store = Store(self.engine, worker="check", message_id_domain=self.composer.message_id_domain)
         self.files = files_of(self.config, self.engine)
         self.relays = set(relays_of(self.config.smtp, self.config.relays))
@@ -181,6 +182,7 @@ def _draft(written: Written, composer: Composer) -> Draft:
             )
             for file in written.files
         ),
+        batch=row["batch"],
         **{name: row[name] for name in DRAFT_COLUMNS},
     )
 

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from poller.cli.screen import say
-from poller.cli.session import ROW_ID, Stop, agree, configuration, database, in_words, moment, operator
+from poller.cli.session import ROW_ID, Stop, agree, configuration, database, in_words, operator
 from poller.outbox.doubts import Doubt, doubts
 from poller.outbox.operate import NotInDoubt, Selection, change, count, pause_all, resume_all
 from poller.outbox.operate import resolve as resolve_some
 from poller.statuses import NAMES, Action
+from poller.visible import moment
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from poller.cli.raw import composer_to_show, made_now
+from poller.answers.letter import composer_to_show, made_now
 from poller.cli.screen import say
 from poller.cli.session import FAILED, ROW_ID, Misused, Stop, configuration, database, in_words
 from poller.message.draft import Unsendable
@@ -62,7 +62,9 @@ def preview(
     config = configuration(context)
     engine = database(config)
     chosen = list(ids) if batch is None else _of_batch(engine, batch, limit)
-    composer = composer_to_show(config)
+    composer, unsigned = composer_to_show(config)
+    for problem in unsigned:
+        say(f"shown without its DKIM signature: {problem}", err=True)
     if directory is not None:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)  # what is in it is for few eyes
     failed = written_files = 0
@@ -99,7 +101,7 @@ def _messages(
             raise Misused(f"there is no row {', '.join(missing)}")
         for row_id in portion:
             try:
-                yield row_id, made_now(composer, files, engine, rows[row_id], content_of(engine, row_id))
+                yield row_id, made_now(composer, files, engine, rows[row_id], content_of(engine, row_id))[0]
             except Unsendable as error:
                 yield row_id, error
 

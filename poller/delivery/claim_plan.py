@@ -315,6 +315,10 @@ class Pacing:
         if len(self._skipped) < MOST_SKIPPED:
             self._skipped[row_id] = until, waits_for
 
+    def unskip(self, row_id: int) -> None:
+        """One of its recipients may go all the same."""
+        self._skipped.pop(row_id, None)
+
     def next_at(self, now: datetime) -> datetime | None:
         """When something that may not go now may go; None: nothing is waiting for its time."""
         times = [seen.ready for seen in list(self._seen.values()) if seen.ready is not None and seen.ready > now]

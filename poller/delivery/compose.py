@@ -20,7 +20,7 @@ from poller.message.draft import Unsendable
 from poller.outbox.database import DatabaseUnavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable
+    from collections.abc import Callable, Collection, Iterable, Mapping
     from datetime import datetime
 
     from poller.delivery.files import Files
@@ -46,10 +46,10 @@ class Compose:
     relays: Collection[str]
     clock: Callable[[], float]
     files: Files
-    _suppressed: dict[str, str] = field(default_factory=dict)
+    _suppressed: Mapping[tuple[str, str], str] = field(default_factory=dict)
     _suppresses_anyone: bool = True
     _suppresses_at: float = float("-inf")
-    _made: tuple[Prepared, int, dict[str, str]] | None = None
+    _made: tuple[Prepared, int, Mapping[tuple[str, str], str]] | None = None
     """Ahead: what was made, for how many recipients at once, and who was suppressed then."""
 
     def look_up(self, rows: Iterable[ClaimedRow]) -> None:
@@ -85,7 +85,7 @@ class Compose:
                 self._made = prepared, at_once, self._suppressed
 
     def _still_holds(
-        self, made: tuple[Prepared, int, dict[str, str]], row: ClaimedRow, at_once: int, now: datetime
+        self, made: tuple[Prepared, int, Mapping[tuple[str, str], str]], row: ClaimedRow, at_once: int, now: datetime
     ) -> bool:
         prepared, for_so_many, suppressed = made
         return (

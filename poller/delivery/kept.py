@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from poller.outbox.rows import ClaimedRow
 
 
-def rendering_of(row: ClaimedRow) -> Rendered | None:
-    """What the row was rendered to before, if that is kept and the row is what it was."""
-    if row.kept is None or row.kept.rendered is None or row.kept.made_of != made_of(row.content):
+def rendering_of(row: ClaimedRow, reader: str | None) -> Rendered | None:
+    """What the row was rendered to before for this reader, if that is kept and the row is what it was."""
+    if row.kept is None or row.kept.rendered is None or row.kept.made_of != made_of(row.content, reader):
         return None
     return unpack(row.kept.rendered)
 
@@ -45,7 +45,7 @@ def _rendered(prepared: Prepared) -> Kept | None:
     row = prepared.row
     if prepared.rendered is None:
         return row.kept
-    digest = made_of(row.content)
+    digest = made_of(row.content, prepared.reader)
     if row.kept is not None and row.kept.made_of == digest:
         return row.kept
     return Kept(rendered=pack(prepared.rendered), made_of=digest)

@@ -219,7 +219,7 @@ class Line:
 
     def tells_its_limit(self, verdict: Verdict | None) -> bool:
         """Whether it takes no more in this session because of the messages that it has taken in it (Rule 4)."""
-        if verdict is None or not self._delivered or self.courier.messages <= 1:
+        if verdict is None or not self._delivered or verdict.delivered_to_all or self.courier.messages <= 1:
             return False
         return bool(_told_of_its_limit(verdict))
 

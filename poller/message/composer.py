@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
+from itertools import chain
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import quote
 
@@ -23,7 +24,9 @@ from poller.message import addresses, characters, fields, parts
 from poller.message.draft import Composed, Draft, Recipient, TooLarge, Unsendable
 from poller.message.headers import extra_fields
 from poller.message.inlining import inliner, trouble
+from poller.message.mailing_list import MailingLists
 from poller.message.missing import missing_variables
+from poller.message.return_path import ReturnPaths
 from poller.message.signing import Signing
 from poller.message.staging import Staging
 from poller.message.templates import Rendered, Templates
@@ -34,6 +37,7 @@ if TYPE_CHECKING:
 
     from poller.message.addresses import Mailbox
     from poller.message.draft import Attachment
+    from poller.message.mailing_list import Leave
     from poller.message.parts import Part
     from poller.message.settings import DkimSettings, MessageSettings, TemplateSettings
 
@@ -61,10 +65,14 @@ class Composer:
         templates: TemplateSettings,
         dkim: Mapping[str, DkimSettings] | None = None,
         *,
+        mailing_lists: MailingLists | None = None,
+        return_paths: ReturnPaths | None = None,
         host_name: str = "localhost",
     ) -> None:
         self._settings = message
         self.signing = Signing(dkim or {})
+        self._mailing_lists = mailing_lists or MailingLists()
+        self._return_paths = return_paths or ReturnPaths()
         self._host_name = host_name
         self._staging = Staging(message)
         self._inlines = templates.inline_css
@@ -91,7 +99,7 @@ class Composer:
 
     def check_settings(self) -> list[str]:
         """What concerns every row: sender, staging, keys, Message-IDs. Nothing should be sent while any is wrong."""
-        problems = [*self._staging.problems, *self.signing.problems]
+        problems = [*self._staging.problems, *self.signing.problems, *self._mailing_lists.problems]
         if self._inlines and (missing := trouble()):
             problems.append(missing)
         if self._settings.sender is not None:
@@ -121,15 +129,21 @@ class Composer:
         withheld = self._staging.withheld(wire)
         return Recipient(kind=kind, name=mailbox.name, address=mailbox.address, wire=wire, withheld=withheld)
 
-    def compose(self, draft: Draft) -> Composed:
-        """The complete message, or Unsendable."""
+    def writes_apart(self, draft: Draft) -> bool:
+        """Whether each recipient gets a message of their own. Raises Unsendable."""
+        return self._mailing_lists.has_tokens(draft.list)
+
+    def compose(self, draft: Draft, reader: str | None = None) -> Composed:
+        """The complete message, or Unsendable. `reader` is the address that it is for, if not for all of them alike."""
         self._staging.must_be_readable()
         _require_readable(draft, _COLUMNS)
         message_id = _message_id(draft)
         sender = _one_address("sender", draft.sender or self._settings.sender or "")
         lists = _mailboxes(draft)
         reply_to = _address_list("reply_to", draft.reply_to)
-        content = self._content(draft)
+        reader = self._staging.wire(reader or next(iter(_all(lists))).address)  # a tester's link is no customer's
+        leave = self._mailing_lists.leave(draft, reader)
+        content = self._content(draft, leave)
         body = _body(draft, content, self._settings.max_size)
         lines = [
             fields.date_field(draft.date),
@@ -137,12 +151,14 @@ class Composer:
             *_address_fields(lists, reply_to),
             *([] if content.subject is None else [fields.text_field("Subject", content.subject)]),
             f"Message-ID: {message_id}",
+            *leave.fields,
             *extra_fields(draft.headers),
             *(self._redirected(lists) if self._staging.redirect_to else ()),
             "MIME-Version: 1.0",
             body.header,
         ]
-        mail_from = _reverse_path(draft, sender)
+        token = self._return_paths.token(draft)
+        mail_from = _reverse_path(draft, sender, self._return_paths.address(token))
         head = ("\r\n".join(lines) + "\r\n").encode()
         signatures = self.signing.signatures(sender.domain, head, body.body, draft.date)
         whole = parts.written(signatures + head + b"\r\n", body.body)
@@ -153,6 +169,7 @@ class Composer:
             mail_from=mail_from,
             content=whole,
             smtputf8=not (whole.isascii() and mail_from.isascii()),
+            envelope_id=self._return_paths.envelope_id(token),
             rendered=content if draft.template is not None else None,
         )
 
@@ -160,10 +177,12 @@ class Composer:
         """Those that its template asks for and the row does not give, all of them; "" where none is found."""
         if draft.template is None or self._templates is None:
             return ""
+        reader = self._staging.wire(next(iter(_all(_mailboxes(draft)))).address)
+        context = self._mailing_lists.leave(draft, reader).variables(draft.context)
         wants_subject = draft.subject is None
-        return missing_variables(self._templates, draft.template, draft.context, draft.locale, subject=wants_subject)
+        return missing_variables(self._templates, draft.template, context, draft.locale, subject=wants_subject)
 
-    def _content(self, draft: Draft) -> Rendered:
+    def _content(self, draft: Draft, leave: Leave) -> Rendered:
         """Subject and bodies, from the columns or from the template, checked."""
         if draft.template is None:
             if draft.body_text is None and draft.body_html is None:
@@ -177,7 +196,8 @@ class Composer:
             return draft.rendered
         if self._templates is None:
             raise Unsendable("template", "no [templates] directory is configured; configure it, or give body_text")
-        made = self._templates.render(draft.template, draft.context, draft.locale, subject=draft.subject is None)
+        context = leave.variables(draft.context)
+        made = self._templates.render(draft.template, context, draft.locale, subject=draft.subject is None)
         subject = _rendered_subject(draft, made.subject)
         return Rendered(subject=subject, text=made.text, html=made.html)
 
@@ -251,6 +271,10 @@ def _mailboxes(draft: Draft) -> Lists:
     return _read_lists(draft.recipients, draft.cc, draft.bcc)
 
 
+def _all(lists: Lists) -> Iterable[Mailbox]:
+    return chain.from_iterable(lists.values())
+
+
 @lru_cache(maxsize=256)
 def _read_lists(recipients: str | None, cc: str | None, bcc: str | None) -> Lists:
     """Kept for a while: a row's lists are asked for when it is looked at, and when composed."""
@@ -296,9 +320,9 @@ def _address_fields(lists: Lists, reply_to: list[Mailbox]) -> list[str]:
     return found
 
 
-def _reverse_path(draft: Draft, sender: Mailbox) -> str:
+def _reverse_path(draft: Draft, sender: Mailbox, marked: str | None) -> str:
     if draft.envelope_from is None:
-        return sender.wire
+        return marked or sender.wire
     if draft.envelope_from.strip() in ("", "<>"):
         return ""
     return _one_address("envelope_from", draft.envelope_from).wire

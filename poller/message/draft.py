@@ -72,6 +72,8 @@ class Draft:
     context: object = None
     locale: str | None = None
     headers: object = None
+    list: str | None = None
+    batch: str | None = None
     attachments: tuple[Attachment, ...] = ()
     rendered: Rendered | None = None
     """What its template gave before: it is not asked again."""
@@ -101,5 +103,7 @@ class Composed:
     mail_from: str
     content: bytes = field(repr=False)
     smtputf8: bool = False
+    envelope_id: str = ""
+    """For a relay that offers DSN (RFC 3461), in characters that need no xtext; "" for none."""
     rendered: Rendered | None = None
     """What its template gave, now or before; None for a row without one."""

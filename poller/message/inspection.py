@@ -54,9 +54,12 @@ class Inspected:
 
 
 def inspect(
-    draft: Draft, sizes: Sequence[int], composer: Composer, *, suppressed: Mapping[str, str], max_size: int
+    draft: Draft, sizes: Sequence[int], composer: Composer, *, suppressed: Mapping[tuple[str, str], str], max_size: int
 ) -> Inspected:
-    """Look at one row. Its attachments came without content, which has `sizes`; `suppressed` has reasons by address."""
+    """Look at one row; `suppressed` has reasons by list and address.
+
+    Its attachments came without content, which has `sizes`.
+    """
     try:
         recipients = composer.recipients(draft)
         composed = composer.compose(draft)
@@ -64,7 +67,7 @@ def inspect(
         return Inspected(findings=(_failure(error, draft, composer),))
     except Exception as error:  # noqa: BLE001 - composing is pure, so this is a property of the row (prepare, Rule 1)
         return Inspected(findings=(Finding(kind="other trouble", words=f"{type(error).__name__}: {error}"),))
-    found = [*_size(composed, sizes, max_size), *_suppressed(recipients, suppressed)]
+    found = [*_size(composed, sizes, max_size), *_suppressed(draft, recipients, suppressed)]
     found += [*_links(draft, composed), *_unsubscribe(composed)]
     return Inspected(findings=tuple(found), recipients=recipients)
 
@@ -87,11 +90,17 @@ def _size(composed: Composed, sizes: Sequence[int], max_size: int) -> Iterator[F
         yield Finding(kind="oversized messages", words=words)
 
 
-def _suppressed(recipients: Sequence[Recipient], suppressed: Mapping[str, str]) -> Iterator[Finding]:
+def _suppressed(
+    draft: Draft, recipients: Sequence[Recipient], suppressed: Mapping[tuple[str, str], str]
+) -> Iterator[Finding]:
     for recipient in recipients:
-        if recipient.withheld or recipient.address in suppressed:
-            reason = recipient.withheld or suppressed[recipient.address] or "on the suppression list"
-            yield Finding(kind="suppressed addresses", words=f"{recipient.address}: {reason}")
+        keys = [("", recipient.address), (draft.list or "", recipient.address)]
+        reasons = [
+            recipient.withheld,
+            *(suppressed[key] or "on the suppression list" for key in keys if key in suppressed),
+        ]
+        if words := next(filter(None, reasons), ""):
+            yield Finding(kind="suppressed addresses", words=f"{recipient.address}: {words}")
 
 
 class _Links(HTMLParser):

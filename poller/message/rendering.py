@@ -15,7 +15,7 @@ from poller.message.templates import Rendered
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-_MADE_OF = ("template", "context", "locale", "subject")
+_MADE_OF = ("template", "context", "locale", "subject", "list")
 _FAST = 1  # zlib's level
 
 
@@ -33,7 +33,10 @@ def unpack(packed: bytes) -> Rendered | None:
     return Rendered(subject=subject, text=text, html=html)
 
 
-def made_of(row: Mapping[str, Any]) -> str:
-    """A hash of the columns that a rendering is made of: it is another once a person has corrected one of them."""
-    columns = [row.get(name) for name in _MADE_OF]
+def made_of(row: Mapping[str, Any], reader: str | None) -> str:
+    """A hash of what a rendering is made of: it is another once a person has corrected one of these columns.
+
+    And for another `reader`, where the message is not for all recipients alike: a link in it may be theirs alone.
+    """
+    columns = [*(row.get(name) for name in _MADE_OF), reader]
     return hashlib.sha256(json.dumps(columns, sort_keys=True, default=str).encode()).hexdigest()

@@ -17,6 +17,7 @@ from poller.outbox.database import transaction
 from poller.outbox.guard import BELONGS_TO
 from poller.outbox.tables import Utc, attachment, attempt, blob, meta, outbox, recipient
 from poller.statuses import FAILURES, UNENDED
+from poller.units import format_duration
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -141,6 +142,18 @@ class Pulse:
     """Since the last was accepted; None where none is known."""
     in_doubt: int
 
+    def is_stuck(self, seconds: float) -> bool:
+        """Something was due for so long, and nothing was accepted meanwhile."""
+        return self.oldest_due_seconds > seconds and (
+            self.last_sent_seconds is None or self.last_sent_seconds > seconds
+        )
+
+    @property
+    def last_sent(self) -> str:
+        """When the last one was accepted, in words."""
+        ago = self.last_sent_seconds
+        return "nothing was ever sent" if ago is None else f"the last was sent {format_duration(ago)} ago"
+
 
 def pulse(engine: Engine) -> Pulse:
     """A few numbers, by index."""
@@ -158,6 +171,21 @@ def pulse(engine: Engine) -> Pulse:
             last_sent_seconds=(now - last).total_seconds() if last else None,
             in_doubt=int(connection.execute(doubts).scalar_one()),
         )
+
+    return transaction(engine, work, reading=True)
+
+
+def ended_lately(engine: Engine) -> tuple[int, int]:
+    """How many rows ended within the last hour, and how many of them failed. Suppressed ones are neither."""
+
+    def work(connection: Connection) -> tuple[int, int]:
+        since = now_of(connection) - timedelta(hours=1)
+        query = sa.select(outbox.c.status, sa.func.count()).where(outbox.c.finished_at > since)
+        ends = ("sent", *FAILURES)
+        lines = connection.execute(query.where(outbox.c.status.in_(ends)).group_by(outbox.c.status))
+        found = {str(status): int(count) for status, count in lines}
+        asked_for = found.get("suppressed", 0)
+        return sum(found.values()) - asked_for, sum(found.values()) - asked_for - found.get("sent", 0)
 
     return transaction(engine, work, reading=True)
 

@@ -22,6 +22,7 @@ from poller.outbox import blobs
 from poller.outbox.clock import now_of
 from poller.outbox.content import purge_portion
 from poller.outbox.database import transaction
+from poller.outbox.suppression import delete_ended
 from poller.outbox.tables import attachment, attempt, content, outbox, recipient
 from poller.statuses import TERMINAL
 
@@ -52,6 +53,8 @@ class Purged:
     """Copies of what was sent, of rows that are kept."""
     blobs: int = 0
     """Shared files that no row names any more."""
+    suppressions: int = 0
+    """Lines of the suppression list whose time was over."""
 
 
 def purge(
@@ -80,6 +83,9 @@ def _portions(
     if settings.kept is not None:
         before = now - timedelta(seconds=settings.kept)
         yield "kept", partial(purge_portion, before=before, portion=portion)
+    if settings.suppressions is not None:
+        before = now - timedelta(seconds=settings.suppressions)
+        yield "suppressions", partial(delete_ended, before=before, portion=portion)
     if settings.is_set:
         yield "blobs", partial(blobs.purge_portion, now=now, portion=FEW)
 

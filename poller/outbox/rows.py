@@ -31,6 +31,7 @@ DRAFT_COLUMNS = (
     "context",
     "locale",
     "headers",
+    "list",
 )
 
 

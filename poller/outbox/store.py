@@ -17,16 +17,15 @@ import math
 import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
-from functools import lru_cache, partial
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import sqlalchemy as sa
 
 from poller import statuses
-from poller.domains import spellings
 from poller.exchange import Reply
 from poller.judgement.retry import RecipientState
-from poller.outbox import choosing, recording, throttling
+from poller.outbox import choosing, recording, suppression, throttling
 from poller.outbox.belief import Belief
 from poller.outbox.content import kept_of
 from poller.outbox.database import DatabaseRefusal, DatabaseUnavailable, refusal_of, transaction
@@ -35,7 +34,7 @@ from poller.outbox.dialects import DIALECTS
 from poller.outbox.identity import message_id_key
 from poller.outbox.report import attachments_of
 from poller.outbox.rows import DRAFT_COLUMNS, ClaimedRow, Found, NameTaken, Recorded, Registered
-from poller.outbox.tables import Utc, attempt, meta, outbox, recipient, suppression
+from poller.outbox.tables import Utc, attempt, meta, outbox, recipient
 from poller.outbox.tables import worker as worker_table
 from poller.outbox.upsert import upsert
 from poller.outbox.walk import Walk
@@ -375,17 +374,11 @@ class Store:
 
     def suppresses_anyone(self) -> bool:
         """Whether there is anybody on the suppression list."""
-        query = sa.select(suppression.c.address).limit(1)
-        return self._read(lambda c: c.execute(query).first()) is not None
+        return self._read(suppression.has_any)
 
-    def suppressed(self, addresses: Collection[str]) -> dict[str, str]:
-        """Of `addresses`, those on the suppression list, themselves or by `@domain`, with the reason."""
-        wanted = {key for address in addresses for key in _suppression_keys(address)}
-        if not wanted:
-            return {}
-        query = sa.select(suppression.c.address, suppression.c.reason).where(suppression.c.address.in_(sorted(wanted)))
-        found = self._read(lambda c: {row.address: row.reason for row in c.execute(query)})
-        return {a: found[key] for a in addresses for key in reversed(_suppression_keys(a)) if key in found}
+    def suppressed(self, addresses: Collection[str]) -> dict[tuple[str, str], str]:
+        """Of `addresses`, those on the suppression list; see `poller.outbox.suppression`."""
+        return self._read(lambda c: suppression.suppressed(c, addresses)) if addresses else {}
 
     # --- writing down ---
 
@@ -522,14 +515,6 @@ def _is_wide_open(gate: Gate) -> bool:
 
 def _fence(row: ClaimedRow | None) -> Fence | None:
     return (row.id, row.claim_seq, row.message_id) if row is not None else None
-
-
-@lru_cache(maxsize=4096)
-def _suppression_keys(address: str) -> tuple[str, ...]:
-    """What an entry that means it may be: itself before its domain, the domain in each spelling."""
-    local_part, _, domain = address.lower().rpartition("@")
-    domains = spellings(domain)
-    return *(f"{local_part}@{name}" for name in domains), *(f"@{name}" for name in domains)
 
 
 def _known_recipients(connection: Connection, ids: Sequence[int]) -> dict[int, dict[str, RecipientState]]:

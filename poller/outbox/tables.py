@@ -127,6 +127,7 @@ outbox = sa.Table(
     sa.Column("context", _Json()),
     sa.Column("locale", sa.Text),
     sa.Column("headers", _Json()),
+    sa.Column("list", sa.Text),
     sa.Column("message_id", sa.Text),
     sa.Column("batch", sa.Text),
     sa.Column("dedupe_key", sa.Text, unique=True),
@@ -217,9 +218,24 @@ suppression = sa.Table(
     "outbox_suppression",
     metadata,
     sa.Column("address", sa.Text, primary_key=True),
+    sa.Column("list", sa.Text, primary_key=True, server_default=sa.FetchedValue()),
+    sa.Column("source", sa.Text, primary_key=True, server_default=sa.FetchedValue()),
     sa.Column("reason", sa.Text, nullable=False, server_default=sa.FetchedValue()),
     sa.Column("created_at", Utc, nullable=False, server_default=sa.FetchedValue()),
+    sa.Column("created_by", sa.Text, primary_key=True, server_default=sa.FetchedValue()),
+    sa.Column("expires_at", Utc),
 )
+
+unsubscribed = sa.Table(
+    "outbox_unsubscribed",
+    sa.MetaData(),
+    sa.Column("address", sa.Text, primary_key=True),
+    sa.Column("list", sa.Text, primary_key=True),
+    sa.Column("source", sa.Text, primary_key=True),
+    sa.Column("reason", sa.Text),
+    sa.Column("expires_at", Utc),
+)
+"""A view: what an application has entered, and may enter."""
 
 worker = sa.Table(
     "outbox_worker",

@@ -28,12 +28,15 @@ from poller.judgement.refusals import Refusals
 from poller.judgement.rest import Rest
 from poller.machine import boot
 from poller.message.composer import Composer
+from poller.message.mailing_list import MailingLists
+from poller.message.return_path import ReturnPaths
 from poller.outbox.blobs import blob_of
 from poller.outbox.store import Store
 from poller.outbox.throttling import Throttles
 from poller.pacing.mx import MailExchangers, resolver_of_this_machine
 from poller.smtp.courier import Courier
 from poller.smtp.relays import relays_of
+from poller.smtp.tokens import Tokens
 from poller.worker.lease import Watch, boot_clock
 from poller.worker.life import Life
 from poller.worker.recovery import Recovery
@@ -196,7 +199,11 @@ def parts_of(
 
 def composer_of(config: Config, *, host_name: str = "localhost") -> Composer:
     """What makes messages, here and wherever a person is shown one."""
-    return Composer(config.message, config.templates, config.dkim, host_name=host_name)
+    lists = MailingLists(config.lists, config.unsubscribe)
+    paths = ReturnPaths(config.bounces)
+    return Composer(
+        config.message, config.templates, config.dkim, mailing_lists=lists, return_paths=paths, host_name=host_name
+    )
 
 
 def files_of(config: Config, engine: Engine) -> Files:
@@ -256,7 +263,9 @@ def _refusals(config: Config) -> Refusals[Any]:
 
 
 def _couriers(table: str, settings: RelaySettings) -> Callable[[Line], Courier]:
-    return lambda line: Courier(settings, table=table, session_events=line.session_event)
+    # Outlive each courier: one that was interrupted is done for, and what the token endpoint said is not.
+    tokens = Tokens(settings.oauth2, table=table) if settings.oauth2.is_given else None
+    return lambda line: Courier(settings, table=table, session_events=line.session_event, tokens=tokens)
 
 
 def lines_of(

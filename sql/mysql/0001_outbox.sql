@@ -39,6 +39,7 @@ expired: too late. suppressed: every recipient stands in outbox_suppression',
     context          JSON         NULL,
     locale           VARCHAR(64)  NULL,
     headers          JSON         NULL COMMENT 'Extra header fields: {"Name": "value"} or {"Name": ["value", ...]}.',
+    list             VARCHAR(64)  NULL COMMENT 'The mailing list that the row is for, a name of [lists."name"]; it brings the header fields for unsubscribing. NULL: none.',
     message_id       VARCHAR(255) NULL COMMENT 'Fixed at the first claim, the same for every attempt.',
     batch            VARCHAR(191) NULL COMMENT 'A label that groups rows: a campaign, a nightly run.',
     dedupe_key       VARCHAR(255) NULL COMMENT 'Unique while the row exists, compared byte by byte.',
@@ -53,6 +54,10 @@ expired: too late. suppressed: every recipient stands in outbox_suppression',
            LEFT(LOWER(TRIM(SUBSTRING_INDEX(SUBSTRING_INDEX(SUBSTRING_INDEX(SUBSTRING_INDEX(SUBSTRING_INDEX(
                COALESCE(NULLIF(TRIM(recipients), ''), NULLIF(TRIM(cc), ''), bcc), '@', -1), '(', 1), ';', 1), ',', 1), '>', 1))), 255))
     ) STORED COMMENT 'Domain of the last address of the first list that has one.',
+    address          VARCHAR(320) GENERATED ALWAYS AS (
+        LEFT(LOWER(TRIM(SUBSTRING_INDEX(SUBSTRING(COALESCE(NULLIF(recipients, ''), NULLIF(cc, ''), bcc),
+            LOCATE('<', COALESCE(NULLIF(recipients, ''), NULLIF(cc, ''), bcc)) + 1), '>', 1))), 320)
+    ) STORED COMMENT 'Of a row with one address, that one, in lower case: poller find. Of several each stands in outbox_recipient, from the first attempt on.',
     lane             VARCHAR(400) GENERATED ALWAYS AS (
         LEFT(CONCAT(COALESCE(relay, ''), ' ', LOWER(TRIM(SUBSTRING_INDEX(
             SUBSTRING(COALESCE(sender, ''), LOCATE('<', COALESCE(sender, '')) + 1), '>', 1)))), 400)
@@ -113,7 +118,10 @@ expired: too late. suppressed: every recipient stands in outbox_suppression',
     INDEX outbox_due_by_flow (status, flow, priority, due_at, id),
     INDEX outbox_held (status, claimed_by),
     INDEX outbox_by_batch (batch, status, first_attempt_at, finished_at),
-    INDEX outbox_by_finish (status, finished_at, domain)
+    INDEX outbox_by_finish (status, finished_at, domain),
+    INDEX outbox_by_address (address, id),
+    INDEX outbox_by_message_id (message_id),
+    INDEX outbox_by_queue_id (queue_id)
 ) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE /*M! utf8mb4_nopad_bin */ /*!80017 utf8mb4_0900_bin */
   COMMENT 'One row, one message. Applications INSERT; poller claims, sends and writes down what became of it.';
 
@@ -131,6 +139,7 @@ CREATE TABLE IF NOT EXISTS outbox_recipient (
     sent_at      DATETIME(6)  NULL,
     updated_at   DATETIME(6)  NOT NULL,
     PRIMARY KEY (outbox_id, address),
+    INDEX outbox_recipient_by_address (address),
     CONSTRAINT outbox_recipient_of_row FOREIGN KEY (outbox_id) REFERENCES outbox (id) ON DELETE CASCADE,
     CONSTRAINT outbox_recipient_status_is_known CHECK (status IN
         ('queued', 'sent', 'failed', 'in_doubt', 'expired', 'suppressed')),
@@ -187,7 +196,7 @@ CREATE TABLE IF NOT EXISTS outbox_attempt (
     at           DATETIME(6)  NOT NULL,
     worker       VARCHAR(191) NOT NULL,
     recipient    VARCHAR(512) NULL COMMENT 'NULL: the whole message.',
-    outcome      VARCHAR(32)  NOT NULL COMMENT 'deferred, failed, in_doubt, died (composing it killed the worker), handed_back, accepted (after earlier trouble), accepted_twice, or an operator''s word.',
+    outcome      VARCHAR(32)  NOT NULL COMMENT 'deferred, failed, in_doubt, died (composing it killed the worker), handed_back, accepted (after earlier trouble), accepted_twice, bounced, complained or delayed (what came back later), or an operator''s word.',
     blame        VARCHAR(16)  NULL COMMENT 'session: the connection or the relay; destination: it takes less than we have; message; recipient; worker: a crash.',
     phase        VARCHAR(16)  NULL,
     relay        VARCHAR(300) NULL COMMENT 'host:port it was with.',
@@ -201,13 +210,26 @@ CREATE TABLE IF NOT EXISTS outbox_attempt (
   COMMENT 'History of what did not simply succeed; append-only. Deleting a row of outbox leaves its history.';
 
 CREATE TABLE IF NOT EXISTS outbox_suppression (
-    address    VARCHAR(512) NOT NULL PRIMARY KEY,
+    address    VARCHAR(512) NOT NULL,
+    list       VARCHAR(64)  NOT NULL DEFAULT '' COMMENT 'Only mail of this list (outbox.list). Empty: all mail.',
+    source     VARCHAR(16)  NOT NULL DEFAULT 'operator'
+        COMMENT 'Who says so: operator, bounce, complaint, unsubscribe (the recipient) or application.',
     reason     VARCHAR(1000) NOT NULL DEFAULT '',
     created_at DATETIME(6)  NOT NULL DEFAULT (UTC_TIMESTAMP(6)),
+    created_by VARCHAR(128) NOT NULL DEFAULT (LEFT(USER(), CHAR_LENGTH(USER()) - CHAR_LENGTH(SUBSTRING_INDEX(USER(), '@', -1)) - 1))
+        COMMENT 'The database user who wrote the line.',
+    expires_at DATETIME(6)  NULL COMMENT 'UTC. From then on it holds no longer. NULL: until it is deleted.',
+    PRIMARY KEY (address, list, source, created_by),
+    INDEX outbox_suppression_by_end (expires_at),
+    CONSTRAINT outbox_suppression_source_is_known CHECK
+        (source IN ('operator', 'bounce', 'complaint', 'unsubscribe', 'application')),
+    -- Whoever has unsubscribed is written to again when they subscribe again, not when a time is over.
+    CONSTRAINT outbox_suppression_unsubscribe_has_no_end CHECK (source <> 'unsubscribe' OR expires_at IS NULL),
+    CONSTRAINT outbox_suppression_expires_at_is_a_time CHECK (expires_at BETWEEN '1000-01-01' AND '9999-12-30'),
     CONSTRAINT outbox_suppression_address_is_lower_case CHECK (address = LOWER(address)),
     CONSTRAINT outbox_suppression_has_an_at_sign CHECK (address LIKE '%@%')
 ) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE /*M! utf8mb4_nopad_bin */ /*!80017 utf8mb4_0900_bin */
-  COMMENT 'Who is never sent to: lower-case addresses, or @domain for all of it.';
+  COMMENT 'Who is not sent to: lower-case addresses, or @domain for all of it. Each line counts by itself.';
 
 CREATE TABLE IF NOT EXISTS outbox_worker (
     name         VARCHAR(191) NOT NULL PRIMARY KEY,
@@ -343,7 +365,7 @@ WHERE paused_until > UTC_TIMESTAMP(6) OR pace < 1;
 -- only read can lock a row that the poller needs: HANDLER and FOR UPDATE ask for no more than SELECT on a table.
 CREATE OR REPLACE ALGORITHM = TEMPTABLE VIEW outbox_rows AS
 SELECT id, status, priority, due_at, expires_at, recipients, cc, bcc, sender, reply_to, envelope_from, subject, template, locale,
-       headers, message_id, batch, dedupe_key, on_doubt, max_attempts, relay, created_at, created_by, domain, lane, flow, attempts, doubts, setbacks,
+       headers, list, message_id, batch, dedupe_key, on_doubt, max_attempts, relay, created_at, created_by, domain, lane, flow, attempts, doubts, setbacks,
        first_attempt_at, claim_seq, claimed_by, claimed_at, reply_code, reply_status, reply_text, queue_id, error, sent_at,
        finished_at, updated_at
 FROM outbox;
@@ -362,8 +384,16 @@ SELECT id, outbox_id, claim_seq, at, worker, recipient, outcome, blame, phase, r
 FROM outbox_attempt;
 
 CREATE OR REPLACE ALGORITHM = TEMPTABLE VIEW outbox_suppressions AS
-SELECT address, reason, created_at
+SELECT address, list, source, reason, created_at, created_by, expires_at
 FROM outbox_suppression;
+
+-- Whom has this application taken off its lists? It may INSERT here what it learns, and DELETE what it has written itself.
+CREATE OR REPLACE ALGORITHM = MERGE VIEW outbox_unsubscribed AS
+SELECT address, list, source, reason, created_at, expires_at
+FROM outbox_suppression
+WHERE created_by = LEFT(USER(), CHAR_LENGTH(USER()) - CHAR_LENGTH(SUBSTRING_INDEX(USER(), '@', -1)) - 1)
+  AND source IN ('unsubscribe', 'complaint', 'application') AND address NOT LIKE '@%'
+WITH CHECK OPTION;
 
 CREATE OR REPLACE ALGORITHM = TEMPTABLE VIEW outbox_workers AS
 SELECT name, identity, incarnation, host, pid, version, started_at, heartbeat_at, lease_until, silent_from, stopped_at,

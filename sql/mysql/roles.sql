@@ -13,12 +13,13 @@ CREATE ROLE IF NOT EXISTS outbox_app, outbox_reader, outbox_poller;
 
 -- An application.
 GRANT INSERT (recipients, cc, bcc, sender, reply_to, envelope_from, subject, body_text, body_html, template, context,
-              locale, headers, message_id, batch, priority, due_at, expires_at, dedupe_key, on_doubt, max_attempts, relay,
+              locale, headers, list, message_id, batch, priority, due_at, expires_at, dedupe_key, on_doubt, max_attempts, relay,
               created_at)
     ON outbox TO outbox_app;
 GRANT INSERT (outbox_id, name, content_type, content, content_id, blob_sha256, path, part) ON outbox_attachment TO outbox_app;
 GRANT INSERT (sha256, content), SELECT (sha256) ON outbox_blob TO outbox_app;
 GRANT SELECT ON outbox_state TO outbox_app;
+GRANT SELECT, INSERT, DELETE ON outbox_unsubscribed TO outbox_app;
 
 -- Its files are for its own rows: a file of somebody else's would go out with the message. In one statement, so that any client
 -- can run it: the text in the place of a number is the error.

@@ -32,6 +32,7 @@ CREATE TABLE outbox (
     context          jsonb,
     locale           text,
     headers          jsonb,
+    list             text,
     message_id       text,
     batch            text,
     dedupe_key       text,
@@ -118,6 +119,7 @@ COMMENT ON COLUMN outbox.bcc IS 'Receives the message and is never named in it.'
 COMMENT ON COLUMN outbox.envelope_from IS 'Bounce address; NULL: the sender''s, empty: the null reverse-path <>.';
 COMMENT ON COLUMN outbox.template IS 'Name of a template, instead of body_text and body_html; context holds its variables, locale the language to prefer.';
 COMMENT ON COLUMN outbox.headers IS 'Extra header fields: {"Name": "value"} or {"Name": ["value", ...]}.';
+COMMENT ON COLUMN outbox.list IS 'The mailing list that the row is for, a name of [lists."name"]; it brings the header fields for unsubscribing. NULL: none.';
 COMMENT ON COLUMN outbox.message_id IS 'Fixed at the first claim, the same for every attempt.';
 COMMENT ON COLUMN outbox.batch IS 'A label that groups rows: a campaign, a nightly run.';
 COMMENT ON COLUMN outbox.dedupe_key IS 'Unique while the row exists, compared byte by byte.';
@@ -148,6 +150,31 @@ CREATE INDEX outbox_due_by_flow ON outbox (flow, priority, due_at, id) WHERE sta
 CREATE INDEX outbox_held ON outbox (claimed_by) WHERE claimed_by IS NOT NULL AND status IN ('sending', 'paused', 'cancelled');
 CREATE INDEX outbox_by_batch ON outbox (batch, status) INCLUDE (first_attempt_at, finished_at) WHERE batch IS NOT NULL;
 CREATE INDEX outbox_by_finish ON outbox (status, finished_at) INCLUDE (id, domain) WHERE finished_at IS NOT NULL;
+
+-- Under which words is a row found (poller find)? Hashes of every address in it, of its Message-ID and of the relay's queue id.
+-- One index of all three, that a row enters when it is written and when it has ended: the drain pays for one entry a message.
+CREATE FUNCTION outbox_keys(recipients text, cc text, bcc text, message_id text, queue_id text) RETURNS integer[]
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE AS $$
+DECLARE
+    address constant text := '[^@<>,;:()"[:space:]]+@[^@<>,;:()"[:space:]]+';
+    keys integer[];
+BEGIN
+    IF cc IS NULL AND bcc IS NULL AND pg_catalog.strpos(recipients, ',') = 0 THEN
+        keys := ARRAY[pg_catalog.hashtext(pg_catalog.lower(substring(recipients FROM address || '(?=[^@]*$)') COLLATE "C"))];
+    ELSE
+        keys := ARRAY(SELECT DISTINCT pg_catalog.hashtext(pg_catalog.lower(hit[1] COLLATE "C"))
+                      FROM pg_catalog.regexp_matches(pg_catalog.concat_ws(',', recipients, cc, bcc), address, 'g') AS hit);
+    END IF;
+    IF message_id IS NOT NULL THEN
+        keys := keys || pg_catalog.hashtext(message_id);
+    END IF;
+    IF queue_id IS NOT NULL THEN
+        keys := keys || pg_catalog.hashtext(queue_id);
+    END IF;
+    RETURN keys;
+END
+$$;
+CREATE INDEX outbox_by_key ON outbox USING gin (outbox_keys(recipients, cc, bcc, message_id, queue_id)) WHERE status <> 'sending';
 
 -- UPDATE outbox SET status = 'cancelled' is enough: the end is entered here, unless the row is in a worker's hands, which enters it.
 CREATE FUNCTION outbox_cancelled() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -255,19 +282,35 @@ CREATE TABLE outbox_attempt (
 CREATE INDEX outbox_attempt_by_row ON outbox_attempt (outbox_id, id);
 COMMENT ON TABLE outbox_attempt IS 'History of what did not simply succeed; append-only. Deleting a row of outbox leaves its history.';
 COMMENT ON COLUMN outbox_attempt.recipient IS 'NULL: the whole message.';
-COMMENT ON COLUMN outbox_attempt.outcome IS 'deferred, failed, in_doubt, died (composing it killed the worker), handed_back, accepted (after earlier trouble), accepted_twice, or an operator''s word.';
+COMMENT ON COLUMN outbox_attempt.outcome IS 'deferred, failed, in_doubt, died (composing it killed the worker), handed_back, accepted (after earlier trouble), accepted_twice, bounced, complained or delayed (what came back later), or an operator''s word.';
 COMMENT ON COLUMN outbox_attempt.relay IS 'host:port it was with.';
 COMMENT ON COLUMN outbox_attempt.blame IS 'session: the connection or the relay; destination: it takes less than we have; message; recipient; worker: a crash.';
 
 CREATE TABLE outbox_suppression (
-    address    text        PRIMARY KEY,
+    address    text        NOT NULL,
+    list       text        NOT NULL DEFAULT '',
+    source     text        NOT NULL DEFAULT 'operator',
     reason     text        NOT NULL DEFAULT '',
     created_at timestamptz NOT NULL DEFAULT now(),
+    created_by text        NOT NULL DEFAULT session_user,
+    expires_at timestamptz,
+    PRIMARY KEY (address, list, source, created_by),
+    CONSTRAINT outbox_suppression_source_is_known CHECK
+        (source IN ('operator', 'bounce', 'complaint', 'unsubscribe', 'application')),
+    -- Whoever has unsubscribed is written to again when they subscribe again, not when a time is over.
+    CONSTRAINT outbox_suppression_unsubscribe_has_no_end CHECK (source <> 'unsubscribe' OR expires_at IS NULL),
+    CONSTRAINT outbox_suppression_expires_at_is_a_time CHECK (expires_at BETWEEN '1000-01-01Z' AND '9999-12-30Z'),
     CONSTRAINT outbox_suppression_address_is_lower_case CHECK (address = lower(address)),
     CONSTRAINT outbox_suppression_has_an_at_sign CHECK (address LIKE '%@%')
 );
 
-COMMENT ON TABLE outbox_suppression IS 'Who is never sent to: lower-case addresses, or @domain for all of it.';
+COMMENT ON TABLE outbox_suppression IS 'Who is not sent to: lower-case addresses, or @domain for all of it. Each line counts by itself.';
+COMMENT ON COLUMN outbox_suppression.list IS 'Only mail of this list (outbox.list). Empty: all mail.';
+COMMENT ON COLUMN outbox_suppression.source IS 'Who says so: operator, bounce, complaint, unsubscribe (the recipient) or application.';
+COMMENT ON COLUMN outbox_suppression.created_by IS 'The database user who wrote the line.';
+COMMENT ON COLUMN outbox_suppression.expires_at IS 'From then on it holds no longer. NULL: until it is deleted.';
+
+CREATE INDEX outbox_suppression_by_end ON outbox_suppression (expires_at) WHERE expires_at IS NOT NULL;
 
 CREATE TABLE outbox_worker (
     name         text        PRIMARY KEY,
@@ -425,7 +468,7 @@ WHERE paused_until > now() OR pace < 1;
 -- The tables as a reader may see them: no bodies, no variables, no contents, no secrets.
 CREATE VIEW outbox_rows AS
 SELECT id, status, priority, due_at, expires_at, recipients, cc, bcc, sender, reply_to, envelope_from, subject, template, locale,
-       headers, message_id, batch, dedupe_key, on_doubt, max_attempts, relay, created_at, created_by, domain, lane, flow, attempts, doubts, setbacks,
+       headers, list, message_id, batch, dedupe_key, on_doubt, max_attempts, relay, created_at, created_by, domain, lane, flow, attempts, doubts, setbacks,
        first_attempt_at, claim_seq, claimed_by, claimed_at, reply_code, reply_status, reply_text, queue_id, error, sent_at,
        finished_at, updated_at
 FROM outbox;
@@ -444,8 +487,15 @@ SELECT id, outbox_id, claim_seq, at, worker, recipient, outcome, blame, phase, r
 FROM outbox_attempt;
 
 CREATE VIEW outbox_suppressions AS
-SELECT address, reason, created_at
+SELECT address, list, source, reason, created_at, created_by, expires_at
 FROM outbox_suppression;
+
+-- Whom has this application taken off its lists? It may INSERT here what it learns, and DELETE what it has written itself.
+CREATE VIEW outbox_unsubscribed AS
+SELECT address, list, source, reason, created_at, expires_at
+FROM outbox_suppression
+WHERE created_by = session_user AND source IN ('unsubscribe', 'complaint', 'application') AND address NOT LIKE '@%'
+WITH CHECK OPTION;
 
 CREATE VIEW outbox_workers AS
 SELECT name, identity, incarnation, host, pid, version, started_at, heartbeat_at, lease_until, silent_from, stopped_at,

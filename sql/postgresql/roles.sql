@@ -26,13 +26,14 @@ REVOKE CREATE ON SCHEMA public FROM PUBLIC;
 
 -- An application. SELECT is for INSERT ... ON CONFLICT DO NOTHING RETURNING id.
 GRANT INSERT (recipients, cc, bcc, sender, reply_to, envelope_from, subject, body_text, body_html, template, context,
-              locale, headers, message_id, batch, priority, due_at, expires_at, dedupe_key, on_doubt, max_attempts, relay,
+              locale, headers, list, message_id, batch, priority, due_at, expires_at, dedupe_key, on_doubt, max_attempts, relay,
               created_at),
       SELECT (id)
     ON outbox TO outbox_app;
 GRANT INSERT (outbox_id, name, content_type, content, content_id, blob_sha256, path, part), SELECT (id) ON outbox_attachment TO outbox_app;
 GRANT INSERT (sha256, content), SELECT (sha256) ON outbox_blob TO outbox_app;
 GRANT SELECT ON outbox_state TO outbox_app;
+GRANT SELECT, INSERT, DELETE ON outbox_unsubscribed TO outbox_app;
 
 -- Its files are for its own rows: a file of somebody else's would go out with the message.
 CREATE OR REPLACE FUNCTION outbox_own_files() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
@@ -55,7 +56,7 @@ CREATE TRIGGER outbox_own_files BEFORE INSERT ON outbox_attachment FOR EACH ROW 
 
 -- A reader. Not body_text, body_html, context; not outbox_meta, which holds the secret behind Message-IDs.
 GRANT SELECT (id, status, priority, due_at, expires_at, recipients, cc, bcc, sender, reply_to, envelope_from, subject,
-              template, locale, headers, message_id, batch, dedupe_key, on_doubt, max_attempts, relay, created_at, created_by,
+              template, locale, headers, list, message_id, batch, dedupe_key, on_doubt, max_attempts, relay, created_at, created_by,
               domain, attempts, doubts, first_attempt_at, claim_seq, claimed_by, claimed_at, reply_code, reply_status, reply_text,
               queue_id, error, sent_at, finished_at, updated_at)
     ON outbox TO outbox_reader;

@@ -50,6 +50,8 @@ CREATE TABLE outbox (
     locale           TEXT,
     -- Extra header fields: {"Name": "value"} or {"Name": ["value", ...]}.
     headers          TEXT,
+    -- The mailing list that the row is for, a name of [lists."name"]; it brings the header fields for unsubscribing. NULL: none.
+    list             TEXT,
     -- Fixed at the first claim, the same for every attempt.
     message_id       TEXT,
     -- A label that groups rows: a campaign, a nightly run.
@@ -75,6 +77,12 @@ CREATE TABLE outbox (
                         rtrim(coalesce(nullif(trim(recipients), ''), nullif(trim(cc), ''), bcc),
                               replace(coalesce(nullif(trim(recipients), ''), nullif(trim(cc), ''), bcc), '@', '')), '') || '(', '(') - 1), ',;> '))), 1, 255)
         END
+    ) VIRTUAL,
+    -- Of a row with one address, that one, in lower case: poller find. Of several each stands in outbox_recipient, from the
+    -- first attempt on.
+    address          TEXT GENERATED ALWAYS AS (
+        substr(lower(trim(substr(substr(coalesce(nullif(recipients, ''), nullif(cc, ''), bcc), instr(coalesce(nullif(recipients, ''), nullif(cc, ''), bcc), '<') + 1), 1,
+            instr(substr(coalesce(nullif(recipients, ''), nullif(cc, ''), bcc), instr(coalesce(nullif(recipients, ''), nullif(cc, ''), bcc), '<') + 1) || '>', '>') - 1))), 1, 320)
     ) VIRTUAL,
     -- The relay that the row names and the address of its sender: the limits that it falls under beside its destination's.
     lane             TEXT GENERATED ALWAYS AS (
@@ -178,6 +186,10 @@ CREATE INDEX outbox_due_by_flow ON outbox (flow, priority, due_at, id) WHERE sta
 CREATE INDEX outbox_held ON outbox (claimed_by) WHERE claimed_by IS NOT NULL AND status IN ('sending', 'paused', 'cancelled');
 CREATE INDEX outbox_by_batch ON outbox (batch, status, first_attempt_at, finished_at) WHERE batch IS NOT NULL;
 CREATE INDEX outbox_by_finish ON outbox (status, finished_at, domain) WHERE finished_at IS NOT NULL;
+-- poller find
+CREATE INDEX outbox_by_address ON outbox (address, id) WHERE address IS NOT NULL;
+CREATE INDEX outbox_by_message_id ON outbox (message_id) WHERE message_id IS NOT NULL;
+CREATE INDEX outbox_by_queue_id ON outbox (queue_id) WHERE queue_id IS NOT NULL;
 
 -- UPDATE outbox SET status = 'cancelled' is enough: the end is entered here, unless the row is in a worker's hands, which enters it.
 CREATE TRIGGER outbox_cancelled AFTER UPDATE OF status ON outbox
@@ -208,6 +220,8 @@ CREATE TABLE outbox_recipient (
         ('queued', 'sent', 'failed', 'in_doubt', 'expired', 'suppressed')),
     CONSTRAINT outbox_recipient_sent_has_a_time CHECK (status <> 'sent' OR sent_at IS NOT NULL)
 ) STRICT;
+
+CREATE INDEX outbox_recipient_by_address ON outbox_recipient (address);
 
 -- Files that several messages carry, once each. Retention deletes what no row names any more, a day after it came.
 CREATE TABLE outbox_blob (
@@ -268,7 +282,7 @@ CREATE TABLE outbox_attempt (
     worker       TEXT    NOT NULL,
     -- NULL: the whole message.
     recipient    TEXT,
-    -- deferred, failed, in_doubt, died (composing it killed the worker), handed_back, accepted (after earlier trouble), accepted_twice, or an operator's word.
+    -- deferred, failed, in_doubt, died (composing it killed the worker), handed_back, accepted (after earlier trouble), accepted_twice, bounced, complained or delayed (what came back later), or an operator's word.
     outcome      TEXT    NOT NULL,
     -- session: the connection or the relay; destination: it takes less than we have; message; recipient; worker: a crash.
     blame        TEXT,
@@ -284,14 +298,32 @@ CREATE TABLE outbox_attempt (
 
 CREATE INDEX outbox_attempt_by_row ON outbox_attempt (outbox_id, id);
 
--- Who is never sent to: lower-case addresses, or @domain for all of it.
+-- Who is not sent to: lower-case addresses, or @domain for all of it. Each line counts by itself.
 CREATE TABLE outbox_suppression (
-    address    TEXT NOT NULL PRIMARY KEY,
+    address    TEXT NOT NULL,
+    -- Only mail of this list (outbox.list). Empty: all mail.
+    list       TEXT NOT NULL DEFAULT '',
+    -- Who says so: operator, bounce, complaint, unsubscribe (the recipient) or application.
+    source     TEXT NOT NULL DEFAULT 'operator',
     reason     TEXT NOT NULL DEFAULT '',
     created_at TEXT NOT NULL DEFAULT (strftime('%Y-%m-%d %H:%M:%f000', 'now')),
+    -- The database user who wrote the line. SQLite has none.
+    created_by TEXT NOT NULL DEFAULT '',
+    -- From then on it holds no longer. NULL: until it is deleted.
+    expires_at TEXT,
+    PRIMARY KEY (address, list, source, created_by),
+    CONSTRAINT outbox_suppression_source_is_known CHECK
+        (source IN ('operator', 'bounce', 'complaint', 'unsubscribe', 'application')),
+    -- Whoever has unsubscribed is written to again when they subscribe again, not when a time is over.
+    CONSTRAINT outbox_suppression_unsubscribe_has_no_end CHECK (source <> 'unsubscribe' OR expires_at IS NULL),
+    CONSTRAINT outbox_suppression_expires_at_is_a_time CHECK (expires_at IS NULL OR (expires_at GLOB '[1-9][0-9][0-9][0-9]-[0-1][0-9]-[0-3][0-9] [0-2][0-9]:[0-5][0-9]:[0-5][0-9]*'
+        AND (length(expires_at) = 19 OR (expires_at GLOB '*.[0-9]*' AND ltrim(substr(expires_at, 20, 1), '.') = '' AND ltrim(substr(expires_at, 21), '0123456789') = ''))
+        AND strftime('%Y-%m-%d %H:%M:%S', substr(expires_at, 1, 19), '+0 days') IS substr(expires_at, 1, 19))),
     CONSTRAINT outbox_suppression_address_is_lower_case CHECK (address = lower(address)),
     CONSTRAINT outbox_suppression_has_an_at_sign CHECK (address LIKE '%@%')
 ) STRICT;
+
+CREATE INDEX outbox_suppression_by_end ON outbox_suppression (expires_at) WHERE expires_at IS NOT NULL;
 
 -- Who works here. After lease_until another worker judges the rows that this one holds.
 CREATE TABLE outbox_worker (
@@ -449,7 +481,7 @@ WHERE paused_until > strftime('%Y-%m-%d %H:%M:%f000', 'now') OR pace < 1;
 -- The tables as a reader may see them: no bodies, no variables, no contents, no secrets.
 CREATE VIEW outbox_rows AS
 SELECT id, status, priority, due_at, expires_at, recipients, cc, bcc, sender, reply_to, envelope_from, subject, template, locale,
-       headers, message_id, batch, dedupe_key, on_doubt, max_attempts, relay, created_at, created_by, domain, lane, flow, attempts, doubts, setbacks,
+       headers, list, message_id, batch, dedupe_key, on_doubt, max_attempts, relay, created_at, created_by, domain, lane, flow, attempts, doubts, setbacks,
        first_attempt_at, claim_seq, claimed_by, claimed_at, reply_code, reply_status, reply_text, queue_id, error, sent_at,
        finished_at, updated_at
 FROM outbox;
@@ -468,8 +500,29 @@ SELECT id, outbox_id, claim_seq, at, worker, recipient, outcome, blame, phase, r
 FROM outbox_attempt;
 
 CREATE VIEW outbox_suppressions AS
-SELECT address, reason, created_at
+SELECT address, list, source, reason, created_at, created_by, expires_at
 FROM outbox_suppression;
+
+-- Whom has this application taken off its lists? It may INSERT here what it learns, and DELETE what it has written itself.
+CREATE VIEW outbox_unsubscribed AS
+SELECT address, list, source, reason, created_at, expires_at
+FROM outbox_suppression
+WHERE created_by = '' AND source IN ('unsubscribe', 'complaint', 'application') AND address NOT LIKE '@%';
+
+CREATE TRIGGER outbox_unsubscribed_insert INSTEAD OF INSERT ON outbox_unsubscribed
+BEGIN
+    SELECT RAISE(ABORT, 'CHECK OPTION failed: outbox_unsubscribed')
+    WHERE NEW.address LIKE '@%' OR coalesce(NEW.source, '') NOT IN ('unsubscribe', 'complaint', 'application');
+    INSERT INTO outbox_suppression (address, list, source, reason, expires_at)
+    VALUES (NEW.address, coalesce(NEW.list, ''), NEW.source, coalesce(NEW.reason, ''), NEW.expires_at);
+END;
+
+CREATE TRIGGER outbox_unsubscribed_delete INSTEAD OF DELETE ON outbox_unsubscribed
+BEGIN
+    DELETE FROM outbox_suppression
+    WHERE address = OLD.address AND list = OLD.list AND source = OLD.source AND created_by = '';
+END;
+
 
 CREATE VIEW outbox_workers AS
 SELECT name, identity, incarnation, host, pid, version, started_at, heartbeat_at, lease_until, silent_from, stopped_at,

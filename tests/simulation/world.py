@@ -137,7 +137,7 @@ class Rows:
     def suppresses_anyone(self) -> bool:
         return False
 
-    def suppressed(self, _: Collection[str]) -> dict[str, str]:
+    def suppressed(self, _: Collection[str]) -> dict[tuple[str, str], str]:
         return {}
 
     def still_sending(self, ids: Collection[int]) -> set[int]:
@@ -390,9 +390,9 @@ class Careful(Composer):
 
     world: World
 
-    def compose(self, draft: Any) -> Any:
+    def compose(self, draft: Any, reader: str | None = None) -> Any:
         self.world.step()
-        return super().compose(draft)
+        return super().compose(draft, reader)
 
 
 class World:
