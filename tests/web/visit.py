@@ -6,6 +6,7 @@ import contextlib
 import html
 import http.client
 import re
+import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 ANNA, BOB = "anna-may-act-0123456789", "bob-may-read-0123456789"
 TOKENS = {"anna": TokenSettings(token=ANNA, right="act"), "bob": TokenSettings(token=BOB)}
+COUNTED_WITHIN_S = 20.0
 HTTP = HttpSettings(listen="127.0.0.1:0", tokens=TOKENS)
 
 
@@ -55,7 +57,11 @@ class Visitor:
     headers: dict[str, str] = field(default_factory=dict)
 
     def get(self, path: str, **headers: str) -> Answer:
-        return self._ask("GET", path, None, headers)
+        """The page, once its numbers have been counted: on a busy machine it comes without them first."""
+        deadline = time.monotonic() + COUNTED_WITHIN_S
+        while "Counting…" in (answer := self._ask("GET", path, None, headers)).text and time.monotonic() < deadline:
+            time.sleep(0.1)
+        return answer
 
     def post(self, path: str, form: Mapping[str, object], **headers: str) -> Answer:
         return self._ask("POST", path, urlencode(form), headers)
