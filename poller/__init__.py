@@ -17,6 +17,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from poller.outbox.blobs import share as share
     from poller.outbox.enqueue import enqueue as enqueue
     from poller.outbox.suppression import suppress as suppress
     from poller.outbox.suppression import unsuppress as unsuppress
@@ -25,6 +26,7 @@ __version__ = "0.1.0"
 
 _FETCHED = {
     "enqueue": "poller.outbox.enqueue",
+    "share": "poller.outbox.blobs",
     "suppress": "poller.outbox.suppression",
     "unsuppress": "poller.outbox.suppression",
 }

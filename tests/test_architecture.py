@@ -36,7 +36,7 @@ LAYERS: tuple[dict[str, set[str]], ...] = (
     {"judgement": set()},
     {"pacing": {"dns"}},
     {
-        "message": {"jinja2", "markupsafe", "cryptography"},
+        "message": {"jinja2", "markupsafe", "cryptography", "css_inline"},
         "smtp": set(),
         "journal": set(),
         "outbox": {"sqlalchemy", "psycopg"},
@@ -58,6 +58,7 @@ ONLY_IN = {
     "dns": {"poller.pacing.mx", "poller.published.records"},
     "pydantic": {"poller.config.load"},
     "cryptography": {"poller.message.keys"},
+    "css_inline": {"poller.message.inlining"},
 }
 """Libraries of one file in a room: the rest of it can do without."""
 

@@ -171,7 +171,8 @@ def _show_story(told: Story) -> None:
         elif value is not None:
             say(f"{name:<17}{len(value)} characters")
     for file in told.attachments:
-        say(f"attachment       {file['name']} ({file['content_type']}, {file['size']} bytes)")
+        where = f"{file['size']} bytes" if file["path"] is None else f"at {file['path']}"
+        say(f"attachment       {file['name']} ({file['content_type']}, {where})")
     for one in told.recipients:
         reply = " ".join(str(one[name]) for name in ("reply_code", "reply_status", "reply_text") if one[name])
         say(f"recipient        {one['address']}: {one['status']}, {one['attempts']} attempts; {one['error'] or reply}")

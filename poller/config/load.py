@@ -47,7 +47,7 @@ from poller.message.bounce_settings import BounceSettings
 from poller.message.bounce_settings import contradictions as bounce_contradictions
 from poller.message.list_settings import ListName, ListSettings, UnsubscribeSettings
 from poller.message.list_settings import contradictions as list_contradictions
-from poller.message.settings import DkimSettings, MessageSettings, SigningDomain, TemplateSettings
+from poller.message.settings import AttachmentSettings, DkimSettings, MessageSettings, SigningDomain, TemplateSettings
 from poller.outbox.settings import DatabaseSettings, RetentionSettings
 from poller.pacing.settings import ThrottleSettings
 from poller.pacing.settings import contradictions as throttle_contradictions
@@ -91,6 +91,7 @@ class Config:
     throttle: ThrottleSettings = field(default_factory=ThrottleSettings)
     message: MessageSettings = field(default_factory=MessageSettings)
     templates: TemplateSettings = field(default_factory=TemplateSettings)
+    attachments: AttachmentSettings = field(default_factory=AttachmentSettings)
     dkim: Mapping[SigningDomain, DkimSettings] = field(default_factory=dict)
     """By the domain that signs."""
     lists: Mapping[ListName, ListSettings] = field(default_factory=dict)

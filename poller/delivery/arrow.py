@@ -28,7 +28,7 @@ from poller.delivery.prepare import Prepared, beside, prepared_again
 from poller.delivery.routes import Routes, Slots, is_early, is_missed, is_pressing
 from poller.delivery.throttle import NOBODY
 from poller.exchange import RelayTrouble
-from poller.message.draft import Unsendable
+from poller.message.draft import NotNow, Unsendable
 
 if TYPE_CHECKING:
     import threading
@@ -203,6 +203,9 @@ class Delivery:
                 prepared, waiting = self.composing.prepared(row, at_once, self.time.now(), not_now=waiting), NOBODY
             elif waiting and prepared.others:
                 prepared, waiting = self._another(row, prepared, waiting)
+        except NotNow as reason:
+            self.outcomes.put_off(row, str(reason), self.time.now())
+            return None
         except Unsendable as reason:
             self.outcomes.refused(row, str(reason), self.time.now())
             return None

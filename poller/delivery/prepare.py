@@ -9,8 +9,10 @@ Rule 2. Recipients that are settled are never asked again; those asked least oft
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
+from poller.delivery.kept import rendering_of
 from poller.exchange import Message
 from poller.frozen import dataclass
 from poller.judgement.outcome import Expired, Suppressed
@@ -23,7 +25,8 @@ if TYPE_CHECKING:
 
     from poller.judgement.outcome import Outcome
     from poller.message.composer import Composer
-    from poller.message.draft import Attachment, Recipient
+    from poller.message.draft import Attachment, Composed, Recipient
+    from poller.message.templates import Rendered
     from poller.outbox.rows import ClaimedRow
 
 T = TypeVar("T")
@@ -47,6 +50,10 @@ class Prepared:
     wire: Mapping[str, tuple[str, ...]]
     message: Message | None
     others: tuple[str, ...] = ()
+    rendered: Rendered | None = None
+    """What its template gave for this message, now or before."""
+    reader: str | None = None
+    """Who the message is for, if not for all alike."""
 
 
 def prepare(
@@ -81,8 +88,19 @@ def prepare(
         _require_a_few(recipients)
         address, (reader, *_) = next(iter(wire.items()))
         wire, others = {address: (reader,)}, tuple([r.wire for r in may_go])
-    message = _message(row, draft, composer, tuple(wire), reader) if wire else None
-    return Prepared(row=row, standing=standing, settled=settled, wire=wire, message=message, others=others)
+    if row.kept is not None:
+        draft = replace(draft, rendered=rendering_of(row, reader))
+    composed = _purely(lambda whole: composer.compose(whole, reader), draft) if wire else None
+    return Prepared(
+        row=row,
+        standing=standing,
+        settled=settled,
+        wire=wire,
+        message=_message(row, composed, tuple(wire)) if composed else None,
+        others=others,
+        rendered=composed.rendered if composed else None,
+        reader=reader,
+    )
 
 
 def recipients_of(row: ClaimedRow, composer: Composer) -> tuple[Recipient, ...]:
@@ -149,8 +167,7 @@ def _draft(row: ClaimedRow, attachments: tuple[Attachment, ...]) -> Draft:
     )
 
 
-def _message(row: ClaimedRow, draft: Draft, composer: Composer, wire: tuple[str, ...], reader: str | None) -> Message:
-    composed = _purely(lambda whole: composer.compose(whole, reader), draft)
+def _message(row: ClaimedRow, composed: Composed, wire: tuple[str, ...]) -> Message:
     return Message(
         row_id=row.id,
         claim_seq=row.claim_seq,

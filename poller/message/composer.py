@@ -21,9 +21,11 @@ from urllib.parse import quote
 
 from poller.frozen import Unreadable
 from poller.message import addresses, characters, fields, parts
-from poller.message.draft import Composed, Draft, Recipient, Unsendable
+from poller.message.draft import Composed, Draft, Recipient, TooLarge, Unsendable
 from poller.message.headers import extra_fields
+from poller.message.inlining import inliner, trouble
 from poller.message.mailing_list import MailingLists
+from poller.message.missing import missing_variables
 from poller.message.return_path import ReturnPaths
 from poller.message.signing import Signing
 from poller.message.staging import Staging
@@ -45,7 +47,7 @@ _ATEXT = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+"
 _MESSAGE_ID = re.compile(rf"<{_ATEXT}(?:\.{_ATEXT})*@(?:{_ATEXT}(?:\.{_ATEXT})*|\[[!-Z^-~]+\])>")
 MOST_RECIPIENTS = 10_000
 _LISTS = ("recipients", "cc", "bcc")
-_COLUMNS = tuple(name for name in Draft.__dataclass_fields__ if name not in {"id", "date", "attachments"})
+_COLUMNS = tuple(name for name in Draft.__dataclass_fields__ if name not in {"id", "date", "attachments", "rendered"})
 _MESSAGE_ID_MOST = 250  # characters: with its name it stays well within a line, and within an index of any database
 
 
@@ -73,6 +75,7 @@ class Composer:
         self._return_paths = return_paths or ReturnPaths()
         self._host_name = host_name
         self._staging = Staging(message)
+        self._inlines = templates.inline_css
         self._templates = _templates(templates)
 
     @property
@@ -97,6 +100,8 @@ class Composer:
     def check_settings(self) -> list[str]:
         """What concerns every row: sender, staging, keys, Message-IDs. Nothing should be sent while any is wrong."""
         problems = [*self._staging.problems, *self.signing.problems, *self._mailing_lists.problems]
+        if self._inlines and (missing := trouble()):
+            problems.append(missing)
         if self._settings.sender is not None:
             try:
                 _one_address("sender", self._settings.sender)
@@ -160,9 +165,22 @@ class Composer:
         if len(whole) > self._settings.max_size:
             raise _too_large(draft, len(whole), self._settings.max_size)
         # What the recipients of one transaction need beside is the courier's to see: bcc is not part of the whole.
-        needs_smtputf8 = not (whole.isascii() and mail_from.isascii())
-        envelope_id = self._return_paths.envelope_id(token)
-        return Composed(mail_from=mail_from, content=whole, smtputf8=needs_smtputf8, envelope_id=envelope_id)
+        return Composed(
+            mail_from=mail_from,
+            content=whole,
+            smtputf8=not (whole.isascii() and mail_from.isascii()),
+            envelope_id=self._return_paths.envelope_id(token),
+            rendered=content if draft.template is not None else None,
+        )
+
+    def missing_variables(self, draft: Draft) -> str:
+        """Those that its template asks for and the row does not give, all of them; "" where none is found."""
+        if draft.template is None or self._templates is None:
+            return ""
+        reader = self._staging.wire(next(iter(_all(_mailboxes(draft)))).address)
+        context = self._mailing_lists.leave(draft, reader).variables(draft.context)
+        wants_subject = draft.subject is None
+        return missing_variables(self._templates, draft.template, context, draft.locale, subject=wants_subject)
 
     def _content(self, draft: Draft, leave: Leave) -> Rendered:
         """Subject and bodies, from the columns or from the template, checked."""
@@ -174,6 +192,8 @@ class Composer:
         if draft.body_text is not None or draft.body_html is not None:
             column = "body_text" if draft.body_text is not None else "body_html"
             raise Unsendable("template", f"{column} is given too; leave one of them out")
+        if draft.rendered is not None:
+            return draft.rendered
         if self._templates is None:
             raise Unsendable("template", "no [templates] directory is configured; configure it, or give body_text")
         context = leave.variables(draft.context)
@@ -193,7 +213,8 @@ class Composer:
 def _templates(settings: TemplateSettings) -> Templates | None:
     if settings.directory is None:
         return None
-    return Templates(settings.directory, settings.max_size, settings.max_seconds)
+    inlined = inliner() if settings.inline_css and not trouble() else None
+    return Templates(settings.directory, settings.max_size, settings.max_seconds, inlined=inlined)
 
 
 def _require_readable(draft: Draft, columns: Iterable[str]) -> None:
@@ -324,13 +345,15 @@ def _body(draft: Draft, content: Rendered, most: int) -> Part:
         return leaves[0]
     images: list[Part] = []
     others: list[Part] = []
-    for attachment in files:
+    alternatives = [parts.attachment_part(file, inline=True) for file in files if file.is_alternative]
+    for attachment in [file for file in files if not file.is_alternative]:
         inline = _is_shown(attachment, content.html)
         (images if inline else others).append(parts.attachment_part(attachment, inline=inline))
     parts.refuse_repeated_ids(files)
-    seed = parts.boundary_seed(draft.message_id, [*leaves, *images, *others])
+    seed = parts.boundary_seed(draft.message_id, [*leaves, *images, *others, *alternatives])
     if images:
         leaves[-1] = parts.multipart("related", f"=_r{seed}", [leaves[-1], *images])
+    leaves += alternatives  # the last is preferred
     body = leaves[0] if len(leaves) == 1 else parts.multipart("alternative", f"=_a{seed}", leaves)
     return parts.multipart("mixed", f"=_m{seed}", [body, *others]) if others else body
 
@@ -351,7 +374,7 @@ def _text_parts(draft: Draft, content: Rendered) -> list[Part]:
     return [parts.text_part("plain", characters.body_bytes(columns[0], made)), parts.text_part("html", html)]
 
 
-def _too_large(draft: Draft, size: int, most: int) -> Unsendable:
+def _too_large(draft: Draft, size: int, most: int) -> TooLarge:
     """Blames the largest column."""
     sizes = {
         "attachments": sum(len(attachment.content) for attachment in draft.attachments),
@@ -361,4 +384,4 @@ def _too_large(draft: Draft, size: int, most: int) -> Unsendable:
     }
     column = max(sizes, key=lambda name: sizes[name])
     remedy = "send less, or raise [message] max_size if the relay takes more"
-    return Unsendable(column, f"the message has {size:,} bytes, more than the {most:,} allowed; {remedy}")
+    return TooLarge(column, f"the message has {size:,} bytes, more than the {most:,} allowed; {remedy}")

@@ -27,6 +27,7 @@ import sqlalchemy as sa
 
 from poller.domains import spellings
 from poller.judgement.retry import fold
+from poller.outbox.content import forget_renderings
 from poller.outbox.database import transaction
 from poller.outbox.dialects import dialect_of
 from poller.outbox.tables import attempt, meta, outbox, recipient
@@ -169,6 +170,8 @@ def _change_chunk(connection: Connection, *, ids: Sequence[int], action: Action,
     changed = (_change_at_once if at_once else _change_in_steps)(connection, ids, action, by)
     if changed:
         _change_recipients(connection, list(changed), action)
+    if action == "retry":
+        forget_renderings(connection, list(changed))  # afresh: with the template as it is now
     in_hand = sum(changed.values()) if action in OPEN_ACTIONS else 0
     return Changed(rows=len(changed), in_hand=in_hand)
 

@@ -27,6 +27,7 @@ from poller.exchange import Reply
 from poller.judgement.retry import RecipientState
 from poller.outbox import choosing, recording, suppression, throttling
 from poller.outbox.belief import Belief
+from poller.outbox.content import kept_of
 from poller.outbox.database import DatabaseRefusal, DatabaseUnavailable, refusal_of, transaction
 from poller.outbox.dialect import CLAIM_COLUMNS, CLAIMED, ClaimRequest, claimed_list
 from poller.outbox.dialects import DIALECTS
@@ -502,7 +503,9 @@ class Store:
         tried = [row.id for row in rows if row.claim_seq > 1 or row.attempts or row.doubts]
         known = _known_recipients(connection, tried) if tried else {}
         ordered = sorted(rows, key=lambda row: (row.priority, row.due_at, row.id))
-        return [_as_claimed(row, known.get(row.id, {})) for row in ordered]
+        claimed = [_as_claimed(row, known.get(row.id, {})) for row in ordered]
+        kept = kept_of(connection, tried) if tried else {}
+        return [replace(row, kept=kept.get(row.id)) for row in claimed] if kept else claimed
 
 
 def _is_wide_open(gate: Gate) -> bool:

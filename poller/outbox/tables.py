@@ -165,6 +165,14 @@ recipient = sa.Table(
     sa.Column("updated_at", Utc, nullable=False),
 )
 
+blob = sa.Table(
+    "outbox_blob",
+    metadata,
+    sa.Column("sha256", sa.Text, primary_key=True),
+    sa.Column("content", _Blob(), nullable=False),
+    sa.Column("created_at", Utc, nullable=False, server_default=sa.FetchedValue()),
+)
+
 attachment = sa.Table(
     "outbox_attachment",
     metadata,
@@ -172,8 +180,22 @@ attachment = sa.Table(
     sa.Column("outbox_id", _big(), sa.ForeignKey("outbox.id", ondelete="CASCADE"), nullable=False),
     sa.Column("name", sa.Text, nullable=False),
     sa.Column("content_type", sa.Text, nullable=False, server_default=sa.FetchedValue()),
-    sa.Column("content", _Blob(), nullable=False),
+    sa.Column("content", _Blob()),
     sa.Column("content_id", sa.Text),
+    sa.Column("blob_sha256", sa.Text, sa.ForeignKey("outbox_blob.sha256")),
+    sa.Column("path", sa.Text),
+    sa.Column("part", sa.Text, nullable=False, server_default=sa.FetchedValue()),
+)
+
+content = sa.Table(
+    "outbox_content",
+    metadata,
+    sa.Column("outbox_id", _big(), sa.ForeignKey("outbox.id", ondelete="CASCADE"), primary_key=True),
+    sa.Column("rendered", _Blob()),
+    sa.Column("made_of", sa.Text),
+    sa.Column("sha256", sa.Text),
+    sa.Column("message", _Blob()),
+    sa.Column("kept_at", Utc, nullable=False),
 )
 
 attempt = sa.Table(

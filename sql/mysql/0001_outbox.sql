@@ -147,18 +147,47 @@ CREATE TABLE IF NOT EXISTS outbox_recipient (
 ) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE /*M! utf8mb4_nopad_bin */ /*!80017 utf8mb4_0900_bin */
   COMMENT 'Rows with several recipients: the state of each. An accepted one is never sent to again.';
 
+CREATE TABLE IF NOT EXISTS outbox_blob (
+    sha256     CHAR(64)    NOT NULL PRIMARY KEY COMMENT 'Of the content, in hexadecimal: what outbox_attachment.blob_sha256 names it by.',
+    content    LONGBLOB    NOT NULL,
+    created_at DATETIME(6) NOT NULL DEFAULT (UTC_TIMESTAMP(6)),
+    CONSTRAINT outbox_blob_has_its_hash CHECK (sha256 = SHA2(content, 256))
+) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE /*M! utf8mb4_nopad_bin */ /*!80017 utf8mb4_0900_bin */
+  COMMENT 'Files that several messages carry, once each. Retention deletes what no row names any more, a day after it came.';
+
 CREATE TABLE IF NOT EXISTS outbox_attachment (
     id           BIGINT       NOT NULL AUTO_INCREMENT PRIMARY KEY,
     outbox_id    BIGINT       NOT NULL,
     name         TEXT         NOT NULL,
     content_type VARCHAR(255) NOT NULL DEFAULT 'application/octet-stream',
-    content      LONGBLOB     NOT NULL,
+    content      LONGBLOB     NULL COMMENT 'The bytes; or blob_sha256 names a shared file, or path one below [attachments] directory.',
     content_id   VARCHAR(255) NULL COMMENT 'For an inline image: the HTML names it as <img src="cid:...">.',
+    blob_sha256  CHAR(64)     NULL,
+    path         TEXT         NULL,
+    part         VARCHAR(16)  NOT NULL DEFAULT 'file' COMMENT 'file, or alternative: another form of the text, as text/calendar; method=REQUEST for an invitation.',
+    CONSTRAINT outbox_attachment_has_one_source CHECK ((content IS NOT NULL) + (blob_sha256 IS NOT NULL) + (path IS NOT NULL) = 1),
+    CONSTRAINT outbox_attachment_part_is_known CHECK (part IN ('file', 'alternative')),
     CONSTRAINT outbox_attachment_content_id_is_not_empty CHECK (content_id <> ''),
     CONSTRAINT outbox_attachment_of_row FOREIGN KEY (outbox_id) REFERENCES outbox (id) ON DELETE CASCADE,
-    INDEX outbox_attachment_by_row (outbox_id, id)
+    CONSTRAINT outbox_attachment_of_blob FOREIGN KEY (blob_sha256) REFERENCES outbox_blob (sha256),
+    INDEX outbox_attachment_by_row (outbox_id, id),
+    INDEX outbox_attachment_by_blob (blob_sha256)
 ) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE /*M! utf8mb4_nopad_bin */ /*!80017 utf8mb4_0900_bin */
   COMMENT 'Files that travel with a message, in order of id. Insert them in the same transaction as the row.';
+
+CREATE TABLE IF NOT EXISTS outbox_content (
+    outbox_id  BIGINT      NOT NULL PRIMARY KEY,
+    rendered   LONGBLOB    NULL COMMENT 'What its template gave when it was first tried, zlib of JSON: subject, text, html. Only while the row may be tried again.',
+    made_of    CHAR(64)    NULL COMMENT 'Hash of template, context, locale and subject as they were: where one is corrected, the row is rendered anew.',
+    sha256     CHAR(64)    NULL COMMENT 'Of the bytes that the relay accepted last; in hexadecimal.',
+    message    LONGBLOB    NULL COMMENT 'Those bytes, zlib.',
+    kept_at    DATETIME(6) NOT NULL,
+    CONSTRAINT outbox_content_rendered_says_of_what CHECK ((rendered IS NULL) = (made_of IS NULL)),
+    CONSTRAINT outbox_content_message_has_its_hash CHECK (message IS NULL OR sha256 IS NOT NULL),
+    CONSTRAINT outbox_content_of_row FOREIGN KEY (outbox_id) REFERENCES outbox (id) ON DELETE CASCADE,
+    INDEX outbox_content_by_time (kept_at)
+) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE /*M! utf8mb4_nopad_bin */ /*!80017 utf8mb4_0900_bin */
+  COMMENT 'What a row was made into, where that is kept: for another try of the same, or as [message] keep_sent says.';
 
 CREATE TABLE IF NOT EXISTS outbox_attempt (
     id           BIGINT       NOT NULL AUTO_INCREMENT PRIMARY KEY,

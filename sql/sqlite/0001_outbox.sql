@@ -223,19 +223,55 @@ CREATE TABLE outbox_recipient (
 
 CREATE INDEX outbox_recipient_by_address ON outbox_recipient (address);
 
+-- Files that several messages carry, once each. Retention deletes what no row names any more, a day after it came.
+CREATE TABLE outbox_blob (
+    -- Of the content, in hexadecimal: what outbox_attachment.blob_sha256 names it by.
+    sha256     TEXT NOT NULL PRIMARY KEY,
+    content    BLOB NOT NULL,
+    created_at TEXT NOT NULL DEFAULT (strftime('%Y-%m-%d %H:%M:%f', 'now') || '000'),
+    -- SQLite has no hash: the service looks when it reads.
+    CONSTRAINT outbox_blob_has_its_hash CHECK (length(sha256) = 64)
+) STRICT;
+
 -- Files that travel with a message, in order of id. Insert them in the same transaction as the row.
 CREATE TABLE outbox_attachment (
     id           INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,
     outbox_id    INTEGER NOT NULL REFERENCES outbox (id) ON DELETE CASCADE,
     name         TEXT    NOT NULL,
     content_type TEXT    NOT NULL DEFAULT 'application/octet-stream',
-    content      BLOB    NOT NULL,
+    -- The bytes; or blob_sha256 names a shared file, or path one below [attachments] directory.
+    content      BLOB,
     -- For an inline image: the HTML names it as <img src="cid:...">.
     content_id   TEXT,
+    blob_sha256  TEXT REFERENCES outbox_blob (sha256),
+    path         TEXT,
+    -- file, or alternative: another form of the text, as text/calendar; method=REQUEST for an invitation.
+    part         TEXT    NOT NULL DEFAULT 'file',
+    CONSTRAINT outbox_attachment_has_one_source CHECK ((content IS NOT NULL) + (blob_sha256 IS NOT NULL) + (path IS NOT NULL) = 1),
+    CONSTRAINT outbox_attachment_part_is_known CHECK (part IN ('file', 'alternative')),
     CONSTRAINT outbox_attachment_content_id_is_not_empty CHECK (content_id <> '')
 ) STRICT;
 
 CREATE INDEX outbox_attachment_by_row ON outbox_attachment (outbox_id, id);
+CREATE INDEX outbox_attachment_by_blob ON outbox_attachment (blob_sha256) WHERE blob_sha256 IS NOT NULL;
+
+-- What a row was made into, where that is kept: for another try of the same, or as [message] keep_sent says.
+CREATE TABLE outbox_content (
+    outbox_id  INTEGER NOT NULL PRIMARY KEY REFERENCES outbox (id) ON DELETE CASCADE,
+    -- What its template gave when it was first tried, zlib of JSON: subject, text, html. Only while the row may be tried again.
+    rendered   BLOB,
+    -- Hash of template, context, locale and subject as they were: where one is corrected, the row is rendered anew.
+    made_of    TEXT,
+    -- Of the bytes that the relay accepted last; in hexadecimal.
+    sha256     TEXT,
+    -- Those bytes, zlib.
+    message    BLOB,
+    kept_at    TEXT    NOT NULL,
+    CONSTRAINT outbox_content_rendered_says_of_what CHECK ((rendered IS NULL) = (made_of IS NULL)),
+    CONSTRAINT outbox_content_message_has_its_hash CHECK (message IS NULL OR sha256 IS NOT NULL)
+) STRICT;
+
+CREATE INDEX outbox_content_by_time ON outbox_content (kept_at);
 
 -- History of what did not simply succeed; append-only. Deleting a row of outbox leaves its history.
 CREATE TABLE outbox_attempt (

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from poller.delivery.compose import SMALL, Compose
+from poller.delivery.files import Files
 from poller.journal import JournalTrouble
 from poller.message.composer import Composer
 from poller.message.draft import Unsendable
@@ -67,6 +68,7 @@ class Room:
             composer=Composer(MessageSettings(sender="shop@example.com"), TemplateSettings()),
             relays=("smtp",),
             clock=lambda: self.seconds,
+            files=Files(fetch=lambda _: None),
         )
 
     def ahead(self, row: ClaimedRow) -> None:

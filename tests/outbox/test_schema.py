@@ -68,7 +68,7 @@ def test_keys_in_python_are_those_of_the_database(engine: Engine, table: sa.Tabl
         (tuple(k["constrained_columns"]), k["referred_table"], tuple(k["referred_columns"]))
         for k in look.get_foreign_keys(table.name)
     }
-    expected = {((k.parent.name,), "outbox", ("id",)) for k in table.foreign_keys}
+    expected = {((k.parent.name,), k.column.table.name, (k.column.name,)) for k in table.foreign_keys}
     assert expected == foreign
     primary = look.get_pk_constraint(table.name)["constrained_columns"]
     assert [c.name for c in table.primary_key] == primary
