@@ -48,6 +48,7 @@ EVENTS: Final[Mapping[str, str]] = MappingProxyType({
     "template.broken": "a template can't be used; the rows that name it fail, the others go out",
     "relay.unavailable": "the relay can't be reached, refuses the login or rests",
     "relay.available": "the relay takes mail again",
+    "relay.roused": "a person has ended the relay's rest: poller retry --relay NAME --now",
     "relay.learnt": "the relay takes so many messages on one connection, or recipients in one transaction, and no more",
     "relay.lowered": "the relay does not bear commands that are sent ahead; fewer are from now on, for all workers",
     "relay.incident": "the relay refuses one row after another alike; the rows are kept, someone should look",

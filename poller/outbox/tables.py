@@ -240,6 +240,8 @@ throttle = sa.Table(
     sa.Column("kind", sa.Text, primary_key=True),
     sa.Column("name", sa.Text, primary_key=True),
     sa.Column("limits", sa.Text),
+    sa.Column("limit_override", sa.Text),
+    sa.Column("overridden_by", sa.Text),
     sa.Column("pace", sa.Double, nullable=False, server_default=sa.FetchedValue()),
     sa.Column("paused_until", Utc),
     sa.Column("reason", sa.Text),
@@ -247,6 +249,7 @@ throttle = sa.Table(
     sa.Column("recipient_limit", sa.Integer),
     sa.Column("pipelining", sa.Text),
     sa.Column("pipelining_reason", sa.Text),
+    sa.Column("roused_at", Utc),
     sa.Column("slots", sa.Text),
     sa.Column("updated_at", Utc, nullable=False, server_default=sa.FetchedValue()),
 )

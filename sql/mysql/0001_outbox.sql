@@ -217,6 +217,8 @@ CREATE TABLE IF NOT EXISTS outbox_throttle (
     kind          VARCHAR(16)   NOT NULL COMMENT 'outbox (name: empty), relay, sender, provider (a group of domains), domain.',
     name          VARCHAR(512)  NOT NULL,
     limits        VARCHAR(1000) NULL COMMENT 'What the configuration allows; changed there, not here. NULL: nothing is limited, it was only asked to slow down.',
+    limit_override VARCHAR(1000) NULL COMMENT 'What a person allows instead (poller limit), live, up or down; NULL: what the configuration allows. In the same words, or "none".',
+    overridden_by VARCHAR(255)  NULL COMMENT 'Who and when.',
     pace          DOUBLE        NOT NULL DEFAULT 1 COMMENT '1: at full pace. Less: this share of it, after a reply that asked to slow down; raised again step by step.',
     paused_until  DATETIME(6)   NULL COMMENT 'UTC. Nothing goes before. NULL or past: not paused.',
     reason        TEXT          NULL COMMENT 'Why it is paused or slow.',
@@ -224,6 +226,7 @@ CREATE TABLE IF NOT EXISTS outbox_throttle (
     recipient_limit INT         NULL COMMENT 'How many recipients this relay takes in one transaction, as learnt from its replies.',
     pipelining    VARCHAR(16)   NULL COMMENT 'The most that this relay bears of sending ahead ([smtp] pipelining), as learnt. It stays until a person sets it to NULL.',
     pipelining_reason VARCHAR(1000) NULL COMMENT 'What showed it.',
+    roused_at     DATETIME(6)   NULL COMMENT 'A person has ended its rest (poller retry --relay NAME --now): a worker that sees another time than before rests no more.',
     slots         TEXT          NULL COMMENT 'What was taken of the limits. JSON, kept by the workers; NULL forgets it.',
     updated_at    DATETIME(6)   NOT NULL DEFAULT (UTC_TIMESTAMP(6)),
     PRIMARY KEY (kind, name),
@@ -318,7 +321,7 @@ GROUP BY domain;
 
 -- What is paused or slowed now, until when, and why? (waiting: its queued rows, where it is a domain)
 CREATE OR REPLACE ALGORITHM = TEMPTABLE VIEW outbox_throttled AS
-SELECT kind, name, paused_until, pace, reason, limits,
+SELECT kind, name, paused_until, pace, reason, coalesce(limit_override, limits) AS limits,
        CASE WHEN kind = 'domain'
             THEN (SELECT count(*) FROM outbox AS o WHERE o.status = 'queued' AND o.domain = t.name) END AS waiting
 FROM outbox_throttle AS t
@@ -365,7 +368,8 @@ SELECT name, identity, incarnation, host, pid, version, started_at, heartbeat_at
 FROM outbox_worker;
 
 CREATE OR REPLACE ALGORITHM = TEMPTABLE VIEW outbox_throttles AS
-SELECT kind, name, limits, pace, paused_until, reason, session_limit, recipient_limit, pipelining, pipelining_reason, slots,
+SELECT kind, name, limits, limit_override, overridden_by, pace, paused_until, reason, session_limit, recipient_limit, pipelining,
+       pipelining_reason, roused_at, slots,
        updated_at
 FROM outbox_throttle;
 

@@ -280,6 +280,8 @@ CREATE TABLE outbox_throttle (
     kind          text             NOT NULL,
     name          text             NOT NULL,
     limits        text,
+    limit_override text,
+    overridden_by text,
     pace          double precision NOT NULL DEFAULT 1,
     paused_until  timestamptz,
     reason        text,
@@ -287,6 +289,7 @@ CREATE TABLE outbox_throttle (
     recipient_limit integer,
     pipelining    text,
     pipelining_reason text,
+    roused_at     timestamptz,
     slots         text,
     updated_at    timestamptz      NOT NULL DEFAULT now(),
     PRIMARY KEY (kind, name),
@@ -301,6 +304,8 @@ CREATE TABLE outbox_throttle (
 COMMENT ON TABLE outbox_throttle IS 'What is paced, paused or slowed, for all workers. A plain UPDATE of pace or paused_until takes effect within seconds; deleting a row forgets what was taken and heard.';
 COMMENT ON COLUMN outbox_throttle.kind IS 'outbox (name: empty), relay, sender, provider (a group of domains), domain.';
 COMMENT ON COLUMN outbox_throttle.limits IS 'What the configuration allows; changed there, not here. NULL: nothing is limited, it was only asked to slow down.';
+COMMENT ON COLUMN outbox_throttle.limit_override IS 'What a person allows instead (poller limit), live, up or down; NULL: what the configuration allows. In the same words, or "none".';
+COMMENT ON COLUMN outbox_throttle.overridden_by IS 'Who and when.';
 COMMENT ON COLUMN outbox_throttle.pace IS '1: at full pace. Less: this share of it, after a reply that asked to slow down; raised again step by step.';
 COMMENT ON COLUMN outbox_throttle.paused_until IS 'Nothing goes before. NULL or past: not paused.';
 COMMENT ON COLUMN outbox_throttle.reason IS 'Why it is paused or slow.';
@@ -308,6 +313,7 @@ COMMENT ON COLUMN outbox_throttle.session_limit IS 'How many messages this relay
 COMMENT ON COLUMN outbox_throttle.recipient_limit IS 'How many recipients this relay takes in one transaction, as learnt from its replies.';
 COMMENT ON COLUMN outbox_throttle.pipelining IS 'The most that this relay bears of sending ahead ([smtp] pipelining), as learnt. It stays until a person sets it to NULL.';
 COMMENT ON COLUMN outbox_throttle.pipelining_reason IS 'What showed it.';
+COMMENT ON COLUMN outbox_throttle.roused_at IS 'A person has ended its rest (poller retry --relay NAME --now): a worker that sees another time than before rests no more.';
 COMMENT ON COLUMN outbox_throttle.slots IS 'What was taken of the limits. JSON, kept by the workers; NULL forgets it.';
 
 -- How much is waiting, going, finished?
@@ -398,7 +404,7 @@ GROUP BY domain;
 
 -- What is paused or slowed now, until when, and why? (waiting: its queued rows, where it is a domain)
 CREATE VIEW outbox_throttled AS
-SELECT kind, name, paused_until, pace, reason, limits,
+SELECT kind, name, paused_until, pace, reason, coalesce(limit_override, limits) AS limits,
        CASE WHEN kind = 'domain'
             THEN (SELECT count(*) FROM outbox AS o WHERE o.status = 'queued' AND o.domain = t.name) END AS waiting
 FROM outbox_throttle AS t
@@ -443,7 +449,8 @@ SELECT name, identity, incarnation, host, pid, version, started_at, heartbeat_at
 FROM outbox_worker;
 
 CREATE VIEW outbox_throttles AS
-SELECT kind, name, limits, pace, paused_until, reason, session_limit, recipient_limit, pipelining, pipelining_reason, slots,
+SELECT kind, name, limits, limit_override, overridden_by, pace, paused_until, reason, session_limit, recipient_limit, pipelining,
+       pipelining_reason, roused_at, slots,
        updated_at
 FROM outbox_throttle;
 

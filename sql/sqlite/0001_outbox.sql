@@ -309,6 +309,10 @@ CREATE TABLE outbox_throttle (
     name          TEXT    NOT NULL,
     -- What the configuration allows; changed there, not here. NULL: nothing is limited, it was only asked to slow down.
     limits        TEXT,
+    -- What a person allows instead (poller limit), live, up or down; NULL: what the configuration allows. In the same words, or "none".
+    limit_override TEXT,
+    -- Who and when.
+    overridden_by TEXT,
     -- 1: at full pace. Less: this share of it, after a reply that asked to slow down; raised again step by step.
     pace          REAL    NOT NULL DEFAULT 1,
     -- Nothing goes before. NULL or past: not paused.
@@ -323,6 +327,8 @@ CREATE TABLE outbox_throttle (
     pipelining    TEXT,
     -- What showed it.
     pipelining_reason TEXT,
+    -- A person has ended its rest (poller retry --relay NAME --now): a worker that sees another time than before rests no more.
+    roused_at     TEXT,
     -- What was taken of the limits. JSON, kept by the workers; NULL forgets it.
     slots         TEXT,
     updated_at    TEXT    NOT NULL DEFAULT (strftime('%Y-%m-%d %H:%M:%f000', 'now')),
@@ -424,7 +430,7 @@ GROUP BY domain;
 
 -- What is paused or slowed now, until when, and why? (waiting: its queued rows, where it is a domain)
 CREATE VIEW outbox_throttled AS
-SELECT kind, name, paused_until, pace, reason, limits,
+SELECT kind, name, paused_until, pace, reason, coalesce(limit_override, limits) AS limits,
        CASE WHEN kind = 'domain'
             THEN (SELECT count(*) FROM outbox AS o WHERE o.status = 'queued' AND o.domain = t.name) END AS waiting
 FROM outbox_throttle AS t
@@ -483,7 +489,8 @@ SELECT name, identity, incarnation, host, pid, version, started_at, heartbeat_at
 FROM outbox_worker;
 
 CREATE VIEW outbox_throttles AS
-SELECT kind, name, limits, pace, paused_until, reason, session_limit, recipient_limit, pipelining, pipelining_reason, slots,
+SELECT kind, name, limits, limit_override, overridden_by, pace, paused_until, reason, session_limit, recipient_limit, pipelining,
+       pipelining_reason, roused_at, slots,
        updated_at
 FROM outbox_throttle;
 
