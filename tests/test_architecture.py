@@ -45,7 +45,7 @@ LAYERS: tuple[dict[str, set[str]], ...] = (
     {"delivery": set(), "alerts": set()},
     {"config": {"pydantic"}},
     {"worker": {"apscheduler"}},
-    {"web": {"prometheus_client"}},
+    {"web": {"prometheus_client"}, "bounces": {"flufl", "imap_tools"}},
     {"cli": {"click", "rich"}},
 )
 """The rooms from the bottom up, with the libraries that each may import. A room imports rooms of lower layers only."""

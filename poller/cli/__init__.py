@@ -34,6 +34,7 @@ COMMANDS = {
     "cancel": ("operate", "cancel", "Give rows up."),
     "limit": ("limit", "limit", "What may go: show it, or change it live for all workers, up or down."),
     "resolve": ("operate", "resolve", "Settle rows that may have been delivered, or list them."),
+    "bounces": ("bounces", "bounces", "Write what came back into the history of its rows."),
     "alerts": ("alerts", "alerts", "Look once for what [alerts] names, and tell."),
     "login": ("login", "login", "Have a person agree to logins with tokens: google or microsoft365."),
     "suppress": ("suppress", "suppress", "Send somebody no more mail, or none of one list."),

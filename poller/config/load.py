@@ -43,6 +43,8 @@ from poller.config.sources import (
     read,
 )
 from poller.judgement.retry import RetrySettings
+from poller.message.bounce_settings import BounceSettings
+from poller.message.bounce_settings import contradictions as bounce_contradictions
 from poller.message.list_settings import ListName, ListSettings, UnsubscribeSettings
 from poller.message.list_settings import contradictions as list_contradictions
 from poller.message.settings import DkimSettings, MessageSettings, SigningDomain, TemplateSettings
@@ -100,6 +102,7 @@ class Config:
     retention: RetentionSettings = field(default_factory=RetentionSettings)
     http: HttpSettings = field(default_factory=HttpSettings)
     alerts: AlertSettings = field(default_factory=AlertSettings)
+    bounces: BounceSettings = field(default_factory=BounceSettings)
     source: Path | None = field(default=None, compare=False)
     """The file that was read."""
     looked: tuple[Path, ...] = field(default=(), compare=False)
@@ -115,7 +118,7 @@ _SECTIONS: dict[str, Any] = {
 
 RELAYS = ("smtp", "relays")
 """The sections of what is needed to send."""
-COMPOSING = ("unsubscribe",)
+COMPOSING = ("unsubscribe", "bounces")
 """And those of what is needed to make a message."""
 
 
@@ -360,6 +363,7 @@ def _disagreements(config: Config, given: Layer, wrong: set[str]) -> Iterator[Pr
     """What the checks find; a finding is dropped when one of its keys already has a problem of its own."""
     found: list[Finding] = [(keys, check(config)) for keys, check in _CHECKS]
     found += () if config.unsubscribe.key == UNREAD else list_contradictions(config.lists, config.unsubscribe)
+    found += () if config.bounces.key == UNREAD else bounce_contradictions(config.bounces)
     for keys, message in (*found, *_between_relays(config), *_between_limits(config)):
         if message and not any(bad.startswith(dotted(key)) for bad in wrong for key in keys):
             key = next((key for key in keys if key in given), keys[0])

@@ -159,6 +159,7 @@ def _message(row: ClaimedRow, draft: Draft, composer: Composer, wire: tuple[str,
         recipients=wire,
         content=composed.content,
         smtputf8=composed.smtputf8,
+        envelope_id=composed.envelope_id,
     )
 
 

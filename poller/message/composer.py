@@ -24,6 +24,7 @@ from poller.message import addresses, characters, fields, parts
 from poller.message.draft import Composed, Draft, Recipient, Unsendable
 from poller.message.headers import extra_fields
 from poller.message.mailing_list import MailingLists
+from poller.message.return_path import ReturnPaths
 from poller.message.signing import Signing
 from poller.message.staging import Staging
 from poller.message.templates import Rendered, Templates
@@ -63,11 +64,13 @@ class Composer:
         dkim: Mapping[str, DkimSettings] | None = None,
         *,
         mailing_lists: MailingLists | None = None,
+        return_paths: ReturnPaths | None = None,
         host_name: str = "localhost",
     ) -> None:
         self._settings = message
         self.signing = Signing(dkim or {})
         self._mailing_lists = mailing_lists or MailingLists()
+        self._return_paths = return_paths or ReturnPaths()
         self._host_name = host_name
         self._staging = Staging(message)
         self._templates = _templates(templates)
@@ -149,14 +152,17 @@ class Composer:
             "MIME-Version: 1.0",
             body.header,
         ]
-        mail_from = _reverse_path(draft, sender)
+        token = self._return_paths.token(draft)
+        mail_from = _reverse_path(draft, sender, self._return_paths.address(token))
         head = ("\r\n".join(lines) + "\r\n").encode()
         signatures = self.signing.signatures(sender.domain, head, body.body, draft.date)
         whole = parts.written(signatures + head + b"\r\n", body.body)
         if len(whole) > self._settings.max_size:
             raise _too_large(draft, len(whole), self._settings.max_size)
         # What the recipients of one transaction need beside is the courier's to see: bcc is not part of the whole.
-        return Composed(mail_from=mail_from, content=whole, smtputf8=not (whole.isascii() and mail_from.isascii()))
+        needs_smtputf8 = not (whole.isascii() and mail_from.isascii())
+        envelope_id = self._return_paths.envelope_id(token)
+        return Composed(mail_from=mail_from, content=whole, smtputf8=needs_smtputf8, envelope_id=envelope_id)
 
     def _content(self, draft: Draft, leave: Leave) -> Rendered:
         """Subject and bodies, from the columns or from the template, checked."""
@@ -293,9 +299,9 @@ def _address_fields(lists: Lists, reply_to: list[Mailbox]) -> list[str]:
     return found
 
 
-def _reverse_path(draft: Draft, sender: Mailbox) -> str:
+def _reverse_path(draft: Draft, sender: Mailbox, marked: str | None) -> str:
     if draft.envelope_from is None:
-        return sender.wire
+        return marked or sender.wire
     if draft.envelope_from.strip() in ("", "<>"):
         return ""
     return _one_address("envelope_from", draft.envelope_from).wire

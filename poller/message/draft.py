@@ -85,3 +85,5 @@ class Composed:
     mail_from: str
     content: bytes = field(repr=False)
     smtputf8: bool = False
+    envelope_id: str = ""
+    """For a relay that offers DSN (RFC 3461), in characters that need no xtext; "" for none."""

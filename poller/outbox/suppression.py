@@ -156,13 +156,27 @@ def enter(
     def work(connection: Connection) -> datetime | None:
         now = now_of(connection)
         expires_at = end(now) if end is not None else None
-        line = {"address": address.lower(), "list": list_name, "source": source, "reason": reason}
-        upsert(connection, suppression, [{**line, "created_at": now, "expires_at": expires_at}])
+        put(connection, address, list_name=list_name, source=source, reason=reason, at=now, expires_at=expires_at)
         return expires_at
 
     if not _is_address(address):
         raise ValueError("not an address; write one, or @ and a domain")
     return transaction(engine, work)
+
+
+def put(
+    connection: Connection,
+    address: str,
+    *,
+    list_name: str,
+    source: Source,
+    reason: str,
+    at: datetime,
+    expires_at: datetime | None,
+) -> None:
+    """Enter a line within a transaction that is open."""
+    line = {"address": address.lower(), "list": list_name, "source": source, "reason": reason}
+    upsert(connection, suppression, [{**line, "created_at": at, "expires_at": expires_at}])
 
 
 def lines(

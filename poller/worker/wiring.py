@@ -27,6 +27,7 @@ from poller.judgement.rest import Rest
 from poller.machine import boot
 from poller.message.composer import Composer
 from poller.message.mailing_list import MailingLists
+from poller.message.return_path import ReturnPaths
 from poller.outbox.store import Store
 from poller.outbox.throttling import Throttles
 from poller.pacing.mx import MailExchangers, resolver_of_this_machine
@@ -187,7 +188,10 @@ def parts_of(
 def composer_of(config: Config, *, host_name: str = "localhost") -> Composer:
     """What makes messages, here and wherever a person is shown one."""
     lists = MailingLists(config.lists, config.unsubscribe)
-    return Composer(config.message, config.templates, config.dkim, mailing_lists=lists, host_name=host_name)
+    paths = ReturnPaths(config.bounces)
+    return Composer(
+        config.message, config.templates, config.dkim, mailing_lists=lists, return_paths=paths, host_name=host_name
+    )
 
 
 def _store_and_composer(config: Config, engine: Engine, name: str) -> tuple[Store, Composer]:

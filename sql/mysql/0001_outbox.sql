@@ -159,7 +159,7 @@ CREATE TABLE IF NOT EXISTS outbox_attempt (
     at           DATETIME(6)  NOT NULL,
     worker       VARCHAR(191) NOT NULL,
     recipient    VARCHAR(512) NULL COMMENT 'NULL: the whole message.',
-    outcome      VARCHAR(32)  NOT NULL COMMENT 'deferred, failed, in_doubt, died (composing it killed the worker), handed_back, accepted (after earlier trouble), accepted_twice, or an operator''s word.',
+    outcome      VARCHAR(32)  NOT NULL COMMENT 'deferred, failed, in_doubt, died (composing it killed the worker), handed_back, accepted (after earlier trouble), accepted_twice, bounced, complained or delayed (what came back later), or an operator''s word.',
     blame        VARCHAR(16)  NULL COMMENT 'session: the connection or the relay; destination: it takes less than we have; message; recipient; worker: a crash.',
     phase        VARCHAR(16)  NULL,
     relay        VARCHAR(300) NULL COMMENT 'host:port it was with.',

@@ -221,7 +221,7 @@ CREATE TABLE outbox_attempt (
 CREATE INDEX outbox_attempt_by_row ON outbox_attempt (outbox_id, id);
 COMMENT ON TABLE outbox_attempt IS 'History of what did not simply succeed; append-only. Deleting a row of outbox leaves its history.';
 COMMENT ON COLUMN outbox_attempt.recipient IS 'NULL: the whole message.';
-COMMENT ON COLUMN outbox_attempt.outcome IS 'deferred, failed, in_doubt, died (composing it killed the worker), handed_back, accepted (after earlier trouble), accepted_twice, or an operator''s word.';
+COMMENT ON COLUMN outbox_attempt.outcome IS 'deferred, failed, in_doubt, died (composing it killed the worker), handed_back, accepted (after earlier trouble), accepted_twice, bounced, complained or delayed (what came back later), or an operator''s word.';
 COMMENT ON COLUMN outbox_attempt.relay IS 'host:port it was with.';
 COMMENT ON COLUMN outbox_attempt.blame IS 'session: the connection or the relay; destination: it takes less than we have; message; recipient; worker: a crash.';
 

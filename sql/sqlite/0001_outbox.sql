@@ -234,7 +234,7 @@ CREATE TABLE outbox_attempt (
     worker       TEXT    NOT NULL,
     -- NULL: the whole message.
     recipient    TEXT,
-    -- deferred, failed, in_doubt, died (composing it killed the worker), handed_back, accepted (after earlier trouble), accepted_twice, or an operator's word.
+    -- deferred, failed, in_doubt, died (composing it killed the worker), handed_back, accepted (after earlier trouble), accepted_twice, bounced, complained or delayed (what came back later), or an operator's word.
     outcome      TEXT    NOT NULL,
     -- session: the connection or the relay; destination: it takes less than we have; message; recipient; worker: a crash.
     blame        TEXT,

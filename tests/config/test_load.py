@@ -909,7 +909,7 @@ _HEADER = re.compile(r"#?\[\[?((?:throttle\.)?[a-z_]+)(?:\.(?:\w+(?P<below>\.oau
 _OPTIONAL = re.compile(r"^#(?=[a-z_]+ = |\[)", re.MULTILINE)
 _SECRETS = "|".join(["client_secret", *(item.name for _, item in KEYS if not item.repr and item.name != "key")])
 _SECRET_ELSEWHERE = re.compile(  # a key_file may also be one of DKIM's, which is no secret's other form
-    rf"^#(?:(?:{_SECRETS})_(?:file|command) = |key_(?:file|command) = .*unsubscribe).*\n", re.MULTILINE
+    rf"^#(?:(?:{_SECRETS})_(?:file|command) = |key_(?:file|command) = .*(?:unsubscribe|bounces)).*\n", re.MULTILINE
 )
 WITH_TOKENS = ["office", "gmail", "own", "program", "sidecar"]
 _LIMIT = {item.name for item in fields(Limit)}
