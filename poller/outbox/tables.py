@@ -253,3 +253,21 @@ throttle = sa.Table(
     sa.Column("slots", sa.Text),
     sa.Column("updated_at", Utc, nullable=False, server_default=sa.FetchedValue()),
 )
+
+batches = sa.Table(
+    "outbox_batch",
+    metadata,
+    sa.Column("batch", sa.Text, primary_key=True),
+    sa.Column("state", sa.Text, nullable=False, server_default=sa.FetchedValue()),
+    *(
+        sa.Column(name, _big(), nullable=False, server_default=sa.FetchedValue())
+        for name in ("messages", "open", "sent", "not_sent", "held")
+    ),
+    sa.Column("first_attempt_at", Utc),
+    sa.Column("last_finished_at", Utc),
+    sa.Column("looked_at", Utc, nullable=False),
+    sa.Column("done_at", Utc),
+    sa.Column("taken_until", Utc),
+    sa.Column("verdict", sa.Text),
+    sa.Column("version", _big(), nullable=False, server_default=sa.FetchedValue()),
+)

@@ -239,6 +239,27 @@ CREATE TABLE IF NOT EXISTS outbox_throttle (
 ) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE /*M! utf8mb4_nopad_bin */ /*!80017 utf8mb4_0900_bin */
   COMMENT 'What is paced, paused or slowed, for all workers. A plain UPDATE of pace or paused_until takes effect within seconds; deleting a row forgets what was taken and heard.';
 
+CREATE TABLE IF NOT EXISTS outbox_batch (
+    batch            VARCHAR(191) NOT NULL PRIMARY KEY,
+    state            VARCHAR(16) NOT NULL DEFAULT 'open' COMMENT 'open: something waits, is being sent, held or in doubt. settling: nothing is open any more, nobody has been told. telling: it stands in the log, others are being told. done: told, or nobody is to be.',
+    messages         BIGINT NOT NULL DEFAULT 0,
+    open             BIGINT NOT NULL DEFAULT 0,
+    sent             BIGINT NOT NULL DEFAULT 0,
+    not_sent         BIGINT NOT NULL DEFAULT 0,
+    held             BIGINT NOT NULL DEFAULT 0 COMMENT 'In doubt, or paused.',
+    first_attempt_at DATETIME(6),
+    last_finished_at DATETIME(6),
+    looked_at        DATETIME(6) NOT NULL,
+    done_at          DATETIME(6),
+    taken_until      DATETIME(6) COMMENT 'A worker is about to tell, or to pause it, until then; it may be dead after that.',
+    verdict          VARCHAR(16) COMMENT 'Of [batches] failed: NULL not judged yet; passed; pausing: rows are being paused; paused: done and told.',
+    version          BIGINT NOT NULL DEFAULT 1 COMMENT 'Grows with each change: a change is made only to what was seen.',
+    CONSTRAINT outbox_batch_state_is_known CHECK (state IN ('open', 'settling', 'telling', 'done')),
+    CONSTRAINT outbox_batch_verdict_is_known CHECK (verdict IN ('passed', 'pausing', 'paused')),
+    INDEX outbox_batch_by_state (state, looked_at)
+) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE /*M! utf8mb4_nopad_bin */ /*!80017 utf8mb4_0900_bin */
+  COMMENT 'What is known of each batch that moved, as of looked_at. The workers keep it; the truth is in outbox.';
+
 -- How much is waiting, going, finished?
 CREATE OR REPLACE ALGORITHM = TEMPTABLE VIEW outbox_now AS
 SELECT n.status, n.messages, n.due, n.retrying, n.next_due_at, o.created_at AS oldest_created_at
@@ -372,6 +393,10 @@ SELECT kind, name, limits, limit_override, overridden_by, pace, paused_until, re
        pipelining_reason, roused_at, slots,
        updated_at
 FROM outbox_throttle;
+
+CREATE OR REPLACE ALGORITHM = TEMPTABLE VIEW outbox_batches AS
+SELECT batch, state, messages, open, sent, not_sent, held, first_attempt_at, last_finished_at, looked_at, done_at, taken_until, verdict, version
+FROM outbox_batch;
 
 -- What may an application see of its rows? No bodies, no addresses, nobody else's. Whoever made this view sees all rows.
 CREATE OR REPLACE ALGORITHM = TEMPTABLE VIEW outbox_state AS

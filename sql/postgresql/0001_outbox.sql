@@ -316,6 +316,34 @@ COMMENT ON COLUMN outbox_throttle.pipelining_reason IS 'What showed it.';
 COMMENT ON COLUMN outbox_throttle.roused_at IS 'A person has ended its rest (poller retry --relay NAME --now): a worker that sees another time than before rests no more.';
 COMMENT ON COLUMN outbox_throttle.slots IS 'What was taken of the limits. JSON, kept by the workers; NULL forgets it.';
 
+CREATE TABLE outbox_batch (
+    batch            text NOT NULL PRIMARY KEY,
+    state            text NOT NULL DEFAULT 'open',
+    messages         bigint NOT NULL DEFAULT 0,
+    open             bigint NOT NULL DEFAULT 0,
+    sent             bigint NOT NULL DEFAULT 0,
+    not_sent         bigint NOT NULL DEFAULT 0,
+    held             bigint NOT NULL DEFAULT 0,
+    first_attempt_at timestamptz,
+    last_finished_at timestamptz,
+    looked_at        timestamptz NOT NULL,
+    done_at          timestamptz,
+    taken_until      timestamptz,
+    verdict          text,
+    version          bigint NOT NULL DEFAULT 1,
+    CONSTRAINT outbox_batch_state_is_known CHECK (state IN ('open', 'settling', 'telling', 'done')),
+    CONSTRAINT outbox_batch_verdict_is_known CHECK (verdict IN ('passed', 'pausing', 'paused'))
+);
+
+CREATE INDEX outbox_batch_by_state ON outbox_batch (state, looked_at);
+
+COMMENT ON TABLE outbox_batch IS 'What is known of each batch that moved, as of looked_at. The workers keep it; the truth is in outbox.';
+COMMENT ON COLUMN outbox_batch.state IS 'open: something waits, is being sent, held or in doubt. settling: nothing is open any more, nobody has been told. telling: it stands in the log, others are being told. done: told, or nobody is to be.';
+COMMENT ON COLUMN outbox_batch.taken_until IS 'A worker is about to tell, or to pause it, until then; it may be dead after that.';
+COMMENT ON COLUMN outbox_batch.verdict IS 'Of [batches] failed: NULL not judged yet; passed; pausing: rows are being paused; paused: done and told.';
+COMMENT ON COLUMN outbox_batch.version IS 'Grows with each change: a change is made only to what was seen.';
+COMMENT ON COLUMN outbox_batch.held IS 'In doubt, or paused.';
+
 -- How much is waiting, going, finished?
 CREATE VIEW outbox_now AS
 SELECT n.status, n.messages, n.due, n.retrying, n.next_due_at, o.created_at AS oldest_created_at
@@ -453,6 +481,10 @@ SELECT kind, name, limits, limit_override, overridden_by, pace, paused_until, re
        pipelining_reason, roused_at, slots,
        updated_at
 FROM outbox_throttle;
+
+CREATE VIEW outbox_batches AS
+SELECT batch, state, messages, open, sent, not_sent, held, first_attempt_at, last_finished_at, looked_at, done_at, taken_until, verdict, version
+FROM outbox_batch;
 
 -- What may an application see of its rows? No bodies, no addresses, nobody else's. Whoever may read the table sees all rows.
 CREATE VIEW outbox_state AS

@@ -342,6 +342,33 @@ CREATE TABLE outbox_throttle (
     CONSTRAINT outbox_throttle_pipelining_is_known CHECK (pipelining IN ('overlap', 'transaction', 'off'))
 ) STRICT;
 
+-- What is known of each batch that moved, as of looked_at. The workers keep it; the truth is in outbox.
+CREATE TABLE outbox_batch (
+    batch            TEXT NOT NULL PRIMARY KEY,
+    -- open: something waits, is being sent, held or in doubt. settling: nothing is open any more, nobody has been told. telling: it stands in the log, others are being told. done: told, or nobody is to be.
+    state            TEXT NOT NULL DEFAULT 'open',
+    messages         INTEGER NOT NULL DEFAULT 0,
+    open             INTEGER NOT NULL DEFAULT 0,
+    sent             INTEGER NOT NULL DEFAULT 0,
+    not_sent         INTEGER NOT NULL DEFAULT 0,
+    -- In doubt, or paused.
+    held             INTEGER NOT NULL DEFAULT 0,
+    first_attempt_at TEXT,
+    last_finished_at TEXT,
+    looked_at        TEXT NOT NULL,
+    done_at          TEXT,
+    -- A worker is about to tell, or to pause it, until then; it may be dead after that.
+    taken_until      TEXT,
+    -- Of [batches] failed: NULL not judged yet; passed; pausing: rows are being paused; paused: done and told.
+    verdict          TEXT,
+    -- Grows with each change: a change is made only to what was seen.
+    version          INTEGER NOT NULL DEFAULT 1,
+    CONSTRAINT outbox_batch_state_is_known CHECK (state IN ('open', 'settling', 'telling', 'done')),
+    CONSTRAINT outbox_batch_verdict_is_known CHECK (verdict IN ('passed', 'pausing', 'paused'))
+) STRICT;
+
+CREATE INDEX outbox_batch_by_state ON outbox_batch (state, looked_at);
+
 -- How much is waiting, going, finished?
 CREATE VIEW outbox_now AS
 SELECT n.status, n.messages, n.due, n.retrying, n.next_due_at, o.created_at AS oldest_created_at
@@ -493,6 +520,10 @@ SELECT kind, name, limits, limit_override, overridden_by, pace, paused_until, re
        pipelining_reason, roused_at, slots,
        updated_at
 FROM outbox_throttle;
+
+CREATE VIEW outbox_batches AS
+SELECT batch, state, messages, open, sent, not_sent, held, first_attempt_at, last_finished_at, looked_at, done_at, taken_until, verdict, version
+FROM outbox_batch;
 
 -- What may an application see of its rows? No bodies, no addresses.
 CREATE VIEW outbox_state AS

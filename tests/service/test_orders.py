@@ -48,7 +48,7 @@ def test_the_pause_of_a_destination_ends_for_those_who_wait_for_it(bench: Bench)
 
 
 def test_a_limit_that_is_changed_live_holds_at_once_up_and_down_and_over_a_restart(bench: Bench) -> None:
-    bench.settings = {"throttle.senders.\"shop@example.com\"": {"rates": ["1/h"]}}
+    bench.settings = {'throttle.senders."shop@example.com"': {"rates": ["1/h"]}}
     bench.insert(4)
     with FaultServer() as relay:
         config = bench.configure(relay.host, relay.port)
