@@ -24,6 +24,7 @@ COMMANDS = {
     "run": ("run", "run", "Poll the outbox and send what is due, until SIGTERM or Ctrl-C."),
     "status": ("look", "status", "Queue, rates, workers, limits, batches with progress and time left."),
     "plan": ("plan", "plan", "When the queue, or a batch, will be done, and what takes so long."),
+    "batch": ("batch", "batch", "How far the batches are, or one of them; its rate, and when it will be done."),
     "show": ("look", "show", "A row's whole story; with --raw the message as it would go out now."),
     "failures": ("failures", "failures", "Who did not get it, and why, counted by reason, code or destination."),
     "explain": ("look", "explain", "Why a row is or is not going out."),

@@ -35,6 +35,7 @@ OVERLAP_S: Final = 10.0
 """An end is committed a moment after the time that it bears."""
 IDLE_S: Final = 60.0
 """Where nothing of a batch ends, it is noted so often that somebody has looked."""
+RATE_S: Final = 60.0
 FORGET_S: Final = 90 * 86400.0
 """So long after its end a batch is forgotten here; what outbox has of it is not."""
 _WAITING = ("queued", "sending")
@@ -73,6 +74,20 @@ class Known:
     verdict: str | None = None
     version: int = 0
     """0: it is not there yet."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Detail:
+    """One batch, closely."""
+
+    progress: Progress
+    sending: int
+    retrying: int
+    """Of those that are open: they wait for another try."""
+    per_minute: float
+    """Ended within RATE_S."""
+    state: str
+    """As the workers saw it last; "" if they did not."""
 
 
 _KNOWN = tuple(batches.c[name] for name in Known.__dataclass_fields__)
@@ -150,6 +165,30 @@ class SharedBatches:
         """How one is, counted now, by index."""
         found = transaction(self._engine, lambda c: _progress_of(c, [batch]), reading=True)
         return found.get(batch, Progress())
+
+    def detail(self, batch: str) -> Detail:
+        """One, closely; counted now, by index."""
+
+        def work(connection: Connection) -> Detail:
+            now = now_of(connection)
+            mine = sa.select(sa.func.count()).where(outbox.c.batch == batch)
+            ended = mine.where(outbox.c.status.in_(TERMINAL), outbox.c.finished_at > now - timedelta(seconds=RATE_S))
+            retrying = mine.where(outbox.c.status == "queued", outbox.c.claim_seq > 0, outbox.c.due_at > now)
+            known = _known(connection, [batch]).get(batch)
+            return Detail(
+                progress=_progress_of(connection, [batch]).get(batch, Progress()),
+                sending=connection.execute(mine.where(outbox.c.status == "sending")).scalar_one(),
+                retrying=connection.execute(retrying).scalar_one(),
+                per_minute=connection.execute(ended).scalar_one() * 60.0 / RATE_S,
+                state=known.state if known else "",
+            )
+
+        return transaction(self._engine, work, reading=True)
+
+    def latest(self, most: int) -> list[dict[str, Any]]:
+        """Those that moved last, as the workers saw them."""
+        query = sa.select(batches).order_by(batches.c.looked_at.desc(), batches.c.batch).limit(most)
+        return transaction(self._engine, lambda c: [dict(row) for row in c.execute(query).mappings()], reading=True)
 
     def first_ends(self, batch: str, most: int) -> list[str]:
         """What became of the rows that ended first."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 from databases import free_port
-from servers.fault import FaultServer
+from servers.fault import Faults, FaultServer
 from service.bench import terminate
 
 if TYPE_CHECKING:
@@ -83,3 +85,28 @@ def test_a_limit_that_is_changed_live_holds_at_once_up_and_down_and_over_a_resta
 def test_a_limit_that_means_nothing_is_refused_with_the_remedy(bench: Bench, arguments: list[str], words: str) -> None:
     said = bench.poller(bench.configure("127.0.0.1", 1), "limit", *arguments)
     assert (said.returncode, words in said.stderr) == (2, True), said.stderr
+
+
+def test_the_end_of_a_batch_is_told_once_by_two_workers_of_which_one_is_killed(bench: Bench) -> None:
+    """`[batches] quiet` is long enough that the survivor has ended the batch by then."""
+    bench.settings = {
+        "batches": {"every": "100ms", "quiet": "500ms"},
+        "worker": {"takeover": "3s", "heartbeat": "500ms"},
+    }
+    bench.insert(60, batch="spring")
+    other = replace(bench, name="w2")
+    with FaultServer(Faults(reply_delay=0.02)) as relay:
+        first, second = bench.configure(relay.host, relay.port), other.configure(relay.host, relay.port)
+        with bench.running(first) as killed, other.running(second) as process:
+            bench.wait_for(lambda: len(relay.messages) > 10)
+            said = bench.poller(first, "batch", "spring").stdout
+            assert re.search(r"(messages? \d+( to \d+)? of 60|\d+ of 60 have ended)", said), said
+            killed.kill()
+            bench.wait_for(lambda: ends(bench, other) >= 1)
+            assert bench.statuses() == Counter(sent=60)
+            terminate(process)
+    assert ends(bench, other) == 1
+
+
+def ends(*benches: Bench) -> int:
+    return sum(line["event"] == "batch.done" for bench in benches for line in bench.log())
