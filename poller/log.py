@@ -83,6 +83,7 @@ EVENTS: Final[Mapping[str, str]] = MappingProxyType({
     "outbox.held": "this outbox looks like a copy or an old backup; nothing is sent until it is adopted",
     "outbox.older": "the database has forgotten what it had confirmed: what the journal knows is written again",
     "outbox.resumed": "an operator has switched the outbox on again",
+    "operator.acted": "somebody did something from the page: who, what, and to how many rows",
     "tick.failed": "an error that nobody foresaw ends the process; the next start judges what it held",
     "rows.purged": "what was past the time that `[retention]` gives it was deleted",
     "bounce.told": "a message came back, is late, or somebody complained of it: written into its row's history",

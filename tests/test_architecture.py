@@ -46,7 +46,8 @@ LAYERS: tuple[dict[str, set[str]], ...] = (
     {"batches": set()},
     {"config": {"pydantic"}},
     {"worker": {"apscheduler"}},
-    {"web": {"prometheus_client"}, "bounces": {"flufl", "imap_tools"}},
+    {"answers": set(), "bounces": {"flufl", "imap_tools"}},
+    {"web": {"prometheus_client", "starlette", "uvicorn", "jinja2", "markupsafe"}},
     {"cli": {"click", "rich"}},
 )
 """The rooms from the bottom up, with the libraries that each may import. A room imports rooms of lower layers only."""

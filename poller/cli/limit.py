@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
-from poller.cli.pacing import standing_of
+from poller.answers.standing import standing_of
 from poller.cli.screen import say, say_table
 from poller.cli.session import configuration, database, in_words, operator
 from poller.domains import compared

@@ -13,10 +13,11 @@ import click
 from poller.cli.choosing import choosing, selection_of
 from poller.cli.hurry import SHOWN, retry_now, rows_in_words, show_some
 from poller.cli.screen import say
-from poller.cli.session import ROW_ID, Stop, agree, configuration, database, in_words, moment, operator
+from poller.cli.session import ROW_ID, Stop, agree, configuration, database, in_words, operator
 from poller.outbox.doubts import Doubt, doubts
 from poller.outbox.operate import NotInDoubt, change, count, pause_all, preview, resume_all
 from poller.outbox.operate import resolve as resolve_some
+from poller.visible import moment
 
 if TYPE_CHECKING:
     from collections.abc import Callable

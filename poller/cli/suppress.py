@@ -13,8 +13,9 @@ import click
 
 from poller.cli.screen import say, say_table
 from poller.cli.send import When
-from poller.cli.session import Duration, Misused, Stop, agree, as_json, configuration, database, in_words, moment
+from poller.cli.session import Duration, Misused, Stop, agree, as_json, configuration, database, in_words
 from poller.outbox.suppression import enter, lines, remove
+from poller.visible import moment
 
 if TYPE_CHECKING:
     from collections.abc import Callable

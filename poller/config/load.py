@@ -53,6 +53,7 @@ from poller.outbox.settings import DatabaseSettings, RetentionSettings
 from poller.pacing.settings import ThrottleSettings
 from poller.pacing.settings import contradictions as throttle_contradictions
 from poller.settings import HttpSettings, LogSettings, PollSettings, WorkerSettings
+from poller.settings import contradictions as http_contradictions
 from poller.smtp.relays import FirstRelaySettings, RelaySettings, names_in_trouble
 from poller.smtp.relays import contradictions as relay_contradictions
 from poller.units import Misfit, format_duration
@@ -122,6 +123,8 @@ RELAYS = ("smtp", "relays")
 """The sections of what is needed to send."""
 COMPOSING = ("unsubscribe", "bounces")
 """And those of what is needed to make a message."""
+HTTP = ("http",)
+"""And of what is needed to be looked at."""
 
 
 def load(path: Path | None, environ: Mapping[str, str], *, unread: Collection[str] = ()) -> Config:
@@ -367,12 +370,17 @@ def _between_limits(config: Config) -> Iterator[Finding]:
         yield (("throttle", *key), *(("throttle", table) for table in rests_on)), message
 
 
+def _in_http(config: Config) -> Iterator[Finding]:
+    for key, message in http_contradictions(config.http, UNREAD):
+        yield (("http", *key), ("http", "listen")), message
+
+
 def _disagreements(config: Config, given: Layer, wrong: set[str]) -> Iterator[Problem]:
     """What the checks find; a finding is dropped when one of its keys already has a problem of its own."""
     found: list[Finding] = [(keys, check(config)) for keys, check in _CHECKS]
     found += () if config.unsubscribe.key == UNREAD else list_contradictions(config.lists, config.unsubscribe)
     found += () if config.bounces.key == UNREAD else bounce_contradictions(config.bounces)
-    for keys, message in (*found, *_between_relays(config), *_between_limits(config)):
+    for keys, message in (*found, *_between_relays(config), *_between_limits(config), *_in_http(config)):
         if message and not any(bad.startswith(dotted(key)) for bad in wrong for key in keys):
             key = next((key for key in keys if key in given), keys[0])
             yield Problem(given[key].where if key in given else "defaults", dotted(key), message)

@@ -35,6 +35,7 @@ from poller.outbox.selection import Selection as Selection  # noqa: PLC0414, TC0
 from poller.outbox.tables import attempt, meta, outbox, recipient
 from poller.outbox.upsert import upsert
 from poller.statuses import TERMINAL, Action, open_to
+from poller.visible import visible
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -46,6 +47,8 @@ READ_AT_ONCE = 100_000  # ids
 TRIES = 3  # at rows that change under our hands
 OPERATOR = "operator"
 """How outbox_attempt.worker begins for what a person did; the name follows."""
+NAME_MOST = 100
+"""Characters of a name in the history."""
 
 FROM: dict[Action, tuple[str, ...]] = {action: open_to(action) for action in get_args(Action)}
 """The statuses that each action changes; other rows are left alone."""
@@ -100,6 +103,11 @@ def change(engine: Engine, selection: Selection, action: Action, *, by: str = OP
         chunk = ids[begin : begin + CHUNK].tolist()
         total += transaction(engine, partial(_change_chunk, ids=chunk, action=action, by=by))
     return total
+
+
+def named(name: str) -> str:
+    """Who acts, for the history (Rule 7)."""
+    return f"{OPERATOR} {visible(name.strip())[:NAME_MOST]}".rstrip()
 
 
 class NotInDoubt(Exception):  # noqa: N818 - named as the fact it is

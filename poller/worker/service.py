@@ -39,6 +39,7 @@ from poller.outbox.rows import NameTaken
 from poller.statuses import FAILS_A_RUN
 from poller.worker.lease import boot_clock
 from poller.worker.loop import Mode, Tick
+from poller.worker.notify import Supervisor
 from poller.worker.state import StateDirectory, default_directory
 from poller.worker.wiring import Flags
 
@@ -113,6 +114,7 @@ class Service:
         )
         ear = Ear(self._engine, config.database, heard=self._wake, lost=self._ear_lost)
         self._ear = ear if config.poll.listen else None
+        self._supervisor = Supervisor(os.environ)
 
     # --- the main thread ---
 
@@ -124,6 +126,7 @@ class Service:
         self._scheduler.start()
         if self._ear is not None:
             self._ear.start()
+        self._supervisor.ready()
         try:
             crashed = self._watch()
         finally:
@@ -188,6 +191,8 @@ class Service:
             except queue.Empty:
                 if deadline is not None and self._clock() >= deadline:
                     return False
+                if not self.tick.is_stuck:
+                    self._supervisor.alive()
                 self.tick.cut_if_the_lease_ended()
                 self._follow_the_wall_clock()
                 continue
@@ -203,6 +208,7 @@ class Service:
 
     def _shut_down(self, scheduler: BackgroundScheduler) -> None:
         self._log.info("worker.stopping", worker=self.name)
+        self._supervisor.stopping()
         self._flags.stop.set()
         if self._ear is not None:
             self._ear.stop()

@@ -54,6 +54,10 @@ expired: too late. suppressed: every recipient stands in outbox_suppression',
            LEFT(LOWER(TRIM(SUBSTRING_INDEX(SUBSTRING_INDEX(SUBSTRING_INDEX(SUBSTRING_INDEX(SUBSTRING_INDEX(
                COALESCE(NULLIF(TRIM(recipients), ''), NULLIF(TRIM(cc), ''), bcc), '@', -1), '(', 1), ';', 1), ',', 1), '>', 1))), 255))
     ) STORED COMMENT 'Domain of the last address of the first list that has one.',
+    address          VARCHAR(320) GENERATED ALWAYS AS (
+        LEFT(LOWER(TRIM(SUBSTRING_INDEX(SUBSTRING(COALESCE(NULLIF(recipients, ''), NULLIF(cc, ''), bcc),
+            LOCATE('<', COALESCE(NULLIF(recipients, ''), NULLIF(cc, ''), bcc)) + 1), '>', 1))), 320)
+    ) STORED COMMENT 'Of a row with one address, that one, in lower case: poller find. Of several each stands in outbox_recipient, from the first attempt on.',
     lane             VARCHAR(400) GENERATED ALWAYS AS (
         LEFT(CONCAT(COALESCE(relay, ''), ' ', LOWER(TRIM(SUBSTRING_INDEX(
             SUBSTRING(COALESCE(sender, ''), LOCATE('<', COALESCE(sender, '')) + 1), '>', 1)))), 400)
@@ -114,7 +118,10 @@ expired: too late. suppressed: every recipient stands in outbox_suppression',
     INDEX outbox_due_by_flow (status, flow, priority, due_at, id),
     INDEX outbox_held (status, claimed_by),
     INDEX outbox_by_batch (batch, status, first_attempt_at, finished_at),
-    INDEX outbox_by_finish (status, finished_at, domain)
+    INDEX outbox_by_finish (status, finished_at, domain),
+    INDEX outbox_by_address (address, id),
+    INDEX outbox_by_message_id (message_id),
+    INDEX outbox_by_queue_id (queue_id)
 ) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE /*M! utf8mb4_nopad_bin */ /*!80017 utf8mb4_0900_bin */
   COMMENT 'One row, one message. Applications INSERT; poller claims, sends and writes down what became of it.';
 
@@ -132,6 +139,7 @@ CREATE TABLE IF NOT EXISTS outbox_recipient (
     sent_at      DATETIME(6)  NULL,
     updated_at   DATETIME(6)  NOT NULL,
     PRIMARY KEY (outbox_id, address),
+    INDEX outbox_recipient_by_address (address),
     CONSTRAINT outbox_recipient_of_row FOREIGN KEY (outbox_id) REFERENCES outbox (id) ON DELETE CASCADE,
     CONSTRAINT outbox_recipient_status_is_known CHECK (status IN
         ('queued', 'sent', 'failed', 'in_doubt', 'expired', 'suppressed')),

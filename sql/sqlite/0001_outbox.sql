@@ -78,6 +78,12 @@ CREATE TABLE outbox (
                               replace(coalesce(nullif(trim(recipients), ''), nullif(trim(cc), ''), bcc), '@', '')), '') || '(', '(') - 1), ',;> '))), 1, 255)
         END
     ) VIRTUAL,
+    -- Of a row with one address, that one, in lower case: poller find. Of several each stands in outbox_recipient, from the
+    -- first attempt on.
+    address          TEXT GENERATED ALWAYS AS (
+        substr(lower(trim(substr(substr(coalesce(nullif(recipients, ''), nullif(cc, ''), bcc), instr(coalesce(nullif(recipients, ''), nullif(cc, ''), bcc), '<') + 1), 1,
+            instr(substr(coalesce(nullif(recipients, ''), nullif(cc, ''), bcc), instr(coalesce(nullif(recipients, ''), nullif(cc, ''), bcc), '<') + 1) || '>', '>') - 1))), 1, 320)
+    ) VIRTUAL,
     -- The relay that the row names and the address of its sender: the limits that it falls under beside its destination's.
     lane             TEXT GENERATED ALWAYS AS (
         substr(coalesce(relay, '') || ' ' || lower(trim(substr(
@@ -180,6 +186,10 @@ CREATE INDEX outbox_due_by_flow ON outbox (flow, priority, due_at, id) WHERE sta
 CREATE INDEX outbox_held ON outbox (claimed_by) WHERE claimed_by IS NOT NULL AND status IN ('sending', 'paused', 'cancelled');
 CREATE INDEX outbox_by_batch ON outbox (batch, status, first_attempt_at, finished_at) WHERE batch IS NOT NULL;
 CREATE INDEX outbox_by_finish ON outbox (status, finished_at, domain) WHERE finished_at IS NOT NULL;
+-- poller find
+CREATE INDEX outbox_by_address ON outbox (address, id) WHERE address IS NOT NULL;
+CREATE INDEX outbox_by_message_id ON outbox (message_id) WHERE message_id IS NOT NULL;
+CREATE INDEX outbox_by_queue_id ON outbox (queue_id) WHERE queue_id IS NOT NULL;
 
 -- UPDATE outbox SET status = 'cancelled' is enough: the end is entered here, unless the row is in a worker's hands, which enters it.
 CREATE TRIGGER outbox_cancelled AFTER UPDATE OF status ON outbox
@@ -210,6 +220,8 @@ CREATE TABLE outbox_recipient (
         ('queued', 'sent', 'failed', 'in_doubt', 'expired', 'suppressed')),
     CONSTRAINT outbox_recipient_sent_has_a_time CHECK (status <> 'sent' OR sent_at IS NOT NULL)
 ) STRICT;
+
+CREATE INDEX outbox_recipient_by_address ON outbox_recipient (address);
 
 -- Files that travel with a message, in order of id. Insert them in the same transaction as the row.
 CREATE TABLE outbox_attachment (

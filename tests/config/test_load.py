@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from poller.config.load import COMPOSING, RELAYS, Config, ConfigError, Problem, load
+from poller.config.load import COMPOSING, HTTP, RELAYS, Config, ConfigError, Problem, load
 from poller.judgement.advice import ReplyPattern
 from poller.judgement.providers import SHIPPED as PROVIDERS
 from poller.message.list_settings import ListSettings
 from poller.message.settings import DkimSettings
 from poller.pacing.limits import Limit
 from poller.pacing.settings import ProviderSettings
+from poller.settings import TokenSettings
 from poller.smtp.relays import FirstRelaySettings, RelaySettings, relays_of
 from poller.smtp.settings import OAuth2Settings
 from poller.units import Rate
@@ -30,7 +31,7 @@ SECTIONS: dict[str, Any] = {
     item.name: getattr(Config(), item.name) for item in fields(Config) if is_dataclass(getattr(Config(), item.name))
 }
 TABLES = {("throttle", "providers"), ("throttle", "domains"), ("throttle", "senders"), ("throttle", "replies")}
-TABLES |= {("smtp", "oauth2")}
+TABLES |= {("smtp", "oauth2"), ("http", "tokens")}
 """What lies below a section; the keys in them are none of the section."""
 KEYS = [
     (section, item)
@@ -554,6 +555,7 @@ TABLE_KEYS = [
         ("[[throttle.replies]]", ReplyPattern),
         ('[dkim."b.test"]', DkimSettings),
         ("[lists.b]", ListSettings),
+        ("[http.tokens.b]", TokenSettings),
     )
     for item in fields(settings)
     if item.name != "oauth2"
@@ -905,11 +907,12 @@ def test_who_makes_no_message_needs_no_key() -> None:
 
 # ---- the example
 
-_HEADER = re.compile(r"#?\[\[?((?:throttle\.)?[a-z_]+)(?:\.(?:\w+(?P<below>\.oauth2)?|\"[^\"]+\"))?\]?\]")
+_HEADER = re.compile(r"#?\[\[?((?:(?:throttle|http)\.)?[a-z_]+)(?:\.(?:\w+(?P<below>\.oauth2)?|\"[^\"]+\"))?\]?\]")
 _OPTIONAL = re.compile(r"^#(?=[a-z_]+ = |\[)", re.MULTILINE)
 _SECRETS = "|".join(["client_secret", *(item.name for _, item in KEYS if not item.repr and item.name != "key")])
 _SECRET_ELSEWHERE = re.compile(  # a key_file may also be one of DKIM's, which is no secret's other form
-    rf"^#(?:(?:{_SECRETS})_(?:file|command) = |key_(?:file|command) = .*(?:unsubscribe|bounces)).*\n", re.MULTILINE
+    rf"^#(?:(?:{_SECRETS})_(?:file|command) = |(?:key|token)_(?:file|command) = .*(?:unsubscribe|bounces|anna)).*\n",
+    re.MULTILINE,
 )
 WITH_TOKENS = ["office", "gmail", "own", "program", "sidecar"]
 _LIMIT = {item.name for item in fields(Limit)}
@@ -922,6 +925,7 @@ _TABLES: dict[str, set[str]] = {
     "throttle.providers": {item.name for item in fields(ProviderSettings)} - _LIMIT,
     "throttle.replies": {item.name for item in fields(ReplyPattern)},
     "lists": {item.name for item in fields(ListSettings)},
+    "http.tokens": {item.name for item in fields(TokenSettings)},
 }
 """The tables that an operator names or lists: the keys that no section has shown before."""
 
@@ -1007,3 +1011,40 @@ def test_a_place_to_listen_at_is_a_host_and_a_port(place: str) -> None:
         load(written(f'[smtp]\nhost = "localhost"\n[http]\nlisten = "{place}"\n'), {})
     for right in ("127.0.0.1:8025", "[::1]:8025", "localhost:0"):
         load(written(f'[smtp]\nhost = "localhost"\n[http]\nlisten = "{right}"\n'), {})
+
+
+# ---- who may see the page
+
+_ANNA = f'[http.tokens.anna]\ntoken = "{"x" * 20}"\n'
+_PROXY = 'user_header = "X-Remote-User"\ntrusted_proxies = ["10.0.0.0/8"]\n'
+
+
+@pytest.mark.parametrize("more", [_ANNA, _PROXY, "page = false\n"])
+def test_beyond_this_machine_the_page_wants_tokens_or_a_proxy(more: str) -> None:
+    beyond = '[http]\nlisten = "0.0.0.0:8025"\n'
+    with pytest.raises(ConfigError, match=r"http\.listen: others can reach it, .*\[http\.tokens\.NAME\]"):
+        load(written(beyond), {})
+    load(written(beyond + more), {})
+    for place in ("localhost:1", "127.0.0.9:1", "[::1]:1"):
+        load(written(f'[http]\nlisten = "{place}"\n'), {})
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('[http.tokens.anna]\ntoken = "hunter2"\n', r"http\.tokens\.anna\.token: could be guessed; at least 20"),
+        ('[http]\nuser_header = "X Y"\n', r"http\.user_header: must be the name of a header"),
+        ('[http]\nuser_header = "X-User"\ntrusted_proxies = []\n', r"http\.user_header: nobody would be believed"),
+        ('[http]\ntrusted_proxies = ["::1", "proxy"]\n', r"http\.trusted_proxies: item 2: must be an address"),
+    ],
+)
+def test_who_may_see_the_page_is_judged_without_a_value_shown(text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as error:
+        load(written(text), {})
+    assert "hunter2" not in f"{error.value} {error.value!r}"
+
+
+def test_who_only_looks_needs_no_token_of_the_page() -> None:
+    text = '[http.tokens.anna]\ntoken_file = "/nowhere/anna"\n'
+    assert list(load(written(text), {}, unread=HTTP).http.tokens) == ["anna"]
+    assert "x" * 20 not in repr(load(written(_ANNA), {}))

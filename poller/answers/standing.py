@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from poller.cli.session import moment
 from poller.forecast import Standing, Waiting, in_force, paced_in_words, used_of
 from poller.message.addresses import parse_list, parse_one
 from poller.outbox.waiting import Sides, WaitingRows, throttles, waiting_rows
@@ -13,6 +12,7 @@ from poller.pacing.hours import closes_at, opens_at
 from poller.pacing.mx import Within, resolver_of_this_machine
 from poller.pacing.words import words_of_limit
 from poller.smtp.relays import relays_of
+from poller.visible import moment
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
