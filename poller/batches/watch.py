@@ -73,9 +73,10 @@ class BatchWatch:
     # --- looking ---
 
     def _look(self) -> None:
-        begun, more = self.clock(), True
+        begun, more, every = self.clock(), True, self.settings.every
         while more and self.clock() - begun < BUDGET_S:
-            suspects, more = self._shared.look(self.settings.every, self._judge)
+            suspects, more = self._shared.look(every, self._judge)
+            every = 0.0
             for batch in suspects:
                 self._try(batch)
         for batch in self._shared.look_again(self._judge):

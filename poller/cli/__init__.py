@@ -31,7 +31,7 @@ COMMANDS = {
     "failures": ("failures", "failures", "Who did not get it, and why, counted by reason, code or destination."),
     "explain": ("look", "explain", "Why a row is or is not going out."),
     "send": ("send", "send", "Put one message into the outbox, and print its id."),
-    "retry": ("operate", "retry", "Start rows again that ended without being sent; with --now hurry those that wait."),
+    "retry": ("operate", "retry", "Start rows again that ended without being sent; or hurry what waits."),
     "pause": ("operate", "pause", "Hold rows back, or with --all the whole outbox."),
     "resume": ("operate", "resume", "Let paused rows go, or with --all the whole outbox."),
     "cancel": ("operate", "cancel", "Give rows up."),

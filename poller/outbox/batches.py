@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 CURSOR: Final = "batches looked"
 """Line of outbox_meta: up to which end of a row the batches are known."""
-PAGE: Final = 500
+PAGE: Final = 1000
 RECHECK_S: Final = 60.0
 OVERLAP_S: Final = 10.0
 """An end is committed a moment after the time that it bears."""
@@ -111,17 +111,17 @@ class SharedBatches:
         """
 
         def work(connection: Connection) -> tuple[list[str], bool]:
-            now, since = now_of(connection), _cursor(connection)
-            if since is None:
-                _advance(connection, now)
+            now, place = now_of(connection), _place(connection)
+            if place is None:
+                _note(connection, _Place(at=now, looked_at=now))
                 return [], False
-            if (now - since).total_seconds() < every / 2:
+            idle = (now - place.looked_at).total_seconds()
+            if idle < every / 2:
                 return [], False
-            overlap = timedelta(seconds=OVERLAP_S)
-            names, until = _moved(connection, since - overlap, now)
-            if names or (now - since).total_seconds() > IDLE_S:
-                _advance(connection, until + overlap if until < now else now)
-            return _follow(connection, names, judge, now), until < now
+            names, end = _moved(connection, place, now)
+            if names or idle > IDLE_S:
+                _note(connection, end)
+            return _follow(connection, names, judge, now), bool(end.name)
 
         return transaction(self._engine, work)
 
@@ -222,30 +222,49 @@ def _follow(connection: Connection, names: Collection[str], judge: Judge, now: d
     return suspects
 
 
-def _cursor(connection: Connection) -> datetime | None:
-    """Up to where somebody has looked; None: nobody ever has."""
-    text = connection.execute(sa.select(meta.c.value).where(meta.c.name == CURSOR)).scalar()
-    return datetime.fromisoformat(text) if text else None
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Place:
+    """Up to where somebody has looked: all that ended by then, or those that ended then up to a name."""
+
+    at: datetime
+    looked_at: datetime
+    name: str = ""
 
 
-def _advance(connection: Connection, to: datetime) -> None:
-    """It is known up to there."""
-    upsert(connection, meta, [{"name": CURSOR, "value": to.isoformat(), "updated_at": to}])
+def _place(connection: Connection) -> _Place | None:
+    """None: nobody has ever looked."""
+    row = connection.execute(sa.select(meta.c.value, meta.c.updated_at).where(meta.c.name == CURSOR)).first()
+    if row is None:
+        return None
+    at, _, name = row.value.partition(" ")
+    return _Place(at=datetime.fromisoformat(at), name=name, looked_at=row.updated_at)
 
 
-def _moved(connection: Connection, since: datetime, until: datetime) -> tuple[list[str], datetime]:
-    """Batches of which a row ended in that time, PAGE at most; and up to where they are all."""
+def _note(connection: Connection, place: _Place) -> None:
+    value = f"{place.at.isoformat()} {place.name}" if place.name else place.at.isoformat()
+    upsert(connection, meta, [{"name": CURSOR, "value": value, "updated_at": place.looked_at}])
+
+
+def _moved(connection: Connection, place: _Place, now: datetime) -> tuple[list[str], _Place]:
+    """Batches of which a row ended since then, PAGE at most, in the order of their last end; and where that ends.
+
+    Thousands may end at the same moment, when a person cancels them.
+    """
     last = sa.func.max(outbox.c.finished_at)
+    since = place.at if place.name else place.at - timedelta(seconds=OVERLAP_S)
     query = (
         sa.select(outbox.c.batch, last)
-        .where(outbox.c.status.in_(TERMINAL), outbox.c.finished_at > since, outbox.c.finished_at <= until)
-        .where(outbox.c.batch.is_not(None))
+        .where(outbox.c.status.in_(TERMINAL), outbox.c.finished_at >= since, outbox.c.batch.is_not(None))
         .group_by(outbox.c.batch)
         .order_by(last, outbox.c.batch)
         .limit(PAGE)
     )
+    if place.name:
+        query = query.having(sa.or_(last > place.at, sa.and_(last == place.at, outbox.c.batch > place.name)))
     found = connection.execute(query).all()
-    return [row[0] for row in found], found[-1][1] if len(found) == PAGE else until
+    if len(found) < PAGE:
+        return [row[0] for row in found], _Place(at=now, looked_at=now)
+    return [row[0] for row in found], _Place(at=found[-1][1], name=found[-1][0], looked_at=now)
 
 
 def _stale(connection: Connection, now: datetime) -> list[str]:

@@ -200,3 +200,15 @@ def test_settings_that_can_not_work_are_refused_by_their_key(kind: str, settings
     with pytest.raises(Misfit) as misfit:
         BatchSettings(**settings)
     assert misfit.value.key == key
+
+
+def test_batches_that_end_at_the_same_moment_are_all_told_however_many_they_are(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("poller.outbox.batches.PAGE", 2)
+    told: list[Notice] = []
+    looking = watch(store.engine, told.append, least=1)
+    end(store, *(insert(store.engine, batch=f"letter {number}") for number in range(7)))
+    for _ in range(4):
+        looking.round()
+    assert sorted(json.loads(one.as_json())["batch"] for one in told) == [f"letter {number}" for number in range(7)]
