@@ -27,7 +27,7 @@ COMMANDS = {
     "plan": ("plan", "plan", "When the queue, or a batch, will be done, and what takes so long."),
     "batch": ("batch", "batch", "How far the batches are, or one of them; its rate, and when it will be done."),
     "show": ("look", "show", "A row's whole story; with --raw the message as it would go out now."),
-    "find": ("find", "find", "Rows by address, Message-ID, queue id, batch or dedupe key."),
+    "find": ("find", "find", "Rows by address, Message-ID, queue id, batch or dedupe key, or by filters."),
     "failures": ("failures", "failures", "Who did not get it, and why, counted by reason, code or destination."),
     "explain": ("look", "explain", "Why a row is or is not going out."),
     "send": ("send", "send", "Put one message into the outbox, and print its id."),

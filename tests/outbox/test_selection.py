@@ -9,6 +9,7 @@ import pytest
 import sqlalchemy as sa
 from outbox.ground import insert, row_of, status_of
 
+from poller.outbox.find import chosen, find
 from poller.outbox.operate import Selection, change, count, preview
 from poller.outbox.tables import attempt, outbox, recipient
 
@@ -32,7 +33,7 @@ def ended(engine: Engine, **columns: Any) -> int:
 
 
 @pytest.mark.parametrize(
-    ("chosen", "wanted", "other"),
+    ("given", "wanted", "other"),
     [
         ({"code": "550"}, {"reply_code": 550}, {"reply_code": 551}),
         ({"code": "55"}, {"reply_code": 559}, {"reply_code": 560}),
@@ -49,11 +50,11 @@ def ended(engine: Engine, **columns: Any) -> int:
     ids=str,
 )
 def test_a_filter_takes_what_it_names(
-    store: Store, chosen: dict[str, Any], wanted: dict[str, Any], other: dict[str, Any]
+    store: Store, given: dict[str, Any], wanted: dict[str, Any], other: dict[str, Any]
 ) -> None:
     row_id = ended(store.engine, **wanted)
     ended(store.engine, **other)
-    selection = Selection(**chosen)
+    selection = Selection(**given)
     assert count(store.engine, selection, "retry") == {"failed": 1}
     assert [row["id"] for row in preview(store.engine, selection, "retry", most=5)] == [row_id]
     assert change(store.engine, selection, "retry").rows == 1
@@ -103,7 +104,7 @@ def test_now_hurries_what_waits_for_another_try_and_nothing_that_an_application_
 
 @pytest.mark.parametrize("kind", ["sqlite"])
 @pytest.mark.parametrize(
-    ("chosen", "words"),
+    ("given", "words"),
     [
         ({}, "say which rows: ids, --batch"),
         ({"limit": 3}, "say which rows"),
@@ -112,8 +113,16 @@ def test_now_hurries_what_waits_for_another_try_and_nothing_that_an_application_
     ],
 )
 def test_a_selection_that_means_nothing_is_refused_with_the_remedy(
-    kind: str, chosen: dict[str, Any], words: str
+    kind: str, given: dict[str, Any], words: str
 ) -> None:
     assert kind
     with pytest.raises(ValueError, match=words):
-        Selection(**chosen)
+        Selection(**given)
+
+
+def test_what_is_found_by_words_and_by_filters_is_both(store: Store) -> None:
+    wanted = ended(store.engine, error="mailbox full")
+    ended(store.engine, error="no such user")
+    selection = Selection(reason="full")
+    assert [row.id for row in chosen(store.engine, selection)] == [wanted]
+    assert [row.id for row in find(store.engine, "a@example.com", among=selection)] == [wanted]
