@@ -43,6 +43,7 @@ LAYERS: tuple[dict[str, set[str]], ...] = (
     },
     {"forecast": set(), "published": {"dns"}},
     {"delivery": set(), "alerts": set()},
+    {"batches": set()},
     {"config": {"pydantic"}},
     {"worker": {"apscheduler"}},
     {"answers": set(), "bounces": {"flufl", "imap_tools"}},

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any, Final, get_args, get_type_hints
 from pydantic import TypeAdapter, ValidationError
 
 from poller.alerts.settings import AlertSettings
+from poller.batches.settings import BatchSettings
 from poller.config.sources import (
     MARK,
     UNREAD,
@@ -104,6 +105,7 @@ class Config:
     retention: RetentionSettings = field(default_factory=RetentionSettings)
     http: HttpSettings = field(default_factory=HttpSettings)
     alerts: AlertSettings = field(default_factory=AlertSettings)
+    batches: BatchSettings = field(default_factory=BatchSettings)
     bounces: BounceSettings = field(default_factory=BounceSettings)
     source: Path | None = field(default=None, compare=False)
     """The file that was read."""
@@ -320,9 +322,14 @@ def _no_place_to_listen(config: Config) -> str:
 
 
 def _nobody_to_carry_alarms(config: Config) -> str:
-    if config.alerts.relay in {"smtp", *config.relays}:
-        return ""
-    return "there is no relay of this name; write smtp, or one of [relays]"
+    return "" if config.alerts.relay in {"smtp", *config.relays} else _NO_SUCH_RELAY
+
+
+def _nobody_to_carry_reports(config: Config) -> str:
+    return "" if config.batches.relay in {"smtp", *config.relays} else _NO_SUCH_RELAY
+
+
+_NO_SUCH_RELAY = "there is no relay of this name; write smtp, or one of [relays]"
 
 
 _CHECKS: tuple[tuple[tuple[Key, ...], Callable[[Config], str]], ...] = (
@@ -334,6 +341,7 @@ _CHECKS: tuple[tuple[tuple[Key, ...], Callable[[Config], str]], ...] = (
     ((("worker", "heartbeat"), ("worker", "takeover")), _heartbeat_slow),
     ((("http", "listen"),), _no_place_to_listen),
     ((("alerts", "relay"),), _nobody_to_carry_alarms),
+    ((("batches", "relay"),), _nobody_to_carry_reports),
 )
 """The keys that a check weighs against each other, the one to blame first."""
 

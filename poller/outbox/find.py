@@ -27,7 +27,11 @@ if TYPE_CHECKING:
 
     from sqlalchemy.engine import Connection, Engine
 
+    from poller.outbox.selection import Selection
+
 MOST = 50
+MOST_OF_ALL = 10_000
+"""By words, before a selection takes its own of them."""
 LARGEST_ID = 2**63 - 1
 
 _SHOWN = ("id", "status", "recipients", "cc", "bcc", "subject", "batch", "created_at", "message_id", "queue_id")
@@ -67,24 +71,44 @@ class Found:
     created_at: datetime
 
 
-def find(engine: Engine, text: str, *, most: int = MOST) -> list[Found]:
-    """The rows that are known by these very words."""
+def find(engine: Engine, text: str, *, most: int = MOST, among: Selection | None = None) -> list[Found]:
+    """The rows that are known by these very words, and are `among` those that are chosen."""
     words = text.strip()
     if not words or "\0" in words:
         return []
-    return transaction(engine, lambda c: _find(c, words, most), reading=True)
+    return transaction(engine, lambda c: _find(c, words, most, among), reading=True)
 
 
-def _find(connection: Connection, words: str, most: int) -> list[Found]:
-    found = (connection.execute(query).scalars() for query in _queries(connection, words, most))
+def chosen(engine: Engine, selection: Selection, *, most: int = MOST) -> list[Found]:
+    """The latest rows that are chosen; they may have to be looked for one by one."""
+
+    def work(connection: Connection) -> list[Found]:
+        query = sa.select(outbox.c.id).where(*selection.conditions()).order_by(outbox.c.id.desc()).limit(most)
+        return _shown(connection, set(connection.execute(query).scalars()), "", most)
+
+    return transaction(engine, work, reading=True)
+
+
+def _find(connection: Connection, words: str, most: int, among: Selection | None) -> list[Found]:
+    found = (
+        connection.execute(query).scalars() for query in _queries(connection, words, MOST_OF_ALL if among else most)
+    )
     ids = {row_id for some in found for row_id in some}
+    if among is not None:
+        query = sa.select(outbox.c.id).where(outbox.c.id.in_(ids), *among.conditions())
+        ids = set(connection.execute(query).scalars())
+    return _shown(connection, ids, words, most)
+
+
+def _shown(connection: Connection, ids: set[int], words: str, most: int) -> list[Found]:
+    """The latest of them; without words they were chosen."""
     columns = (*(outbox.c[name] for name in (*_SHOWN, "dedupe_key")), _TEMPLATE_WORDS.label("about"))
     latest = sorted(ids, reverse=True)[:most]
     rows = connection.execute(sa.select(*columns).where(outbox.c.id.in_(latest)).order_by(outbox.c.id.desc()))
     return [
         Found(
             id=row.id,
-            by=_found_by(row, words),
+            by=_found_by(row, words) if words else "filters",
             status=row.status,
             recipients=", ".join(filter(None, (row.recipients, row.cc, row.bcc))),
             subject=row.about or "",

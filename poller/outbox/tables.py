@@ -262,6 +262,8 @@ throttle = sa.Table(
     sa.Column("kind", sa.Text, primary_key=True),
     sa.Column("name", sa.Text, primary_key=True),
     sa.Column("limits", sa.Text),
+    sa.Column("limit_override", sa.Text),
+    sa.Column("overridden_by", sa.Text),
     sa.Column("pace", sa.Double, nullable=False, server_default=sa.FetchedValue()),
     sa.Column("paused_until", Utc),
     sa.Column("reason", sa.Text),
@@ -269,6 +271,25 @@ throttle = sa.Table(
     sa.Column("recipient_limit", sa.Integer),
     sa.Column("pipelining", sa.Text),
     sa.Column("pipelining_reason", sa.Text),
+    sa.Column("roused_at", Utc),
     sa.Column("slots", sa.Text),
     sa.Column("updated_at", Utc, nullable=False, server_default=sa.FetchedValue()),
+)
+
+batches = sa.Table(
+    "outbox_batch",
+    metadata,
+    sa.Column("batch", sa.Text, primary_key=True),
+    sa.Column("state", sa.Text, nullable=False, server_default=sa.FetchedValue()),
+    *(
+        sa.Column(name, _big(), nullable=False, server_default=sa.FetchedValue())
+        for name in ("messages", "open", "sent", "not_sent", "held")
+    ),
+    sa.Column("first_attempt_at", Utc),
+    sa.Column("last_finished_at", Utc),
+    sa.Column("looked_at", Utc, nullable=False),
+    sa.Column("done_at", Utc),
+    sa.Column("taken_until", Utc),
+    sa.Column("verdict", sa.Text),
+    sa.Column("version", _big(), nullable=False, server_default=sa.FetchedValue()),
 )

@@ -75,6 +75,19 @@ def _is_taken(error: BaseException | None) -> bool:
     )
 
 
+def insert_all_unless_there(connection: Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> None:
+    """The same for many rows, all with the same columns and none with an SQL expression."""
+    if not rows:
+        return
+    statement: Any
+    if connection.dialect.name in {"mysql", "mariadb"}:
+        statement = _insert(connection, table).prefix_with("IGNORE")
+    else:
+        keys = [column.name for column in table.primary_key]
+        statement = _insert(connection, table).on_conflict_do_nothing(index_elements=keys)
+    connection.execute(statement, [dict(row) for row in rows])
+
+
 def _insert(connection: Connection, table: sa.Table) -> Any:
     """The dialect's own INSERT. Only that one dialect is imported: they take a while."""
     name = "mysql" if connection.dialect.name == "mariadb" else connection.dialect.name

@@ -98,7 +98,7 @@ class Service:
         # Four threads: one delivers, one keeps us alive, one deletes what is past its time, one raises alarms.
         self._scheduler = BackgroundScheduler(
             timezone=UTC,
-            executors={name: ThreadPoolExecutor(1) for name in ("deliver", "heartbeat", "purge", "alerts")},
+            executors={name: ThreadPoolExecutor(1) for name in ("deliver", "heartbeat", "purge", "alerts", "batches")},
             job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},
         )
         self.tick = Tick(
@@ -159,6 +159,8 @@ class Service:
             scheduler.add_job(self._purge, "interval", id="purge", executor="purge", **every)
         if self.config.alerts.is_set and self.mode == "forever":
             self._schedule_alerts(scheduler)
+        if self.config.batches.watch and self.mode == "forever":
+            self._schedule_batches(scheduler)
 
     def _schedule_alerts(self, scheduler: BackgroundScheduler) -> None:
         from poller.worker.alerting import alert_watch  # noqa: PLC0415 - few want it
@@ -166,6 +168,13 @@ class Service:
         watch = alert_watch(self.config, self._engine, self.name, self._log)
         every = self.config.alerts.every
         scheduler.add_job(watch.round, "interval", seconds=every, id="alerts", executor="alerts")
+
+    def _schedule_batches(self, scheduler: BackgroundScheduler) -> None:
+        from poller.worker.alerting import batch_watch  # noqa: PLC0415 - it takes a while to import
+
+        watch = batch_watch(self.config, self._engine, self.name, self._log)
+        every = self.config.batches.every
+        scheduler.add_job(watch.round, "interval", seconds=every, id="batches", executor="batches")
 
     def _crashed(self, event: JobExecutionEvent) -> None:
         error = event.exception

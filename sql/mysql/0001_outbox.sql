@@ -254,6 +254,8 @@ CREATE TABLE IF NOT EXISTS outbox_throttle (
     kind          VARCHAR(16)   NOT NULL COMMENT 'outbox (name: empty), relay, sender, provider (a group of domains), domain.',
     name          VARCHAR(512)  NOT NULL,
     limits        VARCHAR(1000) NULL COMMENT 'What the configuration allows; changed there, not here. NULL: nothing is limited, it was only asked to slow down.',
+    limit_override VARCHAR(1000) NULL COMMENT 'What a person allows instead (poller limit), live, up or down; NULL: what the configuration allows. In the same words, or "none".',
+    overridden_by VARCHAR(255)  NULL COMMENT 'Who and when.',
     pace          DOUBLE        NOT NULL DEFAULT 1 COMMENT '1: at full pace. Less: this share of it, after a reply that asked to slow down; raised again step by step.',
     paused_until  DATETIME(6)   NULL COMMENT 'UTC. Nothing goes before. NULL or past: not paused.',
     reason        TEXT          NULL COMMENT 'Why it is paused or slow.',
@@ -261,6 +263,7 @@ CREATE TABLE IF NOT EXISTS outbox_throttle (
     recipient_limit INT         NULL COMMENT 'How many recipients this relay takes in one transaction, as learnt from its replies.',
     pipelining    VARCHAR(16)   NULL COMMENT 'The most that this relay bears of sending ahead ([smtp] pipelining), as learnt. It stays until a person sets it to NULL.',
     pipelining_reason VARCHAR(1000) NULL COMMENT 'What showed it.',
+    roused_at     DATETIME(6)   NULL COMMENT 'A person has ended its rest (poller retry --relay NAME --now): a worker that sees another time than before rests no more.',
     slots         TEXT          NULL COMMENT 'What was taken of the limits. JSON, kept by the workers; NULL forgets it.',
     updated_at    DATETIME(6)   NOT NULL DEFAULT (UTC_TIMESTAMP(6)),
     PRIMARY KEY (kind, name),
@@ -272,6 +275,27 @@ CREATE TABLE IF NOT EXISTS outbox_throttle (
     CONSTRAINT outbox_throttle_pipelining_is_known CHECK (pipelining IN ('overlap', 'transaction', 'off'))
 ) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE /*M! utf8mb4_nopad_bin */ /*!80017 utf8mb4_0900_bin */
   COMMENT 'What is paced, paused or slowed, for all workers. A plain UPDATE of pace or paused_until takes effect within seconds; deleting a row forgets what was taken and heard.';
+
+CREATE TABLE IF NOT EXISTS outbox_batch (
+    batch            VARCHAR(191) NOT NULL PRIMARY KEY,
+    state            VARCHAR(16) NOT NULL DEFAULT 'open' COMMENT 'open: something waits, is being sent, held or in doubt. settling: nothing is open any more, nobody has been told. telling: it stands in the log, others are being told. done: told, or nobody is to be.',
+    messages         BIGINT NOT NULL DEFAULT 0,
+    open             BIGINT NOT NULL DEFAULT 0,
+    sent             BIGINT NOT NULL DEFAULT 0,
+    not_sent         BIGINT NOT NULL DEFAULT 0,
+    held             BIGINT NOT NULL DEFAULT 0 COMMENT 'In doubt, or paused.',
+    first_attempt_at DATETIME(6),
+    last_finished_at DATETIME(6),
+    looked_at        DATETIME(6) NOT NULL,
+    done_at          DATETIME(6),
+    taken_until      DATETIME(6) COMMENT 'A worker is about to tell, or to pause it, until then; it may be dead after that.',
+    verdict          VARCHAR(16) COMMENT 'Of [batches] failed: NULL not judged yet; passed; pausing: rows are being paused; paused: done and told.',
+    version          BIGINT NOT NULL DEFAULT 1 COMMENT 'Grows with each change: a change is made only to what was seen.',
+    CONSTRAINT outbox_batch_state_is_known CHECK (state IN ('open', 'settling', 'telling', 'done')),
+    CONSTRAINT outbox_batch_verdict_is_known CHECK (verdict IN ('passed', 'pausing', 'paused')),
+    INDEX outbox_batch_by_state (state, looked_at)
+) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE /*M! utf8mb4_nopad_bin */ /*!80017 utf8mb4_0900_bin */
+  COMMENT 'What is known of each batch that moved, as of looked_at. The workers keep it; the truth is in outbox.';
 
 -- How much is waiting, going, finished?
 CREATE OR REPLACE ALGORITHM = TEMPTABLE VIEW outbox_now AS
@@ -355,7 +379,7 @@ GROUP BY domain;
 
 -- What is paused or slowed now, until when, and why? (waiting: its queued rows, where it is a domain)
 CREATE OR REPLACE ALGORITHM = TEMPTABLE VIEW outbox_throttled AS
-SELECT kind, name, paused_until, pace, reason, limits,
+SELECT kind, name, paused_until, pace, reason, coalesce(limit_override, limits) AS limits,
        CASE WHEN kind = 'domain'
             THEN (SELECT count(*) FROM outbox AS o WHERE o.status = 'queued' AND o.domain = t.name) END AS waiting
 FROM outbox_throttle AS t
@@ -402,9 +426,14 @@ SELECT name, identity, incarnation, host, pid, version, started_at, heartbeat_at
 FROM outbox_worker;
 
 CREATE OR REPLACE ALGORITHM = TEMPTABLE VIEW outbox_throttles AS
-SELECT kind, name, limits, pace, paused_until, reason, session_limit, recipient_limit, pipelining, pipelining_reason, slots,
+SELECT kind, name, limits, limit_override, overridden_by, pace, paused_until, reason, session_limit, recipient_limit, pipelining,
+       pipelining_reason, roused_at, slots,
        updated_at
 FROM outbox_throttle;
+
+CREATE OR REPLACE ALGORITHM = TEMPTABLE VIEW outbox_batches AS
+SELECT batch, state, messages, open, sent, not_sent, held, first_attempt_at, last_finished_at, looked_at, done_at, taken_until, verdict, version
+FROM outbox_batch;
 
 -- What may an application see of its rows? No bodies, no addresses, nobody else's. Whoever made this view sees all rows.
 CREATE OR REPLACE ALGORITHM = TEMPTABLE VIEW outbox_state AS

@@ -341,6 +341,8 @@ CREATE TABLE outbox_throttle (
     kind          text             NOT NULL,
     name          text             NOT NULL,
     limits        text,
+    limit_override text,
+    overridden_by text,
     pace          double precision NOT NULL DEFAULT 1,
     paused_until  timestamptz,
     reason        text,
@@ -348,6 +350,7 @@ CREATE TABLE outbox_throttle (
     recipient_limit integer,
     pipelining    text,
     pipelining_reason text,
+    roused_at     timestamptz,
     slots         text,
     updated_at    timestamptz      NOT NULL DEFAULT now(),
     PRIMARY KEY (kind, name),
@@ -362,6 +365,8 @@ CREATE TABLE outbox_throttle (
 COMMENT ON TABLE outbox_throttle IS 'What is paced, paused or slowed, for all workers. A plain UPDATE of pace or paused_until takes effect within seconds; deleting a row forgets what was taken and heard.';
 COMMENT ON COLUMN outbox_throttle.kind IS 'outbox (name: empty), relay, sender, provider (a group of domains), domain.';
 COMMENT ON COLUMN outbox_throttle.limits IS 'What the configuration allows; changed there, not here. NULL: nothing is limited, it was only asked to slow down.';
+COMMENT ON COLUMN outbox_throttle.limit_override IS 'What a person allows instead (poller limit), live, up or down; NULL: what the configuration allows. In the same words, or "none".';
+COMMENT ON COLUMN outbox_throttle.overridden_by IS 'Who and when.';
 COMMENT ON COLUMN outbox_throttle.pace IS '1: at full pace. Less: this share of it, after a reply that asked to slow down; raised again step by step.';
 COMMENT ON COLUMN outbox_throttle.paused_until IS 'Nothing goes before. NULL or past: not paused.';
 COMMENT ON COLUMN outbox_throttle.reason IS 'Why it is paused or slow.';
@@ -369,7 +374,36 @@ COMMENT ON COLUMN outbox_throttle.session_limit IS 'How many messages this relay
 COMMENT ON COLUMN outbox_throttle.recipient_limit IS 'How many recipients this relay takes in one transaction, as learnt from its replies.';
 COMMENT ON COLUMN outbox_throttle.pipelining IS 'The most that this relay bears of sending ahead ([smtp] pipelining), as learnt. It stays until a person sets it to NULL.';
 COMMENT ON COLUMN outbox_throttle.pipelining_reason IS 'What showed it.';
+COMMENT ON COLUMN outbox_throttle.roused_at IS 'A person has ended its rest (poller retry --relay NAME --now): a worker that sees another time than before rests no more.';
 COMMENT ON COLUMN outbox_throttle.slots IS 'What was taken of the limits. JSON, kept by the workers; NULL forgets it.';
+
+CREATE TABLE outbox_batch (
+    batch            text NOT NULL PRIMARY KEY,
+    state            text NOT NULL DEFAULT 'open',
+    messages         bigint NOT NULL DEFAULT 0,
+    open             bigint NOT NULL DEFAULT 0,
+    sent             bigint NOT NULL DEFAULT 0,
+    not_sent         bigint NOT NULL DEFAULT 0,
+    held             bigint NOT NULL DEFAULT 0,
+    first_attempt_at timestamptz,
+    last_finished_at timestamptz,
+    looked_at        timestamptz NOT NULL,
+    done_at          timestamptz,
+    taken_until      timestamptz,
+    verdict          text,
+    version          bigint NOT NULL DEFAULT 1,
+    CONSTRAINT outbox_batch_state_is_known CHECK (state IN ('open', 'settling', 'telling', 'done')),
+    CONSTRAINT outbox_batch_verdict_is_known CHECK (verdict IN ('passed', 'pausing', 'paused'))
+);
+
+CREATE INDEX outbox_batch_by_state ON outbox_batch (state, looked_at);
+
+COMMENT ON TABLE outbox_batch IS 'What is known of each batch that moved, as of looked_at. The workers keep it; the truth is in outbox.';
+COMMENT ON COLUMN outbox_batch.state IS 'open: something waits, is being sent, held or in doubt. settling: nothing is open any more, nobody has been told. telling: it stands in the log, others are being told. done: told, or nobody is to be.';
+COMMENT ON COLUMN outbox_batch.taken_until IS 'A worker is about to tell, or to pause it, until then; it may be dead after that.';
+COMMENT ON COLUMN outbox_batch.verdict IS 'Of [batches] failed: NULL not judged yet; passed; pausing: rows are being paused; paused: done and told.';
+COMMENT ON COLUMN outbox_batch.version IS 'Grows with each change: a change is made only to what was seen.';
+COMMENT ON COLUMN outbox_batch.held IS 'In doubt, or paused.';
 
 -- How much is waiting, going, finished?
 CREATE VIEW outbox_now AS
@@ -459,7 +493,7 @@ GROUP BY domain;
 
 -- What is paused or slowed now, until when, and why? (waiting: its queued rows, where it is a domain)
 CREATE VIEW outbox_throttled AS
-SELECT kind, name, paused_until, pace, reason, limits,
+SELECT kind, name, paused_until, pace, reason, coalesce(limit_override, limits) AS limits,
        CASE WHEN kind = 'domain'
             THEN (SELECT count(*) FROM outbox AS o WHERE o.status = 'queued' AND o.domain = t.name) END AS waiting
 FROM outbox_throttle AS t
@@ -504,9 +538,14 @@ SELECT name, identity, incarnation, host, pid, version, started_at, heartbeat_at
 FROM outbox_worker;
 
 CREATE VIEW outbox_throttles AS
-SELECT kind, name, limits, pace, paused_until, reason, session_limit, recipient_limit, pipelining, pipelining_reason, slots,
+SELECT kind, name, limits, limit_override, overridden_by, pace, paused_until, reason, session_limit, recipient_limit, pipelining,
+       pipelining_reason, roused_at, slots,
        updated_at
 FROM outbox_throttle;
+
+CREATE VIEW outbox_batches AS
+SELECT batch, state, messages, open, sent, not_sent, held, first_attempt_at, last_finished_at, looked_at, done_at, taken_until, verdict, version
+FROM outbox_batch;
 
 -- What may an application see of its rows? No bodies, no addresses, nobody else's. Whoever may read the table sees all rows.
 CREATE VIEW outbox_state AS

@@ -61,14 +61,14 @@ GRANT SELECT (id, status, priority, due_at, expires_at, recipients, cc, bcc, sen
               queue_id, error, sent_at, finished_at, updated_at)
     ON outbox TO outbox_reader;
 GRANT SELECT (id, outbox_id, name, content_type, content_id, blob_sha256, path, part) ON outbox_attachment TO outbox_reader;
-GRANT SELECT ON outbox_recipient, outbox_attempt, outbox_suppression, outbox_worker, outbox_throttle TO outbox_reader;
-GRANT SELECT ON outbox_rows, outbox_files, outbox_recipients, outbox_attempts, outbox_suppressions, outbox_workers, outbox_throttles
+GRANT SELECT ON outbox_recipient, outbox_attempt, outbox_suppression, outbox_worker, outbox_throttle, outbox_batch TO outbox_reader;
+GRANT SELECT ON outbox_rows, outbox_files, outbox_recipients, outbox_attempts, outbox_suppressions, outbox_workers, outbox_throttles, outbox_batches
     TO outbox_reader;
 GRANT SELECT ON outbox_now, outbox_stuck, outbox_failed_today, outbox_batch_progress, outbox_domains, outbox_throttled, outbox_state
     TO outbox_reader;
 
 -- The poller. History is append-only: DELETE is for retention.
-GRANT SELECT, INSERT, UPDATE, DELETE ON outbox, outbox_recipient, outbox_content, outbox_suppression, outbox_worker, outbox_throttle, outbox_meta
+GRANT SELECT, INSERT, UPDATE, DELETE ON outbox, outbox_recipient, outbox_content, outbox_suppression, outbox_worker, outbox_throttle, outbox_batch, outbox_meta
     TO outbox_poller;
 GRANT SELECT, INSERT, DELETE ON outbox_attachment, outbox_blob, outbox_attempt TO outbox_poller;
 GRANT SELECT ON outbox_now, outbox_stuck, outbox_failed_today, outbox_batch_progress, outbox_domains, outbox_throttled, outbox_workers, outbox_state

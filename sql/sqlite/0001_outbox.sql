@@ -357,6 +357,10 @@ CREATE TABLE outbox_throttle (
     name          TEXT    NOT NULL,
     -- What the configuration allows; changed there, not here. NULL: nothing is limited, it was only asked to slow down.
     limits        TEXT,
+    -- What a person allows instead (poller limit), live, up or down; NULL: what the configuration allows. In the same words, or "none".
+    limit_override TEXT,
+    -- Who and when.
+    overridden_by TEXT,
     -- 1: at full pace. Less: this share of it, after a reply that asked to slow down; raised again step by step.
     pace          REAL    NOT NULL DEFAULT 1,
     -- Nothing goes before. NULL or past: not paused.
@@ -371,6 +375,8 @@ CREATE TABLE outbox_throttle (
     pipelining    TEXT,
     -- What showed it.
     pipelining_reason TEXT,
+    -- A person has ended its rest (poller retry --relay NAME --now): a worker that sees another time than before rests no more.
+    roused_at     TEXT,
     -- What was taken of the limits. JSON, kept by the workers; NULL forgets it.
     slots         TEXT,
     updated_at    TEXT    NOT NULL DEFAULT (strftime('%Y-%m-%d %H:%M:%f000', 'now')),
@@ -383,6 +389,33 @@ CREATE TABLE outbox_throttle (
     CONSTRAINT outbox_throttle_recipient_limit_is_positive CHECK (recipient_limit > 0),
     CONSTRAINT outbox_throttle_pipelining_is_known CHECK (pipelining IN ('overlap', 'transaction', 'off'))
 ) STRICT;
+
+-- What is known of each batch that moved, as of looked_at. The workers keep it; the truth is in outbox.
+CREATE TABLE outbox_batch (
+    batch            TEXT NOT NULL PRIMARY KEY,
+    -- open: something waits, is being sent, held or in doubt. settling: nothing is open any more, nobody has been told. telling: it stands in the log, others are being told. done: told, or nobody is to be.
+    state            TEXT NOT NULL DEFAULT 'open',
+    messages         INTEGER NOT NULL DEFAULT 0,
+    open             INTEGER NOT NULL DEFAULT 0,
+    sent             INTEGER NOT NULL DEFAULT 0,
+    not_sent         INTEGER NOT NULL DEFAULT 0,
+    -- In doubt, or paused.
+    held             INTEGER NOT NULL DEFAULT 0,
+    first_attempt_at TEXT,
+    last_finished_at TEXT,
+    looked_at        TEXT NOT NULL,
+    done_at          TEXT,
+    -- A worker is about to tell, or to pause it, until then; it may be dead after that.
+    taken_until      TEXT,
+    -- Of [batches] failed: NULL not judged yet; passed; pausing: rows are being paused; paused: done and told.
+    verdict          TEXT,
+    -- Grows with each change: a change is made only to what was seen.
+    version          INTEGER NOT NULL DEFAULT 1,
+    CONSTRAINT outbox_batch_state_is_known CHECK (state IN ('open', 'settling', 'telling', 'done')),
+    CONSTRAINT outbox_batch_verdict_is_known CHECK (verdict IN ('passed', 'pausing', 'paused'))
+) STRICT;
+
+CREATE INDEX outbox_batch_by_state ON outbox_batch (state, looked_at);
 
 -- How much is waiting, going, finished?
 CREATE VIEW outbox_now AS
@@ -472,7 +505,7 @@ GROUP BY domain;
 
 -- What is paused or slowed now, until when, and why? (waiting: its queued rows, where it is a domain)
 CREATE VIEW outbox_throttled AS
-SELECT kind, name, paused_until, pace, reason, limits,
+SELECT kind, name, paused_until, pace, reason, coalesce(limit_override, limits) AS limits,
        CASE WHEN kind = 'domain'
             THEN (SELECT count(*) FROM outbox AS o WHERE o.status = 'queued' AND o.domain = t.name) END AS waiting
 FROM outbox_throttle AS t
@@ -531,9 +564,14 @@ SELECT name, identity, incarnation, host, pid, version, started_at, heartbeat_at
 FROM outbox_worker;
 
 CREATE VIEW outbox_throttles AS
-SELECT kind, name, limits, pace, paused_until, reason, session_limit, recipient_limit, pipelining, pipelining_reason, slots,
+SELECT kind, name, limits, limit_override, overridden_by, pace, paused_until, reason, session_limit, recipient_limit, pipelining,
+       pipelining_reason, roused_at, slots,
        updated_at
 FROM outbox_throttle;
+
+CREATE VIEW outbox_batches AS
+SELECT batch, state, messages, open, sent, not_sent, held, first_attempt_at, last_finished_at, looked_at, done_at, taken_until, verdict, version
+FROM outbox_batch;
 
 -- What may an application see of its rows? No bodies, no addresses.
 CREATE VIEW outbox_state AS

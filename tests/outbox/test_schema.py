@@ -26,6 +26,7 @@ VIEWS = {
     "outbox_throttled",
     "outbox_failed_today",
     "outbox_batch_progress",
+    "outbox_batches",
     "outbox_domains",
     "outbox_state",
     "outbox_unsubscribed",
