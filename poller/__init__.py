@@ -10,6 +10,8 @@ bad row harms only itself; trouble of the session is never a row's fault; what a
 From Python, within a transaction of your own (docs/python.md):
 
     poller.Outbox().add(connection, poller.Mail(recipients="a@example.com", subject="Hi", body_text="Hello"))
+
+Whose unsubscription a link is: `poller.unsubscribe`; entering it: poller.suppress(connection, address, list_name=…)
 """
 
 from __future__ import annotations
@@ -26,7 +28,10 @@ if TYPE_CHECKING:
     from poller.application.refusals import TooLate as TooLate
     from poller.message.draft import Attachment as Attachment
     from poller.message.draft import Unsendable as Unsendable
+    from poller.outbox.blobs import share as share
     from poller.outbox.enqueue import enqueue as enqueue
+    from poller.outbox.suppression import suppress as suppress
+    from poller.outbox.suppression import unsuppress as unsuppress
 
 __version__ = "0.1.0"
 
@@ -40,6 +45,9 @@ _HOMES = {
     "NotInTransaction": "poller.application.refusals",
     "TooLate": "poller.application.refusals",
     "enqueue": "poller.outbox.enqueue",
+    "share": "poller.outbox.blobs",
+    "suppress": "poller.outbox.suppression",
+    "unsuppress": "poller.outbox.suppression",
 }
 """What applications import from here, and where it is. Fetched when asked for: the pure rooms need no SQLAlchemy."""
 

@@ -20,6 +20,7 @@ DRAFT_COLUMNS = (
     "context",
     "locale",
     "headers",
+    "list",
 )
 """What the message is made of."""
 
@@ -38,5 +39,8 @@ APPLICATION_COLUMNS = (
 )
 """What an application may write; everything else is the poller's."""
 
-FILE_COLUMNS = ("name", "content", "content_type", "content_id")
-"""Of `outbox_attachment`, beside `outbox_id`."""
+FILE_COLUMNS = ("name", "content", "content_type", "content_id", "part")
+"""Of `outbox_attachment`, beside `outbox_id`, for a file whose content is given with it."""
+
+PARTS = {False: "file", True: "alternative"}
+"""What `part` says of a file: whether it is another form of the text."""

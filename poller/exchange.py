@@ -90,6 +90,8 @@ class Message:
     recipients: tuple[str, ...]
     content: bytes = field(repr=False)
     smtputf8: bool = False
+    envelope_id: str = ""
+    """By which a delivery status notification is to name it (RFC 3461); "" where none is asked for."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -15,8 +15,9 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from poller.application import keys
+from poller.application.mail import values_of
 from poller.application.refusals import Duplicate
-from poller.columns import APPLICATION_COLUMNS, FILE_COLUMNS
+from poller.columns import APPLICATION_COLUMNS, FILE_COLUMNS, PARTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -144,7 +145,7 @@ def _alike(link: Link, chunk: list[Mail]) -> Iterator[tuple[list[int], list[str]
 
 def _values(link: Link, mail: Mail) -> list[Any]:
     """All columns as the driver takes them."""
-    values = mail.values()
+    values = values_of(mail)
     if link.database != "postgresql":
         for at in _TIMES:
             if values[at] is not None:
@@ -197,7 +198,9 @@ def _insert_rows(link: Link, tables: Tables, names: list[str], rows: list[list[A
 
 def _insert_files(link: Link, tables: Tables, mails: Sequence[tuple[int, Mail]]) -> None:
     rows = [
-        (row_id, *(getattr(file, name) for name in FILE_COLUMNS)) for row_id, mail in mails for file in mail.attachments
+        (row_id, file.name, file.content, file.content_type, file.content_id, PARTS[file.is_alternative])
+        for row_id, mail in mails
+        for file in mail.attachments
     ]
     marks = ", ".join(["%s"] * (1 + len(FILE_COLUMNS)))
     if rows:

@@ -54,6 +54,7 @@ class Mail:
     context: Mapping[str, Any] | None = field(default=None, repr=False)
     locale: str | None = None
     headers: Mapping[str, Any] | None = None
+    list: str | None = None
     message_id: str | None = None
     batch: str | None = None
     priority: int | None = None
@@ -82,13 +83,14 @@ class Mail:
 
         return cls(**(taken_apart(email) | columns))
 
-    def values(self) -> list[Any]:
-        """In the order of APPLICATION_COLUMNS, as Python has them; `context` and `headers` as JSON."""
-        values = list(_values(self))
-        for place in _JSON:
-            if values[place] is not None:
-                values[place] = json.dumps(values[place], allow_nan=False)
-        return values
+
+def values_of(mail: Mail) -> list[Any]:
+    """In the order of APPLICATION_COLUMNS, as Python has them; `context` and `headers` as JSON."""
+    values = list(_values(mail))
+    for place in _JSON:
+        if values[place] is not None:
+            values[place] = json.dumps(values[place], allow_nan=False)
+    return values
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import TYPE_CHECKING, NamedTuple
 
-from poller.cli.foresight import in_the_way, switched_off
+from poller.answers.foresight import in_the_way, switched_off
 from poller.outbox.report import Pulse, glance, pulse, silent
 from poller.units import format_duration
 
@@ -57,10 +57,9 @@ def _found(config: Config, engine: Engine, seen: Glance, beat: Pulse, max_age: f
     yield from ((Level.CRITICAL, reason) for reason in in_the_way(config, engine, seen))
     if seen.alive and (gone := silent(seen.workers)):
         yield Level.WARNING, gone
-    oldest, last = beat.oldest_due_seconds, beat.last_sent_seconds
-    if seen.paused is None and oldest > max_age and (last is None or last > max_age):
-        sent = "nothing was ever sent" if last is None else f"the last was sent {format_duration(last)} ago"
-        yield Level.CRITICAL, f"{beat.due} due, the oldest for {format_duration(oldest)}, and {sent}"
+    if seen.paused is None and beat.is_stuck(max_age):
+        oldest = format_duration(beat.oldest_due_seconds)
+        yield Level.CRITICAL, f"{beat.due} due, the oldest for {oldest}, and {beat.last_sent}"
     if beat.in_doubt:
         yield Level.WARNING, f"{beat.in_doubt} in doubt: poller resolve"
 

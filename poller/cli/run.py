@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from poller import log
+from poller.cli.serve import listening
 from poller.cli.session import Duration, Misused, configuration, in_words
 from poller.outbox.database import DatabaseUnavailable, connect
 from poller.outbox.migrate import require_current
@@ -60,12 +61,7 @@ def _listening(config: Config, service: Service) -> Iterator[None]:
     if config.http.listen is None:
         yield
         return
-    from poller.web.server import Server  # noqa: PLC0415 - few want it
-
-    try:
-        server = Server(config.http, service)
-    except (OSError, OverflowError) as error:
-        raise Misused(f"[http] listen {config.http.listen}: {error}") from None
+    server = listening(config, service)
     server.start()
     try:
         yield

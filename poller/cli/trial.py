@@ -19,6 +19,7 @@ from poller.exchange import Message
 from poller.message.draft import Draft, Unsendable
 from poller.smtp.courier import Courier
 from poller.smtp.gears import Gear, first_gear
+from poller.smtp.remedies import after_sender_refusal
 from poller.worker.wiring import composer_of
 
 if TYPE_CHECKING:
@@ -110,7 +111,9 @@ def _trouble(seen: list[Exchange], lowered: list[str]) -> str:
         if not exchange.is_accepted:
             replies = (exchange.mail, *exchange.rcpt, exchange.data, exchange.end)
             refused = next((reply for reply in replies if reply is not None and reply.kind in {4, 5}), None)
-            return str(refused or (exchange.loss and exchange.loss.reason) or exchange.lacking or "no answer")
+            remedy = after_sender_refusal(refused) if refused is not None else ""
+            said = str(refused or (exchange.loss and exchange.loss.reason) or exchange.lacking or "no answer")
+            return f"{remedy}: {said}" if remedy else said
     return ""
 
 

@@ -26,8 +26,11 @@ from typing import TYPE_CHECKING, Any, Final, get_args, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
+from poller.alerts.settings import AlertSettings
+from poller.batches.settings import BatchSettings
 from poller.config.sources import (
     MARK,
+    UNREAD,
     ConfigError,
     Key,
     Known,
@@ -41,11 +44,16 @@ from poller.config.sources import (
     read,
 )
 from poller.judgement.retry import RetrySettings
-from poller.message.settings import DkimSettings, MessageSettings, SigningDomain, TemplateSettings
+from poller.message.bounce_settings import BounceSettings
+from poller.message.bounce_settings import contradictions as bounce_contradictions
+from poller.message.list_settings import ListName, ListSettings, UnsubscribeSettings
+from poller.message.list_settings import contradictions as list_contradictions
+from poller.message.settings import AttachmentSettings, DkimSettings, MessageSettings, SigningDomain, TemplateSettings
 from poller.outbox.settings import DatabaseSettings, RetentionSettings
 from poller.pacing.settings import ThrottleSettings
 from poller.pacing.settings import contradictions as throttle_contradictions
 from poller.settings import HttpSettings, LogSettings, PollSettings, WorkerSettings
+from poller.settings import contradictions as http_contradictions
 from poller.smtp.relays import FirstRelaySettings, RelaySettings, names_in_trouble
 from poller.smtp.relays import contradictions as relay_contradictions
 from poller.units import Misfit, format_duration
@@ -84,14 +92,21 @@ class Config:
     throttle: ThrottleSettings = field(default_factory=ThrottleSettings)
     message: MessageSettings = field(default_factory=MessageSettings)
     templates: TemplateSettings = field(default_factory=TemplateSettings)
+    attachments: AttachmentSettings = field(default_factory=AttachmentSettings)
     dkim: Mapping[SigningDomain, DkimSettings] = field(default_factory=dict)
     """By the domain that signs."""
+    lists: Mapping[ListName, ListSettings] = field(default_factory=dict)
+    """Mailing lists, by the name that rows give."""
+    unsubscribe: UnsubscribeSettings = field(default_factory=UnsubscribeSettings)
     poll: PollSettings = field(default_factory=PollSettings)
     retry: RetrySettings = field(default_factory=RetrySettings)
     worker: WorkerSettings = field(default_factory=WorkerSettings)
     log: LogSettings = field(default_factory=LogSettings)
     retention: RetentionSettings = field(default_factory=RetentionSettings)
     http: HttpSettings = field(default_factory=HttpSettings)
+    alerts: AlertSettings = field(default_factory=AlertSettings)
+    batches: BatchSettings = field(default_factory=BatchSettings)
+    bounces: BounceSettings = field(default_factory=BounceSettings)
     source: Path | None = field(default=None, compare=False)
     """The file that was read."""
     looked: tuple[Path, ...] = field(default=(), compare=False)
@@ -107,6 +122,10 @@ _SECTIONS: dict[str, Any] = {
 
 RELAYS = ("smtp", "relays")
 """The sections of what is needed to send."""
+COMPOSING = ("unsubscribe", "bounces")
+"""And those of what is needed to make a message."""
+HTTP = ("http",)
+"""And of what is needed to be looked at."""
 
 
 def load(path: Path | None, environ: Mapping[str, str], *, unread: Collection[str] = ()) -> Config:
@@ -236,7 +255,7 @@ def _anchored(settings: Any, table: Key, written: Written) -> Any:
         key, value = (*table, name), getattr(settings, name)
         start = written.given[key].base if key in written.given else written.base
         sqlite = _SQLITE_FILE.fullmatch(value) if key == ("database", "url") else None
-        if isinstance(value, Mapping):
+        if isinstance(value, Mapping) or is_settings(value):
             changes[name] = _anchored(value, key, written)
         elif isinstance(value, tuple) and any(map(is_settings, value)):
             changes[name] = tuple(_anchored(item, (*key, at), written) for at, item in enumerate(value))
@@ -244,6 +263,8 @@ def _anchored(settings: Any, table: Key, written: Written) -> Any:
             changes[name] = f"{sqlite['scheme']}{start / sqlite['path']}{sqlite['query'] or ''}"
         elif isinstance(value, str) and value and _PATH_NAME.search(name):
             changes[name] = str(start / at_home(Path(value)))
+        elif isinstance(value, tuple) and value and name.endswith("_command") and "/" in value[0]:
+            changes[name] = (str(start / at_home(Path(value[0]))), *value[1:])
     return replace(settings, **changes)
 
 
@@ -300,6 +321,17 @@ def _no_place_to_listen(config: Config) -> str:
     return "" if is_right else 'must be HOST:PORT, such as "127.0.0.1:8025"'
 
 
+def _nobody_to_carry_alarms(config: Config) -> str:
+    return "" if config.alerts.relay in {"smtp", *config.relays} else _NO_SUCH_RELAY
+
+
+def _nobody_to_carry_reports(config: Config) -> str:
+    return "" if config.batches.relay in {"smtp", *config.relays} else _NO_SUCH_RELAY
+
+
+_NO_SUCH_RELAY = "there is no relay of this name; write smtp, or one of [relays]"
+
+
 _CHECKS: tuple[tuple[tuple[Key, ...], Callable[[Config], str]], ...] = (
     ((("database", "url"),), _url_trouble),
     ((("database", "schema"), ("database", "url")), _schema_trouble),
@@ -308,6 +340,8 @@ _CHECKS: tuple[tuple[tuple[Key, ...], Callable[[Config], str]], ...] = (
     ((("throttle", "longest_pause"), ("throttle", "first_pause")), _pauses_backwards),
     ((("worker", "heartbeat"), ("worker", "takeover")), _heartbeat_slow),
     ((("http", "listen"),), _no_place_to_listen),
+    ((("alerts", "relay"),), _nobody_to_carry_alarms),
+    ((("batches", "relay"),), _nobody_to_carry_reports),
 )
 """The keys that a check weighs against each other, the one to blame first."""
 
@@ -321,7 +355,7 @@ def _between_relays(config: Config) -> Iterator[Finding]:
     relays |= {("relays", name): relay for name, relay in config.relays.items()}
     for table, relay in relays.items():
         for keys, message in relay_contradictions(relay, dotted(table)):
-            yield tuple((*table, key) for key in keys), message
+            yield tuple((*table, *key.split(".")) for key in keys), message
     slowest = max(relays, key=lambda table: relays[table].end_timeout)
     least = relays[slowest].end_timeout + min(LONGEST_LOCAL_WORK_S, relays[slowest].end_timeout)
     if config.worker.takeover < least:
@@ -337,13 +371,23 @@ def _between_limits(config: Config) -> Iterator[Finding]:
         yield (("throttle", *key), *(("throttle", table) for table in rests_on)), message
 
 
+def _in_http(config: Config) -> Iterator[Finding]:
+    for key, message in http_contradictions(config.http, UNREAD):
+        yield (("http", *key), ("http", "listen")), message
+
+
 def _disagreements(config: Config, given: Layer, wrong: set[str]) -> Iterator[Problem]:
     """What the checks find; a finding is dropped when one of its keys already has a problem of its own."""
     found: list[Finding] = [(keys, check(config)) for keys, check in _CHECKS]
-    for keys, message in (*found, *_between_relays(config), *_between_limits(config)):
+    found += () if config.unsubscribe.key == UNREAD else list_contradictions(config.lists, config.unsubscribe)
+    found += () if config.bounces.key == UNREAD else bounce_contradictions(config.bounces)
+    for keys, message in (*found, *_between_relays(config), *_between_limits(config), *_in_http(config)):
         if message and not any(bad.startswith(dotted(key)) for bad in wrong for key in keys):
             key = next((key for key in keys if key in given), keys[0])
             yield Problem(given[key].where if key in given else "defaults", dotted(key), message)
+    for key, item in given.items():  # one that is run for each token, and not only now: Rule 4 holds all the same
+        if key[-1] == "token_command" and item.no_command:
+            yield Problem(item.where, dotted(key), item.no_command)
     for name, message in names_in_trouble(config.smtp, config.relays):
         yield Problem(given[name].where, dotted(name), message)
 

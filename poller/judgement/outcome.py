@@ -290,9 +290,10 @@ SESSION_REPLIES = (
     _Pattern(status=_words(r"[45]\.7\.2[5-9]"), why="rejects our host or domain"),
     _Pattern(status=_words(r"[45]\.7\.515"), why="rejects our domain"),
     _Pattern(text=_OUR_DOMAIN, why="rejects our domain"),
+    _Pattern(status=_words(r"5\.7\.60|5\.2\.252"), why="does not let our account use this sender (Exchange: SendAs)"),
     # Exchange: basic authentication is off, login wanted, sender rights, connectors, outbound spam; a bad HELO name,
     # our address, our tenant; limits.
-    _Pattern(status=_words(r"5\.7\.(30|51|57|60|64|139|50[123]|750)|5\.2\.252"), why="does not let us send"),
+    _Pattern(status=_words(r"5\.7\.(30|51|57|64|139|50[123]|750)"), why="does not let us send"),
     _Pattern(status=_words(r"5\.1\.8"), text=_words(r"bad outbound sender"), why="does not let us send"),
     _Pattern(status=_words(r"5\.7\.(506|511|513|60[6-9]|6[1-4]\d|708)"), why="rejects our host"),
     _Pattern(status=_words(r"4\.7\.(5\d\d|6\d\d|8[5-9]\d)|5\.7\.(23[23]|508|705)|5\.1\.90"), why="limits us"),

@@ -15,7 +15,8 @@ Rule 2. Where the session's gear allows it (`poller.smtp.gears`), messages are t
         did not bear the gear. In that case the session ends, `bears` is lowered, and "relay.lowered" is told.
 Rule 3. `carry` ends when the session does (lost, 421, a reply that does not fit). Whether to rest before the next
         `open` is the caller's to decide; what was not taken is still in the caller's iterator. The only session that
-        `carry` replaces itself is one that has served its time: `max_messages_per_connection`, `max_connection_age`.
+        `carry` replaces itself is one that has served its time: `max_messages_per_connection`, `max_connection_age`,
+        and the time of the token that it was opened with.
 Rule 4. `committing(message, rcpt)` is called immediately before the bytes that hold the end of its data, `rcpt` being
         what its recipients were told so far (None for those of whom nothing was read: in a window, all). What it raises
         comes out of `carry`, and the line is closed. Before that, each message committed earlier has been waited for
@@ -43,13 +44,14 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from poller.exchange import RelayTrouble
+from poller.exchange import Phase, RelayTrouble
 from poller.smtp.actions import LineLost, nothing_meanwhile
 from poller.smtp.connection import Connection
 from poller.smtp.conversation import next_exchange, none_ahead, quit_session
 from poller.smtp.dial import place
 from poller.smtp.gears import Gear, first_gear
 from poller.smtp.opening import Handshake, Line, open_session
+from poller.smtp.tokens import Tokens
 from poller.smtp.transaction import LARGE, Session
 from poller.smtp.wake import Bell
 
@@ -60,6 +62,7 @@ if TYPE_CHECKING:
     from poller.smtp.connection import Hook
     from poller.smtp.replies import Features
     from poller.smtp.settings import SmtpSettings
+    from poller.smtp.token_answers import Token
 
 ENVELOPES_LOST = 3
 """Sessions in a row that end while one envelope is answered: a relay may not bear its commands in one write."""
@@ -85,6 +88,8 @@ class _Line:
         self.session = session
         self.opened = self.used = now
         self.messages = 0
+        self.usable_for = float("inf")
+        """Seconds, where a token ends."""
 
 
 class Courier:
@@ -92,8 +97,8 @@ class Courier:
 
     `clock` counts seconds for ages and durations. `session_events(name, facts)` hears "session.opened" (relay, tls,
     authenticated, banner, pipelining), "session.closed" (relay, reason, messages, seconds) and "relay.lowered" (relay,
-    pipelining, reason). `table` is where the settings are
-    written, for the remedies in RelayTrouble.
+    pipelining, reason), and what `Tokens` tells. `table` is where the settings are
+    written, for the remedies in RelayTrouble. `tokens` are those of this relay, where its couriers share them.
     """
 
     def __init__(
@@ -103,6 +108,7 @@ class Courier:
         clock: Callable[[], float] = time.monotonic,
         session_events: Callable[[str, dict[str, Any]], None] | None = None,
         table: str = _FIRST,
+        tokens: Tokens | None = None,
     ) -> None:
         self.relay = place(settings.host, settings.port)
         self.session_limit: int | None = None
@@ -119,6 +125,10 @@ class Courier:
         self._left: deque[Exchange] = deque()
         self._trouble: Exception | None = None
         self._table = table
+        self.tokens = tokens
+        if settings.oauth2.is_given:
+            self.tokens = tokens or Tokens(settings.oauth2, table=table)
+            self.tokens.events = lambda event, facts: self._events(event, {"relay": self.relay, **facts})
         self._envelopes_lost = self._served = 0
 
     # The session ------------------------------------------------------------------------------------------------------
@@ -295,12 +305,29 @@ class Courier:
 
     def _begin(self) -> _Line:
         try:
-            return self._begun_session()
+            return self._begun_session() if self.tokens is None else self._begun_with(self.tokens)
         except RelayTrouble as trouble:  # whose words are those of the first relay's table
-            remedy = trouble.reason.replace(f"[{_FIRST}]", f"[{self._table}]")
+            remedy = trouble.reason
+            for end in ("]", ".oauth2]"):
+                remedy = remedy.replace(f"[{_FIRST}{end}", f"[{self._table}{end}")
             raise RelayTrouble(trouble.phase, remedy, trouble.reply) from trouble
 
-    def _begun_session(self) -> _Line:
+    def _begun_with(self, tokens: Tokens) -> _Line:
+        """A token that is refused once is followed by another one; whose is refused too, the relay is in trouble."""
+        while True:
+            token = tokens.current(self._bell)
+            try:
+                line = self._begun_session(token)
+            except RelayTrouble as trouble:
+                if tokens.refused(token, trouble):
+                    continue
+                hints = tokens.hints(token) if trouble.phase is Phase.AUTH and trouble.reply is not None else ""
+                raise RelayTrouble(trouble.phase, f"{trouble.reason}{hints}", trouble.reply) from trouble
+            tokens.accepted()
+            line.usable_for = tokens.usable_for(token)
+            return line
+
+    def _begun_session(self, token: Token | None = None) -> _Line:
         connection = Connection(self._settings, self._bell)
         connection.before_waiting = self._use_the_wait
         ends = Line(
@@ -309,7 +336,9 @@ class Courier:
             is_loopback=connection.is_loopback,
             tls=connection.tls,
         )
-        handshake = connection.drive(open_session(self._settings, ends), self._committing)
+        handshake = connection.drive(
+            open_session(self._settings, ends, token.value if token else None), self._committing
+        )
         gear = first_gear(self._settings, handshake.features, handshake.banner, self.bears)
         facts = {"tls": handshake.tls, "authenticated": handshake.authenticated, "banner": handshake.banner}
         facts["pipelining"] = gear.word
@@ -319,9 +348,8 @@ class Courier:
 
     def _has_served_its_time(self, line: _Line) -> bool:
         most = min(self._settings.max_messages_per_connection, self.session_limit or sys.maxsize)
-        return (
-            line.messages + len(line.session.flight) >= most
-            or self._clock() - line.opened >= self._settings.max_connection_age
+        return line.messages + len(line.session.flight) >= most or self._clock() - line.opened >= min(
+            self._settings.max_connection_age, line.usable_for
         )
 
     def _drop_if_dead(self) -> None:

@@ -48,9 +48,9 @@ class Handshake:
     authenticated: bool
 
 
-def open_session(settings: SmtpSettings, line: Line) -> Talk[Handshake]:
-    """From the greeting to the point where MAIL may be said. Raises RelayTrouble."""
-    _guard(settings, line)
+def open_session(settings: SmtpSettings, line: Line, token: str | None = None) -> Talk[Handshake]:
+    """From the greeting to the point where MAIL may be said; with a `token` for the login. Raises RelayTrouble."""
+    _guard(settings, line, token)
     try:
         greeting: RawReply = yield Await(Phase.GREETING)
         _expect_done(Phase.GREETING, f"{line.relay} turned us away", greeting)
@@ -60,7 +60,7 @@ def open_session(settings: SmtpSettings, line: Line) -> Talk[Handshake]:
             tls = yield from _start_tls(line, features)
             features = yield from _introduce(line)
         if settings.username is not None:
-            yield from log_in(settings, line.relay, features)
+            yield from log_in(settings, line.relay, features, token)
     except LineLost as lost:
         said = yield from last_words()
         words = f", after saying: {said.reply}" if said else ""
@@ -71,14 +71,15 @@ def open_session(settings: SmtpSettings, line: Line) -> Talk[Handshake]:
     )
 
 
-def _guard(settings: SmtpSettings, line: Line) -> None:
+def _guard(settings: SmtpSettings, line: Line, token: str | None) -> None:
     if not re.fullmatch(r"[\x21-\x7e]+", line.our_name):
         raise RelayTrouble(Phase.EHLO, "[smtp] ehlo_name is not a host name; write the full name of this machine")
     if settings.username is None:
         return
-    if settings.password is None:
+    secret = settings.password if token is None else token
+    if secret is None:
         raise RelayTrouble(Phase.AUTH, f"{line.relay}: [smtp] has a username and no password; set password")
-    if "\0" in settings.username + settings.password:
+    if "\0" in settings.username + secret:
         raise RelayTrouble(Phase.AUTH, f"{line.relay}: [smtp] username or password contains a NUL character")
     if settings.security == "none" and not line.is_loopback:
         reason = (

@@ -11,20 +11,21 @@ Standard library only. Chooses nothing: it says what was chosen.
 
 from __future__ import annotations
 
-import ipaddress
 import re
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Final
 
 from poller.pacing.limits import Limit
 from poller.pacing.settings import Domain, Sender  # noqa: TC001 - pydantic reads them
+from poller.smtp.oauth2 import contradictions as token_contradictions
+from poller.smtp.oauth2 import is_loopback
 from poller.smtp.settings import SmtpSettings
 from poller.units import SETTINGS, Count
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
+TOKEN_MECHANISMS: Final = ("xoauth2", "oauthbearer")
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -79,13 +80,14 @@ def names_in_trouble(first: FirstRelaySettings, others: Iterable[str]) -> Iterat
 
 
 def contradictions(relay: RelaySettings, table: str) -> Iterator[tuple[tuple[str, ...], str]]:
-    """What only shows between the keys of a `table`: those weighed, the one to blame first; and the remedy."""
-    if relay.username and not relay.password:
-        yield ("username", "password"), f"needs {table}.password beside it"
-    if relay.password and not relay.username:
-        yield ("password", "username"), f"needs {table}.username beside it"
-    if relay.security == "none" and relay.username and not _is_loopback(relay.host):
-        message = "would send the password in clear text; only a relay on this machine may do without TLS"
+    """What only shows between the keys of a `table`: those weighed, the one to blame first; and the remedy.
+
+    A key of a table within it is written with a dot.
+    """
+    yield from _login_contradictions(relay, table)
+    if relay.security == "none" and relay.username and not is_loopback(relay.host):
+        secret = "token" if relay.oauth2.is_given else "password"
+        message = f"would send the {secret} in clear text; only a relay on this machine may do without TLS"
         yield ("security", "username", "host"), message
     if relay.rest_longest < relay.rest_first:
         message = f"the rests would shrink; {table}.rest_longest must be at least {table}.rest_first"
@@ -95,8 +97,20 @@ def contradictions(relay: RelaySettings, table: str) -> Iterator[tuple[tuple[str
         yield ("window", "pipelining"), message
 
 
-def _is_loopback(host: str) -> bool:
-    name = host.strip("[]").rstrip(".").lower()
-    with suppress(ValueError):
-        return ipaddress.ip_address(name).is_loopback
-    return name == "localhost" or name.endswith(".localhost")
+def _login_contradictions(relay: RelaySettings, table: str) -> Iterator[tuple[tuple[str, ...], str]]:
+    """A login has a username, and either a password or tokens."""
+    if relay.oauth2.is_given:
+        yield from (((f"oauth2.{key}".rstrip("."),), words) for key, words in token_contradictions(relay.oauth2))
+        if relay.password:
+            yield ("password", "oauth2"), f"a login has a password or tokens; leave out one of it and {table}.oauth2"
+        if not relay.username:
+            yield ("oauth2", "username"), f"needs {table}.username beside it: the mailbox that logs in"
+        if relay.auth not in {"auto", *TOKEN_MECHANISMS}:
+            yield ("auth", "oauth2"), f"takes a password; with {table}.oauth2 write one of: auto, xoauth2, oauthbearer"
+        return
+    if relay.username and not relay.password:
+        yield ("username", "password"), f"needs {table}.password beside it, or [{table}.oauth2]"
+    if relay.password and not relay.username:
+        yield ("password", "username"), f"needs {table}.username beside it"
+    if relay.auth in TOKEN_MECHANISMS:
+        yield ("auth", "oauth2"), f"takes tokens; needs a table [{table}.oauth2]"

@@ -40,6 +40,7 @@ EVERYTHING = {
     "context": {"a": [1, None, "ä\n"]},
     "locale": "de_AT",
     "headers": {"X-A": ["1", "2"]},
+    "list": "news",
     "message_id": "<a@example.com>",
     "batch": "b",
     "priority": 0,

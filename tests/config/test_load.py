@@ -11,13 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from poller.config.load import RELAYS, Config, ConfigError, Problem, load
+from poller.config.load import COMPOSING, HTTP, RELAYS, Config, ConfigError, Problem, load
 from poller.judgement.advice import ReplyPattern
 from poller.judgement.providers import SHIPPED as PROVIDERS
+from poller.message.list_settings import ListSettings
 from poller.message.settings import DkimSettings
 from poller.pacing.limits import Limit
 from poller.pacing.settings import ProviderSettings
+from poller.settings import TokenSettings
 from poller.smtp.relays import FirstRelaySettings, RelaySettings, relays_of
+from poller.smtp.settings import OAuth2Settings
 from poller.units import Rate
 
 if TYPE_CHECKING:
@@ -27,13 +30,14 @@ EXAMPLE = Path(__file__).parents[2] / "config.example.toml"
 SECTIONS: dict[str, Any] = {
     item.name: getattr(Config(), item.name) for item in fields(Config) if is_dataclass(getattr(Config(), item.name))
 }
-TABLES = ("providers", "domains", "senders", "replies")
-"""What lies below [throttle]; the keys in them are none of the section."""
+TABLES = {("throttle", "providers"), ("throttle", "domains"), ("throttle", "senders"), ("throttle", "replies")}
+TABLES |= {("smtp", "oauth2"), ("http", "tokens")}
+"""What lies below a section; the keys in them are none of the section."""
 KEYS = [
     (section, item)
     for section, settings in SECTIONS.items()
     for item in fields(settings)
-    if section != "throttle" or item.name not in TABLES
+    if (section, item.name) not in TABLES
 ]
 
 
@@ -385,7 +389,7 @@ CLEAR_TEXT = "would send the password in clear text; only a relay on this machin
 @pytest.mark.parametrize(
     ("text", "key", "expected"),
     [
-        ("smtp.username = 'x'", "smtp.username", "needs smtp.password beside it"),
+        ("smtp.username = 'x'", "smtp.username", "needs smtp.password beside it, or [smtp.oauth2]"),
         ("smtp.password = 'x'", "smtp.password", "needs smtp.username beside it"),
         (
             "database.schema = 'x'",
@@ -413,7 +417,7 @@ CLEAR_TEXT = "would send the password in clear text; only a relay on this machin
             "smtp.rest_longest",
             f"{RESTS} smtp.rest_longest must be at least smtp.rest_first",
         ),
-        ("relays.b.username = 'x'", "relays.b.username", "needs relays.b.password beside it"),
+        ("relays.b.username = 'x'", "relays.b.username", "needs relays.b.password beside it, or [relays.b.oauth2]"),
         ("relays.b.password = 'x'", "relays.b.password", "needs relays.b.username beside it"),
         ("relays.'b.c'.password = 'x'", 'relays."b.c".password', 'needs relays."b.c".username beside it'),
         ("relays.b={host='h',security='none',username='u',password='p'}", "relays.b.security", CLEAR_TEXT),
@@ -545,13 +549,71 @@ TABLE_KEYS = [
     (table, item.name)
     for table, settings in (
         ("[relays.b]", RelaySettings),
+        ("[smtp.oauth2]", OAuth2Settings),
         ("[throttle.providers.b]", ProviderSettings),
         ("[throttle.domains.b]", Limit),
         ("[[throttle.replies]]", ReplyPattern),
         ('[dkim."b.test"]', DkimSettings),
+        ("[lists.b]", ListSettings),
+        ("[http.tokens.b]", TokenSettings),
     )
     for item in fields(settings)
+    if item.name != "oauth2"
 ]
+
+
+_CLIENT = 'client_id = "a"\nclient_secret = "b"\n'
+_GRANT = 'grant = "client_credentials"\n'
+
+
+@pytest.mark.parametrize(
+    ("login", "table", "key", "expected"),
+    [
+        ("", 'preset = "microsoft365"\n' + _CLIENT, "", "needs tenant: the id of the directory"),
+        ("", 'preset = "microsoft365"\ntenant = "../x"\n' + _CLIENT, ".tenant", "must be the tenant's id"),
+        ("", 'preset = "microsoft365"\ntenant = "t"\nclient_secret = "b"\n', "", "needs client_id"),
+        ("", 'preset = "google"\nclient_id = "a"\n', "", "needs refresh_token_file, which poller login writes"),
+        ("", 'preset = "google"\n' + _GRANT + _CLIENT, ".grant", "no tokens without a person's consent"),
+        ("", _CLIENT, "", "says not where tokens come from"),
+        ("", 'token_url = "https://a/t"\n' + _CLIENT, "", 'needs grant = "client_credentials" or "refresh_token"'),
+        ("", 'token_url = "https://a/t"\n' + _GRANT + _CLIENT, "", "needs scope"),
+        ("", 'token_url = "http://a/t"\nscope = "s"\n' + _GRANT + _CLIENT, ".token_url", "secrets in clear text"),
+        ("", 'token_url = "a/t"\nscope = "s"\n' + _GRANT + _CLIENT, ".token_url", "not an address"),
+        ("", 'token_file = "a"\ntoken_command = ["b"]\n', ".token_command", "give only one of"),
+        ("", 'token_file = "a"\npreset = "google"\n', ".token_file", "gives the token itself"),
+        ('password = "p"\n', 'token_file = "a"\n', "!password", "a login has a password or tokens"),
+        ('auth = "plain"\n', 'token_file = "a"\n', "!auth", "takes a password"),
+        ('auth = "xoauth2"\npassword = "p"\n', "", "!auth", "takes tokens; needs a table [smtp.oauth2]"),
+    ],
+)
+def test_a_table_of_tokens_that_does_not_fit_together_is_an_error(
+    login: str, table: str, key: str, expected: str
+) -> None:
+    (problem,) = problems_of(f'[smtp]\nusername = "u"\n{login}[smtp.oauth2]\n{table}')
+    assert f"smtp.{key[1:]}: " in problem if key.startswith("!") else f"smtp.oauth2{key}: " in problem
+    assert expected in problem
+
+
+def test_a_table_of_tokens_needs_a_username_and_may_come_from_the_environment() -> None:
+    assert "needs smtp.username beside it" in problems_of('[smtp.oauth2]\ntoken_file = "a"\n')[0]
+    Path("config.toml").unlink()
+    names = {"PRESET": "google", "CLIENT_ID": "a", "REFRESH_TOKEN_FILE": "r", "CLIENT_SECRET": "hunter2"}
+    environ = {f"POLLER__SMTP__OAUTH2__{name}": value for name, value in names.items()}
+    found = load(None, {**environ, "POLLER__SMTP__USERNAME": "u"}).smtp.oauth2
+    assert (found.preset, found.refresh_token_file, found.client_secret) == ("google", "r", "hunter2")
+    assert "hunter2" not in repr(found)
+
+
+def test_a_command_for_tokens_comes_only_from_a_file_that_nobody_else_could_have_written() -> None:
+    text = "[smtp]\nusername = 'u'\n[smtp.oauth2]\ntoken_command = ['bin/token', 'a/b']\n"
+    base = Path.cwd()
+    assert load(written(text), {}).smtp.oauth2.token_command == (str(base / "bin/token"), "a/b")
+    path = written(text)
+    path.chmod(0o622)
+    with pytest.raises(ConfigError, match="chmod go-w"):
+        load(path, {})
+    with pytest.raises(ConfigError, match="only from the configuration file"):
+        load(None, {"POLLER__SMTP__USERNAME": "u", "POLLER__SMTP__OAUTH2__TOKEN_COMMAND": '["token"]'})
 
 
 @pytest.mark.parametrize(("table", "name"), TABLE_KEYS)
@@ -698,7 +760,7 @@ username = "u"
         f"config.toml:2: throttle.quiet: {NEVER}",
         "config.toml:6: throttle.providers.b.domains: item 1 is claimed by [throttle.providers.a] too",
         f"config.toml:10: throttle.replies.provider: {NO_PROVIDER}",
-        "config.toml:12: relays.b.username: needs relays.b.password beside it",
+        "config.toml:12: relays.b.username: needs relays.b.password beside it, or [relays.b.oauth2]",
     ]
 
 
@@ -766,21 +828,104 @@ def test_what_is_wrong_with_a_domain_that_signs_is_said_by_key(text: str, line: 
     assert problem.startswith(f"config.toml:{line}: {key}: {expected}")
 
 
+# ---- mailing lists
+
+SECRET = "k" * 32
+ONE = "[lists.news]\nid = 'news.b.test'\n"
+URL = ONE + "unsubscribe_url = "
+
+
+def test_a_list_and_the_key_of_its_links() -> None:
+    Path("keys").write_text(f"{SECRET}\n{SECRET}old\n")
+    config = load(written(URL + "'https://b.test/u?t={token}'\n[unsubscribe]\nkey_file = 'keys'\n"), {})
+    assert config.lists == {"news": ListSettings(id="news.b.test", unsubscribe_url="https://b.test/u?t={token}")}
+    assert config.unsubscribe.key == f"{SECRET}\n{SECRET}old"
+    assert SECRET not in repr(config)
+
+
+FORMS = {
+    "unsubscribe_url": "percent-encode what is special in it",
+    "unsubscribe_mailto": "not a mailto URL for a header field",
+    "feedback_id": "with {batch}, {list} and {template} only",
+}
+
+
+@pytest.mark.parametrize(
+    ("text", "place", "expected"),
+    [
+        ("[lists.news]\nname = 'News'", "1: lists.news.id", "must be given"),
+        ("[lists.'a b']\nid = 'a.b'", '1: lists."a b"', "a list's name has letters, digits"),
+        ("[lists.news]\nid = 'news'", "2: lists.news.id", 'not a list id; write it like "news.example.com"'),
+        (ONE + 'name = "a\\nb"', "3: lists.news.name", "not a name to show"),
+        (URL + "'https://b.test/u'", "3: lists.news.unsubscribe_url", "it is for everybody alike; write {token} once"),
+        (URL + "'https://b.test/{token}/{token}'", "3: lists.news.unsubscribe_url", "it is for everybody alike"),
+        (
+            URL + "'http://b.test/{token}'",
+            "3: lists.news.unsubscribe_url",
+            "one-click needs a URL that begins with https",
+        ),
+        *(
+            (f"{ONE}{key} = '{value}'", f"3: lists.news.{key}", FORMS[key])
+            for key, value in (
+                ("unsubscribe_url", "https://b.test/{token}#there"),
+                ("unsubscribe_url", "https://b.test/a,b/{token}"),
+                ("unsubscribe_url", "https://b.test/a>b/{token}"),
+                ("unsubscribe_url", "https://b.test/a b/{token}"),
+                ("unsubscribe_url", "https://bücher.test/{token}"),
+                ("unsubscribe_url", "https://me:pw@b.test/{token}"),
+                ("unsubscribe_mailto", "leave@b.test"),
+                ("unsubscribe_mailto", "mailto:leave@b.test, mailto:x@b.test"),
+                ("feedback_id", "{batch"),
+                ("feedback_id", "{recipients}:x"),
+                ("feedback_id", "{batch.__class__}:x"),
+                ("feedback_id", "a b"),
+            )
+        ),
+        (URL + f"'https://b.test/{'x' * 300}/{{token}}'", "3: lists.news.unsubscribe_url", "too long; at most 300"),
+        ("[unsubscribe]\nkey = 'hunter2'", "2: unsubscribe.key", "has 7 characters, and a key has 32 at least"),
+        (f"[unsubscribe]\nkey = '''{SECRET}\nhunter2'''", "2: unsubscribe.key", "line 2 has 7 characters"),
+        ("[unsubscribe]\nkey_file = '/nowhere/k'", "2: unsubscribe.key_file", "/nowhere/k: No such file or directory"),
+    ],
+)
+def test_what_is_wrong_with_a_list_is_said_by_key(text: str, place: str, expected: str) -> None:
+    (problem,) = problems_of(text)
+    assert problem.startswith(f"config.toml:{place}")
+    assert expected in problem
+    assert "hunter2" not in problem
+
+
+def test_a_list_with_links_needs_a_key_and_one_without_does_not() -> None:
+    (problem,) = problems_of(URL + "'https://b.test/u/{token}'\n")
+    assert problem.startswith("config.toml:1: lists.news: it has a link for each recipient, and there is no key")
+    load(written(ONE + "unsubscribe_mailto = 'mailto:leave@b.test'\n[smtp]\nhost = 'localhost'\n"), {})
+
+
+def test_who_makes_no_message_needs_no_key() -> None:
+    text = URL + "'https://b.test/u/{token}'\n[unsubscribe]\nkey_file = '/nowhere'\n[smtp]\nhost = 'localhost'\n"
+    assert list(load(written(text), {}, unread=COMPOSING).lists) == ["news"]
+
+
 # ---- the example
 
-_HEADER = re.compile(r"#?\[\[?((?:throttle\.)?[a-z_]+)(?:\.(?:\w+|\"[^\"]+\"))?\]?\]")
+_HEADER = re.compile(r"#?\[\[?((?:(?:throttle|http)\.)?[a-z_]+)(?:\.(?:\w+(?P<below>\.oauth2)?|\"[^\"]+\"))?\]?\]")
 _OPTIONAL = re.compile(r"^#(?=[a-z_]+ = |\[)", re.MULTILINE)
-_SECRET_ELSEWHERE = re.compile(
-    rf"^#(?:{'|'.join(item.name for _, item in KEYS if not item.repr)})_(?:file|command) = .*\n", re.MULTILINE
+_SECRETS = "|".join(["client_secret", *(item.name for _, item in KEYS if not item.repr and item.name != "key")])
+_SECRET_ELSEWHERE = re.compile(  # a key_file may also be one of DKIM's, which is no secret's other form
+    rf"^#(?:(?:{_SECRETS})_(?:file|command) = |(?:key|token)_(?:file|command) = .*(?:unsubscribe|bounces|anna)).*\n",
+    re.MULTILINE,
 )
+WITH_TOKENS = ["office", "gmail", "own", "program", "sidecar"]
 _LIMIT = {item.name for item in fields(Limit)}
 _TABLES: dict[str, set[str]] = {
     "relays": {item.name for item in fields(RelaySettings)} - {item.name for item in fields(FirstRelaySettings)},
+    "relays.oauth2": {item.name for item in fields(OAuth2Settings)},
     "dkim": {item.name for item in fields(DkimSettings)},
     "throttle.senders": set(),
     "throttle.domains": set(),
     "throttle.providers": {item.name for item in fields(ProviderSettings)} - _LIMIT,
     "throttle.replies": {item.name for item in fields(ReplyPattern)},
+    "lists": {item.name for item in fields(ListSettings)},
+    "http.tokens": {item.name for item in fields(TokenSettings)},
 }
 """The tables that an operator names or lists: the keys that no section has shown before."""
 
@@ -789,7 +934,7 @@ def keys_of_the_example() -> list[tuple[str, str]]:
     found, section = [], ""
     for line in EXAMPLE.read_text("utf-8").splitlines():
         header, key = _HEADER.fullmatch(line), re.match(r"#?([a-z_]+) = ", line)
-        section = header[1] if header else section
+        section = header[1] + (header["below"] or "") if header else section
         found += [(section, key[1])] if key else []
     return found
 
@@ -822,7 +967,7 @@ def test_the_example_loads_with_everything_in_it_switched_on() -> None:
     text = _OPTIONAL.sub("", _SECRET_ELSEWHERE.sub("", EXAMPLE.read_text("utf-8")))
     config = load(written(text), {"POLLER__DATABASE__URL": "postgresql://poller@localhost/mail"})
     assert [name for name, item in KEYS if getattr(getattr(config, name), item.name) is None] == []
-    assert (list(config.relays), len(config.throttle.replies)) == (["backup"], 1)
+    assert (list(config.relays), len(config.throttle.replies)) == (["backup", *WITH_TOKENS], 1)
     assert list(config.throttle.providers) == ["google", "university"]
     assert [key.selector for key in config.dkim["example.com"].all_keys] == ["s2026", "s2026e"]
     assert list(config.throttle.senders) == ["news@example.com", "@example.org"]
@@ -866,3 +1011,40 @@ def test_a_place_to_listen_at_is_a_host_and_a_port(place: str) -> None:
         load(written(f'[smtp]\nhost = "localhost"\n[http]\nlisten = "{place}"\n'), {})
     for right in ("127.0.0.1:8025", "[::1]:8025", "localhost:0"):
         load(written(f'[smtp]\nhost = "localhost"\n[http]\nlisten = "{right}"\n'), {})
+
+
+# ---- who may see the page
+
+_ANNA = f'[http.tokens.anna]\ntoken = "{"x" * 20}"\n'
+_PROXY = 'user_header = "X-Remote-User"\ntrusted_proxies = ["10.0.0.0/8"]\n'
+
+
+@pytest.mark.parametrize("more", [_ANNA, _PROXY, "page = false\n"])
+def test_beyond_this_machine_the_page_wants_tokens_or_a_proxy(more: str) -> None:
+    beyond = '[http]\nlisten = "0.0.0.0:8025"\n'
+    with pytest.raises(ConfigError, match=r"http\.listen: others can reach it, .*\[http\.tokens\.NAME\]"):
+        load(written(beyond), {})
+    load(written(beyond + more), {})
+    for place in ("localhost:1", "127.0.0.9:1", "[::1]:1"):
+        load(written(f'[http]\nlisten = "{place}"\n'), {})
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('[http.tokens.anna]\ntoken = "hunter2"\n', r"http\.tokens\.anna\.token: could be guessed; at least 20"),
+        ('[http]\nuser_header = "X Y"\n', r"http\.user_header: must be the name of a header"),
+        ('[http]\nuser_header = "X-User"\ntrusted_proxies = []\n', r"http\.user_header: nobody would be believed"),
+        ('[http]\ntrusted_proxies = ["::1", "proxy"]\n', r"http\.trusted_proxies: item 2: must be an address"),
+    ],
+)
+def test_who_may_see_the_page_is_judged_without_a_value_shown(text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as error:
+        load(written(text), {})
+    assert "hunter2" not in f"{error.value} {error.value!r}"
+
+
+def test_who_only_looks_needs_no_token_of_the_page() -> None:
+    text = '[http.tokens.anna]\ntoken_file = "/nowhere/anna"\n'
+    assert list(load(written(text), {}, unread=HTTP).http.tokens) == ["anna"]
+    assert "x" * 20 not in repr(load(written(_ANNA), {}))

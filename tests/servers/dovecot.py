@@ -3,6 +3,8 @@
     with Submission() as relay: ...     # relay.host, relay.port; any username, with PASSWORD
     relay.messages()                    # what came out behind it
 
+With `introspection`, the address of a server that says whose a token is (RFC 7662), it takes tokens and no passwords.
+
 Release 2.3 crashes on an envelope behind the end of data, after it has passed the message on. Needs root.
 """
 
@@ -30,11 +32,7 @@ log_path = {directory}/log
 ssl = no
 listen = 127.0.0.1
 disable_plaintext_auth = no
-auth_mechanisms = plain login
-passdb {{
-  driver = static
-  args = password={password}
-}}
+{logins}
 userdb {{
   driver = static
   args = uid=nobody gid=nogroup home={directory}/home
@@ -50,6 +48,35 @@ service submission-login {{
 }}
 """
 
+_PASSWORDS = f"""\
+auth_mechanisms = plain login
+passdb {{
+  driver = static
+  args = password={PASSWORD}
+}}
+"""
+_TOKENS = """\
+auth_failure_delay = 0
+service anvil {{
+  unix_listener anvil-auth-penalty {{
+    mode = 0
+  }}
+}}
+auth_mechanisms = xoauth2 oauthbearer
+passdb {{
+  driver = oauth2
+  mechanisms = xoauth2 oauthbearer
+  args = {directory}/oauth2
+}}
+"""
+_OAUTH2 = """\
+introspection_mode = post
+introspection_url = {introspection}
+active_attribute = active
+active_value = true
+username_attribute = username
+"""
+
 
 def available() -> str:
     """ "" or why it cannot run here."""
@@ -63,8 +90,9 @@ def available() -> str:
 class Submission(Program):
     """A context manager."""
 
-    def __init__(self) -> None:
+    def __init__(self, introspection: str = "") -> None:
         super().__init__()
+        self._introspection = introspection
         self._behind = Sink(dump=True)
 
     def configure(self) -> list[str]:
@@ -72,8 +100,10 @@ class Submission(Program):
         home.mkdir()
         shutil.chown(home, "nobody", "nogroup")
         configuration = self.directory / "dovecot.conf"
+        (self.directory / "oauth2").write_text(_OAUTH2.format(introspection=self._introspection))
+        logins = _TOKENS.format(directory=self.directory) if self._introspection else _PASSWORDS
         configuration.write_text(
-            _CONFIGURATION.format(directory=self.directory, relay=self._behind.port, port=self.port, password=PASSWORD)
+            _CONFIGURATION.format(directory=self.directory, relay=self._behind.port, port=self.port, logins=logins)
         )
         return [shutil.which("dovecot") or "", "-F", "-c", str(configuration)]
 

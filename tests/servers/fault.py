@@ -82,6 +82,10 @@ class Faults:
     users: Mapping[str, str] = field(default_factory=dict)
     """Passwords by username; empty offers no AUTH."""
     mechanisms: tuple[str, ...] = ("PLAIN", "LOGIN")
+    take_token: Callable[[int, str, str], bytes] | None = None
+    """Answers a login by XOAUTH2 or OAUTHBEARER: given the session, the user and the token, the final reply."""
+    explain_refusal: bytes = b""
+    """JSON that a refusal of a token begins with, behind a 334."""
     old_auth_form: bool = False
     """Offer `AUTH=LOGIN` only."""
     starttls: ssl.SSLContext | None = None
@@ -332,7 +336,7 @@ class _Session:
             "SMTPUTF8": faults.smtputf8,
             f"SIZE {faults.size or ''}".strip(): faults.size is not None,
             "STARTTLS": faults.starttls is not None and not self.secure,
-            auth: bool(faults.users),
+            auth: bool(faults.users) or faults.take_token is not None,
         }
         lines = ["fault.test", *(offer for offer, given in offers.items() if given), "ENHANCEDSTATUSCODES"]
         return self._say("".join(f"250{'-' if x is not lines[-1] else ' '}{x}\r\n" for x in lines).encode())
@@ -355,6 +359,8 @@ class _Session:
 
     def _auth(self, line: bytes) -> None:
         words = line.split()
+        if words[1].upper() in {b"XOAUTH2", b"OAUTHBEARER"}:
+            return self._auth_by_token(words)
         if words[1].upper() == b"LOGIN":
             username = self._question(b"334 VXNlcm5hbWU6\r\n")
             password = self._question(b"334 UGFzc3dvcmQ6\r\n")
@@ -366,6 +372,17 @@ class _Session:
         known = self.faults.users.get(username.decode())
         good = known is not None and known == password.decode()
         return self._say(b"235 2.7.0 welcome\r\n" if good else b"535 5.7.8 authentication failed\r\n")
+
+    def _auth_by_token(self, words: list[bytes]) -> None:
+        response = base64.b64decode(words[2]) if len(words) > 2 else self._question(b"334 \r\n")
+        parts = [part for part in response.split(b"\1") if part]
+        user = parts[0].removeprefix(b"user=").removeprefix(b"n,a=").removesuffix(b",").decode()
+        token = parts[-1].removeprefix(b"auth=Bearer ").decode()
+        take = self.faults.take_token
+        reply = take(self.number, user, token) if take else b"504 5.5.4 not this one\r\n"
+        if self.faults.explain_refusal and not reply.startswith(b"2"):
+            self._question(b"334 %s\r\n" % base64.b64encode(self.faults.explain_refusal))
+        self._say(reply)
 
     def _question(self, question: bytes) -> bytes:
         self._say(question)
