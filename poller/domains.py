@@ -12,8 +12,6 @@ import ipaddress
 import re
 from functools import lru_cache
 
-import idna
-
 _LENGTH = 255  # octets, RFC 5321 section 4.5.3.1.2
 _NAME = re.compile(r"(?:[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?\.)*[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
 _ONLY_NUMBERS = re.compile(r"[0-9.]+")
@@ -48,6 +46,8 @@ def compared(domain: str) -> str:
 
 def spellings(domain: str) -> tuple[str, ...]:
     """How a database may have it, in lower case: as it was written, in ASCII, and in its own script."""
+    import idna  # noqa: PLC0415 - its tables take long to load, and most applications meet ASCII alone
+
     name = compared(domain)
     try:
         own_script = idna.decode(name) if "xn--" in name else name
@@ -57,6 +57,8 @@ def spellings(domain: str) -> tuple[str, ...]:
 
 
 def _encoded(domain: str) -> str:
+    import idna  # noqa: PLC0415 - see above
+
     try:
         return idna.encode(domain, uts46=True).decode("ascii")
     except UnicodeError as error:

@@ -23,6 +23,7 @@ ROOT = Path(__file__).parent.parent / "poller"
 
 LAYERS: tuple[dict[str, set[str]], ...] = (
     {
+        "columns": set(),
         "frozen": set(),
         "visible": set(),
         "units": set(),
@@ -41,7 +42,7 @@ LAYERS: tuple[dict[str, set[str]], ...] = (
         "journal": set(),
         "outbox": {"sqlalchemy", "psycopg"},
     },
-    {"forecast": set(), "published": {"dns"}},
+    {"forecast": set(), "published": {"dns"}, "application": set()},
     {"delivery": set(), "alerts": set()},
     {"batches": set()},
     {"config": {"pydantic"}},
@@ -49,10 +50,11 @@ LAYERS: tuple[dict[str, set[str]], ...] = (
     {"answers": set(), "bounces": {"flufl", "imap_tools"}},
     {"web": {"prometheus_client", "starlette", "uvicorn", "jinja2", "markupsafe"}},
     {"cli": {"click", "rich"}},
+    {"contrib": {"django"}},
 )
 """The rooms from the bottom up, with the libraries that each may import. A room imports rooms of lower layers only."""
 
-BESIDE = {"poller": {"poller.outbox"}, "poller.__main__": {"poller.cli"}}
+BESIDE = {"poller": {"poller.outbox", "poller.application", "poller.message"}, "poller.__main__": {"poller.cli"}}
 """What is no room: what applications import, and `python -m poller`."""
 
 ONLY_IN = {
@@ -68,6 +70,28 @@ PURE = {"poller.judgement", "poller.pacing", "poller.message", "poller.forecast"
 
 SETTINGS_ONLY = {"poller.config"}
 """Reads the settings of every room, and nothing else of them."""
+
+
+ALONGSIDE_APPLICATIONS: dict[str, set[str]] = {
+    "poller.application": {
+        "poller.application",
+        "poller.columns",
+        "poller.frozen",
+        "poller.statuses",
+        "poller.message.characters",
+        "poller.message.draft",
+        "poller.message.reading",
+        "poller.message.rules",
+    },
+    "poller.contrib": {
+        "poller.application",
+        "poller.columns",
+        "poller.contrib",
+        "poller.statuses",
+        "poller.message.draft",
+    },
+}
+"""What runs in an application's process brings nothing of the service: all that it may import of the house."""
 
 
 class Module(NamedTuple):
@@ -174,6 +198,16 @@ def more_than_settings(modules: list[Module]) -> list[str]:
     ]
 
 
+def service_in_applications(modules: list[Module]) -> list[str]:
+    return [
+        f"{module.name} imports {name}"
+        for module in modules
+        if module.room in ALONGSIDE_APPLICATIONS
+        for name in module.imports
+        if is_in(name, ("poller",)) and not is_in(name, ALONGSIDE_APPLICATIONS[module.room])
+    ]
+
+
 def relative_imports(modules: list[Module]) -> list[str]:
     return [f"{module.name} imports {name}" for module in modules for name in module.imports if name.startswith(".")]
 
@@ -208,6 +242,7 @@ RULES = {
     "every room has its rule": rooms_without_a_rule,
     "pure rooms have no log": pure_rooms_with_a_log,
     "the configuration knows the rooms' settings only": more_than_settings,
+    "an application's side brings nothing of the service": service_in_applications,
     "imports are absolute": relative_imports,
     "the log is set up in one place": second_log_set_ups,
     "every event is on the list": events_off_the_list,
@@ -253,6 +288,16 @@ def test_there_is_a_house_to_look_at() -> None:
             "the configuration knows the rooms' settings only",
             "poller.config.load",
             "from poller.outbox.claim import claim",
+        ),
+        (
+            "an application's side brings nothing of the service",
+            "poller.contrib.django.admin",
+            "from poller.outbox import Engine",
+        ),
+        (
+            "an application's side brings nothing of the service",
+            "poller.application.insert",
+            "from poller.message.composer import Composer",
         ),
         ("imports are absolute", "poller.outbox.claim", "from . import tables"),
         ("the log is set up in one place", "poller.worker.service", "structlog.configure(processors=[])"),

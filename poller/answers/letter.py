@@ -9,13 +9,13 @@ import zlib
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from poller.columns import DRAFT_COLUMNS
 from poller.frozen import dataclass
 from poller.judgement.keeping import sha256_of, unpacked
 from poller.message.draft import Draft, Unsendable
 from poller.message.rendering import made_of, unpack
 from poller.outbox.content import content_of
 from poller.outbox.report import attachments_of
-from poller.outbox.rows import DRAFT_COLUMNS
 from poller.visible import moment
 from poller.worker.wiring import composer_of, files_of
 

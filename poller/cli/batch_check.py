@@ -15,10 +15,10 @@ import click
 
 from poller.cli.screen import say
 from poller.cli.session import Misused
+from poller.columns import DRAFT_COLUMNS
 from poller.message.draft import Attachment, Draft, TooLarge, Unsendable
 from poller.message.inspection import FAILS, KINDS, Finding, Inspected, inspect
 from poller.outbox.drafts import BatchRows, Written, rows_of_batch, written
-from poller.outbox.rows import DRAFT_COLUMNS
 from poller.outbox.store import Store
 from poller.smtp.relays import relays_of
 from poller.visible import moment

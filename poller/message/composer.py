@@ -13,19 +13,19 @@ It does not stuff dots, and does not judge whether an address exists.
 
 from __future__ import annotations
 
-import re
 from functools import lru_cache
 from itertools import chain
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import quote
 
 from poller.frozen import Unreadable
-from poller.message import addresses, characters, fields, parts
+from poller.message import characters, fields, parts
 from poller.message.draft import Composed, Draft, Recipient, TooLarge, Unsendable
 from poller.message.headers import extra_fields
 from poller.message.inlining import inliner, trouble
 from poller.message.mailing_list import MailingLists
 from poller.message.missing import missing_variables
+from poller.message.reading import address_list, one_address, read_lists, require_message_id, valid_message_id
 from poller.message.return_path import ReturnPaths
 from poller.message.signing import Signing
 from poller.message.staging import Staging
@@ -39,21 +39,11 @@ if TYPE_CHECKING:
     from poller.message.draft import Attachment
     from poller.message.mailing_list import Leave
     from poller.message.parts import Part
+    from poller.message.reading import Lists
     from poller.message.settings import DkimSettings, MessageSettings, TemplateSettings
 
-    Lists = Mapping[Literal["to", "cc", "bcc"], tuple[Mailbox, ...]]
-
-_ATEXT = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+"
-_MESSAGE_ID = re.compile(rf"<{_ATEXT}(?:\.{_ATEXT})*@(?:{_ATEXT}(?:\.{_ATEXT})*|\[[!-Z^-~]+\])>")
-MOST_RECIPIENTS = 10_000
 _LISTS = ("recipients", "cc", "bcc")
 _COLUMNS = tuple(name for name in Draft.__dataclass_fields__ if name not in {"id", "date", "attachments", "rendered"})
-_MESSAGE_ID_MOST = 250  # characters: with its name it stays well within a line, and within an index of any database
-
-
-def valid_message_id(text: str) -> bool:
-    """Whether the text is `<left@right>` as RFC 5322 section 3.6.4 has it, in ASCII, 250 characters at most."""
-    return len(text) <= _MESSAGE_ID_MOST and _MESSAGE_ID.fullmatch(text) is not None and "=?" not in text
 
 
 class Composer:
@@ -89,7 +79,7 @@ class Composer:
     def author_domains(self) -> tuple[str, ...]:
         """The domain in From of rows that name no sender; none where each has to."""
         try:
-            return (_one_address("sender", self._settings.sender or "").domain,)
+            return (one_address("sender", self._settings.sender or "").domain,)
         except Unsendable:
             return ()
 
@@ -104,7 +94,7 @@ class Composer:
             problems.append(missing)
         if self._settings.sender is not None:
             try:
-                _one_address("sender", self._settings.sender)
+                one_address("sender", self._settings.sender)
             except Unsendable as error:
                 problems.append(f"[message] sender: {error.reason}")
         if not valid_message_id(f"<1@{self.message_id_domain}>"):
@@ -137,10 +127,10 @@ class Composer:
         """The complete message, or Unsendable. `reader` is the address that it is for, if not for all of them alike."""
         self._staging.must_be_readable()
         _require_readable(draft, _COLUMNS)
-        message_id = _message_id(draft)
-        sender = _one_address("sender", draft.sender or self._settings.sender or "")
+        message_id = require_message_id(draft.message_id)
+        sender = one_address("sender", draft.sender or self._settings.sender or "")
         lists = _mailboxes(draft)
-        reply_to = _address_list("reply_to", draft.reply_to)
+        reply_to = address_list("reply_to", draft.reply_to)
         reader = self._staging.wire(reader or next(iter(_all(lists))).address)  # a tester's link is no customer's
         leave = self._mailing_lists.leave(draft, reader)
         content = self._content(draft, leave)
@@ -236,30 +226,6 @@ def _rendered_subject(draft: Draft, made: str | None) -> str:
         raise Unsendable("context", f"in the subject that template {draft.template} makes: {error.reason}") from None
 
 
-def _address_list(column: str, text: str | None) -> list[Mailbox]:
-    if not text:
-        return []
-    try:
-        found = addresses.parse_list(characters.header_text(column, text))
-    except ValueError as error:
-        raise Unsendable(column, str(error)) from None
-    for mailbox in found:
-        if "=?" in mailbox.name:  # an encoded word inside an encoded word
-            characters.header_text(column, mailbox.name)
-    return found
-
-
-@lru_cache(maxsize=256)
-def _one_address(column: str, text: str) -> Mailbox:
-    if not text.strip():
-        remedy = "fill the column, or set [message] sender" if column == "sender" else "write one address"
-        raise Unsendable(column, f"there is none; {remedy}")
-    found = _address_list(column, text)
-    if len(found) != 1:
-        raise Unsendable(column, f"{characters.shown(text)} holds {len(found)} addresses; write exactly one")
-    return found[0]
-
-
 @lru_cache(maxsize=256)
 def _from_field(sender: Mailbox) -> str:
     """Most rows of a batch have the same one."""
@@ -268,43 +234,11 @@ def _from_field(sender: Mailbox) -> str:
 
 def _mailboxes(draft: Draft) -> Lists:
     """The three lists, each mailbox once."""
-    return _read_lists(draft.recipients, draft.cc, draft.bcc)
+    return read_lists(draft.recipients, draft.cc, draft.bcc)
 
 
 def _all(lists: Lists) -> Iterable[Mailbox]:
     return chain.from_iterable(lists.values())
-
-
-@lru_cache(maxsize=256)
-def _read_lists(recipients: str | None, cc: str | None, bcc: str | None) -> Lists:
-    """Kept for a while: a row's lists are asked for when it is looked at, and when composed."""
-    _require_a_few(recipients, cc, bcc)
-    seen: set[str] = set()
-    to = _unseen("recipients", recipients, seen)
-    lists: Lists = {"to": to, "cc": _unseen("cc", cc, seen), "bcc": _unseen("bcc", bcc, seen)}
-    if not seen:
-        raise Unsendable("recipients", "no address in recipients, cc or bcc; write at least one")
-    return lists
-
-
-def _require_a_few(*lists: str | None) -> None:
-    """Looked at before anything is parsed: each turn of a row reads all of its recipients."""
-    count = sum(text.count("@") for text in lists if text)
-    if count > MOST_RECIPIENTS:
-        reason = f"about {count:,} addresses, more than the {MOST_RECIPIENTS:,} that one message may have"
-        raise Unsendable("recipients", f"{reason}; write a row for each, or for some of them")
-
-
-def _unseen(column: str, text: str | None, seen: set[str]) -> tuple[Mailbox, ...]:
-    """The mailboxes of one list that are not `seen` yet; then they are."""
-    if not text:
-        return ()
-    found: list[Mailbox] = []
-    for mailbox in _address_list(column, text):
-        if mailbox.wire not in seen:
-            seen.add(mailbox.wire)
-            found.append(mailbox)
-    return tuple(found)
 
 
 def _address_fields(lists: Lists, reply_to: list[Mailbox]) -> list[str]:
@@ -325,14 +259,7 @@ def _reverse_path(draft: Draft, sender: Mailbox, marked: str | None) -> str:
         return marked or sender.wire
     if draft.envelope_from.strip() in ("", "<>"):
         return ""
-    return _one_address("envelope_from", draft.envelope_from).wire
-
-
-def _message_id(draft: Draft) -> str:
-    if not valid_message_id(draft.message_id):
-        reason = f"{characters.shown(draft.message_id)} is not <left@right> in ASCII, {_MESSAGE_ID_MOST} at most"
-        raise Unsendable("message_id", f"{reason}; correct it, or leave it out and one is made")
-    return draft.message_id
+    return one_address("envelope_from", draft.envelope_from).wire
 
 
 def _body(draft: Draft, content: Rendered, most: int) -> Part:

@@ -43,8 +43,8 @@ class Attachment:
     """A file that travels with the message; with a `content_id` it is an inline part that HTML names as `cid:…`."""
 
     name: str
-    content_type: str
     content: bytes = field(repr=False)
+    content_type: str = "application/octet-stream"
     content_id: str | None = None
     is_alternative: bool = False
     """Another form of the text, the one that is preferred by who knows it: an invitation."""

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
+from poller.columns import DRAFT_COLUMNS
 from poller.outbox.clock import now_of
 from poller.outbox.database import transaction
-from poller.outbox.rows import DRAFT_COLUMNS
 from poller.outbox.tables import attachment, blob, outbox
 from poller.statuses import UNENDED
 

@@ -9,29 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
+from poller.columns import APPLICATION_COLUMNS
 from poller.outbox.database import DatabaseRefusal, transaction
-from poller.outbox.rows import DRAFT_COLUMNS
 from poller.outbox.tables import attachment, outbox
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from sqlalchemy.engine import Connection, Engine
-
-APPLICATION_COLUMNS = (
-    *DRAFT_COLUMNS,
-    "message_id",
-    "batch",
-    "priority",
-    "due_at",
-    "expires_at",
-    "dedupe_key",
-    "on_doubt",
-    "max_attempts",
-    "relay",
-    "created_at",
-)
-"""What an application may write; everything else is the poller's."""
 
 
 class RowRefused(Exception):  # noqa: N818 - named by who is to blame

@@ -17,22 +17,6 @@ if TYPE_CHECKING:
     from poller.judgement.retry import OnDoubt, RecipientState, Step
 
 NOT_PACED = Grant()
-DRAFT_COLUMNS = (
-    "recipients",
-    "cc",
-    "bcc",
-    "sender",
-    "reply_to",
-    "envelope_from",
-    "subject",
-    "body_text",
-    "body_html",
-    "template",
-    "context",
-    "locale",
-    "headers",
-    "list",
-)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import sqlalchemy as sa
 
 from poller import statuses
+from poller.columns import DRAFT_COLUMNS
 from poller.exchange import Reply
 from poller.judgement.retry import RecipientState
 from poller.outbox import choosing, recording, suppression, throttling
@@ -33,7 +34,7 @@ from poller.outbox.dialect import CLAIM_COLUMNS, CLAIMED, ClaimRequest, claimed_
 from poller.outbox.dialects import DIALECTS
 from poller.outbox.identity import message_id_key
 from poller.outbox.report import attachments_of
-from poller.outbox.rows import DRAFT_COLUMNS, ClaimedRow, Found, NameTaken, Recorded, Registered
+from poller.outbox.rows import ClaimedRow, Found, NameTaken, Recorded, Registered
 from poller.outbox.tables import Utc, attempt, meta, outbox, recipient
 from poller.outbox.tables import worker as worker_table
 from poller.outbox.upsert import upsert

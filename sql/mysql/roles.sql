@@ -5,7 +5,8 @@
 --   GRANT outbox_app TO webshop@'%';  SET DEFAULT ROLE outbox_app FOR webshop@'%';   (MySQL: SET DEFAULT ROLE ... TO)
 -- The views read with the rights of whoever ran `poller migrate`: keep that account.
 --
---   outbox_app     an application: INSERTs what it may write, reads what became of it; no addresses, no bodies
+--   outbox_app     an application: INSERTs what it may write, reads what became of it, cancels or replaces what still waits;
+--                  no addresses, no bodies, no other application's rows
 --   outbox_reader  support and dashboards: everything but bodies, kept content, variables, attachments and secrets
 --   outbox_poller  the service and its commands; no DDL: `poller migrate` needs more
 
@@ -28,6 +29,30 @@ CREATE TRIGGER outbox_own_files BEFORE INSERT ON outbox_attachment FOR EACH ROW 
     EXISTS (SELECT 1 FROM outbox AS o WHERE o.id = NEW.outbox_id AND o.created_by
         <> LEFT(USER(), CHAR_LENGTH(USER()) - CHAR_LENGTH(SUBSTRING_INDEX(USER(), '@', -1)) - 1)),
     'access denied: another user wrote the row', NEW.outbox_id);
+
+-- What waits under a key can be found, cancelled or replaced by who wrote it: nothing else of a row, and no other's row. The
+-- replaced one gives its key up and stays, unless it may have been delivered to somebody. Each is one statement, as above.
+DROP PROCEDURE IF EXISTS outbox_find;
+CREATE PROCEDURE outbox_find(IN wanted VARCHAR(255)) SQL SECURITY DEFINER READS SQL DATA
+SELECT id FROM outbox WHERE dedupe_key = wanted AND created_by = LEFT(USER(), CHAR_LENGTH(USER()) - CHAR_LENGTH(SUBSTRING_INDEX(USER(), '@', -1)) - 1)
+LOCK IN SHARE MODE;
+DROP PROCEDURE IF EXISTS outbox_cancel;
+CREATE PROCEDURE outbox_cancel(IN wanted VARCHAR(255)) SQL SECURITY DEFINER MODIFIES SQL DATA
+UPDATE outbox
+SET status = 'cancelled', finished_at = UTC_TIMESTAMP(6), updated_at = UTC_TIMESTAMP(6), error = 'cancelled by the application'
+WHERE dedupe_key = wanted AND created_by = LEFT(USER(), CHAR_LENGTH(USER()) - CHAR_LENGTH(SUBSTRING_INDEX(USER(), '@', -1)) - 1)
+  AND status IN ('queued', 'paused') AND claimed_by IS NULL;
+DROP PROCEDURE IF EXISTS outbox_replace;
+CREATE PROCEDURE outbox_replace(IN wanted VARCHAR(255)) SQL SECURITY DEFINER MODIFIES SQL DATA
+UPDATE outbox
+SET status = 'cancelled', finished_at = UTC_TIMESTAMP(6), updated_at = UTC_TIMESTAMP(6), dedupe_key = NULL,
+    error = 'replaced by the application'
+WHERE dedupe_key = wanted AND created_by = LEFT(USER(), CHAR_LENGTH(USER()) - CHAR_LENGTH(SUBSTRING_INDEX(USER(), '@', -1)) - 1)
+  AND status = 'queued' AND claimed_by IS NULL AND doubts = 0
+  AND NOT EXISTS (SELECT 1 FROM outbox_recipient AS r WHERE r.outbox_id = outbox.id AND r.status IN ('sent', 'in_doubt'));
+GRANT EXECUTE ON PROCEDURE outbox_find TO outbox_app;
+GRANT EXECUTE ON PROCEDURE outbox_cancel TO outbox_app;
+GRANT EXECUTE ON PROCEDURE outbox_replace TO outbox_app;
 
 -- A reader: views and no tables. With SELECT on one column of a table one reads all of them by HANDLER, and locks rows
 -- with FOR UPDATE. Not body_text, body_html, context; not outbox_meta, which holds the secret behind Message-IDs.

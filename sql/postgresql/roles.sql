@@ -4,7 +4,8 @@
 -- outbox's schema first in the search path:  psql -v ON_ERROR_STOP=1 --single-transaction -f roles.sql
 -- It may be repeated. The roles can't log in: grant them to users, such as  GRANT outbox_app TO webshop;
 --
---   outbox_app     an application: INSERTs what it may write, reads what became of it; no addresses, no bodies
+--   outbox_app     an application: INSERTs what it may write, reads what became of it, cancels or replaces what still waits;
+--                  no addresses, no bodies, no other application's rows
 --   outbox_reader  support and dashboards: everything but bodies, kept content, variables, attachments and secrets
 --   outbox_poller  the service and its commands; no DDL: `poller migrate` needs the owner
 
@@ -53,6 +54,29 @@ END
 $$;
 DROP TRIGGER IF EXISTS outbox_own_files ON outbox_attachment;
 CREATE TRIGGER outbox_own_files BEFORE INSERT ON outbox_attachment FOR EACH ROW EXECUTE FUNCTION outbox_own_files();
+
+-- What waits under a key can be cancelled or replaced by who wrote it: nothing else of a row, and no other's row. The
+-- replaced one gives its key up and stays, unless it may have been delivered to somebody.
+DO $$
+BEGIN
+    EXECUTE format($make$
+        CREATE OR REPLACE FUNCTION %1$I.outbox_cancel(key text) RETURNS void LANGUAGE sql SECURITY DEFINER
+            SET search_path = pg_catalog, pg_temp AS $body$
+            UPDATE %1$I.outbox SET status = 'cancelled', error = 'cancelled by the application'
+            WHERE dedupe_key = key AND created_by = session_user AND status IN ('queued', 'paused') AND claimed_by IS NULL
+        $body$;
+        CREATE OR REPLACE FUNCTION %1$I.outbox_replace(key text) RETURNS void LANGUAGE sql SECURITY DEFINER
+            SET search_path = pg_catalog, pg_temp AS $body$
+            UPDATE %1$I.outbox SET status = 'cancelled', dedupe_key = NULL, error = 'replaced by the application'
+            WHERE dedupe_key = key AND created_by = session_user AND status = 'queued' AND claimed_by IS NULL AND doubts = 0
+            AND NOT EXISTS (SELECT 1 FROM %1$I.outbox_recipient AS r
+                            WHERE r.outbox_id = outbox.id AND r.status IN ('sent', 'in_doubt'))
+        $body$;
+    $make$, current_schema());
+END
+$$;
+REVOKE ALL ON FUNCTION outbox_cancel(text), outbox_replace(text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION outbox_cancel(text), outbox_replace(text) TO outbox_app;
 
 -- A reader. Not body_text, body_html, context; not outbox_meta, which holds the secret behind Message-IDs.
 GRANT SELECT (id, status, priority, due_at, expires_at, recipients, cc, bcc, sender, reply_to, envelope_from, subject,

@@ -103,6 +103,8 @@ def figures(book: Book) -> str:
         _turns(book),
         "### Without DKIM, with Ed25519, with RSA",
         _signing(book),
+        "### Writing from Python",
+        _writing(book),
         "### Where the time goes",
         _profile(book),
         "### Machine and programs",
@@ -364,6 +366,33 @@ def _signing(book: Book) -> str:
     words += f"; {book.words.get('machine.processor', 'processor unknown')}."
     head = ("", "messages per second", "to unsigned", "CPU for a thousand")
     return _section(book, "signing", words, _table(head, rows))
+
+
+def _writing(book: Book) -> str:
+    """What `add_many` costs beside the driver's own means."""
+    ways = {
+        "plain": "COPY, or `executemany`",
+        "made": "`add_many`, of mails made before",
+        "many": "`add_many`, of mails that are made meanwhile",
+        "ids": "`add_many_ids`, the same",
+    }
+    rows = [
+        (
+            way_name,
+            *(
+                _cell(book, f"writing.{kind}.{way}.{figure}", unit)
+                for kind in KINDS
+                for figure, unit in (("seconds", " s"), ("to-plain", TIMES))
+            ),
+        )
+        for way, way_name in ways.items()
+    ]
+    words = (
+        f"{book.words.get('writing.rows', '')} mails of 350 bytes in one transaction, with its COMMIT, all four in turn"
+    )
+    words += f"; {book.words.get('machine.processor', 'processor unknown')}. Making a mail holds it against the rules."
+    head = ("", *(title for name in KINDS.values() for title in (name, "to plain")))
+    return _section(book, "writing", words, _table(head, rows))
 
 
 def _profile(book: Book) -> str:

@@ -30,7 +30,7 @@ import databases  # noqa: E402 - found by the line above
 import sqlalchemy as sa  # noqa: E402
 from bench import report, rivals  # noqa: E402
 from bench.book import Book  # noqa: E402
-from bench.measures import claims, costs, growth, profile, rates, signing, turns  # noqa: E402
+from bench.measures import claims, costs, growth, profile, rates, signing, turns, writing  # noqa: E402
 from bench.scene import Scene  # noqa: E402
 
 from poller.outbox.database import connect  # noqa: E402
@@ -53,6 +53,7 @@ MEASURES = {
     "growth": growth.growth,
     "turns": turns.turns,
     "signing": signing.signing,
+    "writing": writing.writing,
     "profile": profile.profile,
 }
 

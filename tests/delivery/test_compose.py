@@ -8,13 +8,14 @@ from typing import Any
 
 import pytest
 
+from poller.columns import DRAFT_COLUMNS
 from poller.delivery.compose import SMALL, Compose
 from poller.delivery.files import Files
 from poller.journal import JournalTrouble
 from poller.message.composer import Composer
 from poller.message.draft import Unsendable
 from poller.message.settings import MessageSettings, TemplateSettings
-from poller.outbox.rows import DRAFT_COLUMNS, ClaimedRow
+from poller.outbox.rows import ClaimedRow
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 AT_ONCE = 100

@@ -6,11 +6,12 @@ from datetime import UTC, datetime
 
 import pytest
 
+from poller.columns import DRAFT_COLUMNS
 from poller.delivery.kept import rendering_of
 from poller.judgement.keeping import Kept
 from poller.message.rendering import made_of, pack, unpack
 from poller.message.templates import Rendered
-from poller.outbox.rows import DRAFT_COLUMNS, ClaimedRow
+from poller.outbox.rows import ClaimedRow
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 CONTENT = dict.fromkeys(DRAFT_COLUMNS) | {"template": "news", "context": {"b": 1, "a": [2]}, "locale": "de"}

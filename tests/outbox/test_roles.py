@@ -12,10 +12,11 @@ from outbox.ground import deferred, insert, roles_sql, sent, store_for
 from outbox.test_schema import VIEWS as ALL_VIEWS
 from sqlalchemy.exc import DBAPIError
 
+from poller.columns import APPLICATION_COLUMNS
 from poller.judgement.keeping import Kept
 from poller.outbox.content import content_of
 from poller.outbox.database import connect
-from poller.outbox.enqueue import APPLICATION_COLUMNS, enqueue_alone
+from poller.outbox.enqueue import enqueue_alone
 from poller.outbox.migrate import require_current
 from poller.outbox.operate import Selection, change
 from poller.outbox.report import overview, story

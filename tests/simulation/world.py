@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+from poller.columns import DRAFT_COLUMNS
 from poller.delivery.arrow import Bounds, Delivery
 from poller.delivery.claim_plan import Pacing
 from poller.delivery.clock import DatabaseTime
@@ -36,7 +37,7 @@ from poller.judgement.rest import Rest
 from poller.judgement.retry import RetrySettings
 from poller.message.composer import Composer
 from poller.message.settings import MessageSettings, TemplateSettings
-from poller.outbox.rows import DRAFT_COLUMNS, ClaimedRow, Found, Late, Recorded
+from poller.outbox.rows import ClaimedRow, Found, Late, Recorded
 from poller.pacing.settings import ThrottleSettings
 from poller.smtp.actions import Await, Committing, LineLost, Send, Unasked
 from poller.smtp.conversation import next_exchange

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from poller.exchange import Exchange, Message, Phase, Reply
 from poller.judgement.outcome import judge
 from poller.message import composer as remembering
+from poller.message import reading
 from poller.message.composer import Composer
 from poller.message.draft import Draft, Unsendable
 from poller.message.settings import MessageSettings, TemplateSettings
@@ -28,7 +29,7 @@ LISTS = ("=?u?q? ", "(", '"', "\\", "a.", "a:", "[", "a <b@c.example>, ", "a@é.
 PAGES = ("<a ", "<", "<!--", "</", "<a b='", "<![", "<?", "&", "&amp", "<div>", "<p>a", "<b><p>", "<td><p></p>")
 MORE_PAGES = ("<ul><li>a", "<blockquote>a", "<a href='https://x.y'>a", "<span style='display:none'>", "a<b c@d>\n")
 LEAST_S = 0.02
-REMEMBERED = (remembering._read_lists, remembering._one_address, remembering._from_field)
+REMEMBERED = (reading.read_lists, reading.one_address, remembering._from_field)
 BODIES = ("é", "=", " ", "\r", "a\n.", "\t")
 REPLIES = ("too many messages in this ", "try again in ", "<a@b> ", "a@", "1 ", "limit ", "5.7.1 ", "from your ip ")
 
