@@ -5,7 +5,7 @@ Rule 1. What is kept: the bodies, text and HTML; files and the images that the H
 Rule 2. What the poller writes anew: Date, MIME-Version, boundaries, transfer encodings, and the character set, which is
         UTF-8 whatever it was.
 Rule 3. What would arrive as something else is refused, in words: another structure (`multipart/signed`, a report, a
-        second text), another alternative than text and HTML, `format=flowed`, a part with fields of its own.
+        second text), an alternative that stands before the HTML, `format=flowed`, a part with fields of its own.
 
 Raises Unsendable: `column` is the one that can't hold it.
 """
@@ -29,6 +29,7 @@ _LISTS = {"to": "recipients", "cc": "cc", "bcc": "bcc", "reply-to": "reply_to", 
 _TEXTS = {"subject": "subject", "message-id": "message_id"}
 _ANEW = frozenset({"date", "mime-version", "content-type", "content-transfer-encoding", "content-disposition"})
 _OF_PARTS = frozenset({*_ANEW, "content-id"})
+_OF_ALTERNATIVES = frozenset({"text/plain", "text/html", "multipart/related"})
 _BODIES = {"text/plain": "body_text", "text/html": "body_html"}
 _MESSAGES = frozenset({"message/rfc822", "message/global"})
 _UNTOUCHED = {
@@ -134,15 +135,23 @@ def _take(part: EmailMessage, parts: _Parts) -> None:
 
 
 def _take_alternative(part: EmailMessage, parts: _Parts) -> None:
-    """The plain one first: what a reader should prefer stands last (RFC 2046 section 5.1.4)."""
-    kinds = []
-    for child in _children(part):
-        kinds.append(child.get_content_type())
-        if kinds[-1] not in {*_BODIES, "multipart/related"} or child.get_content_disposition() == "attachment":
-            _refuse(f"an alternative of type {kinds[-1]}; only text and HTML are kept", "body_html")
-        _take(child, parts)
-    if kinds and kinds[-1] == "text/plain" and len(kinds) > 1:
+    """Text, HTML, then what some programs know better: the preferred one stands last (RFC 2046 section 5.1.4)."""
+    children = _children(part)
+    kinds = [child.get_content_type() for child in children]
+    others = [child for child, kind in zip(children, kinds, strict=True) if kind not in _OF_ALTERNATIVES]
+    if children[len(children) - len(others) :] != others:
+        _refuse(f"an alternative of type {others[0].get_content_type()} stands before text or HTML", "body_html")
+    if "text/plain" in kinds[1:]:
         _refuse("its plain text is the preferred alternative; put it before the HTML", "body_text")
+    for child in children:
+        if child.get_content_disposition() == "attachment" or (child in others and child.get_filename()):
+            _refuse(f"an alternative of type {child.get_content_type()} that is a file too")
+        if child not in others:
+            _take(child, parts)
+        elif child.is_multipart():
+            _refuse_structure(child)
+        else:
+            parts.files.append(_file(child, is_alternative=True))
 
 
 def _take_related(part: EmailMessage, parts: _Parts) -> None:
@@ -207,12 +216,21 @@ def _take_text(part: EmailMessage, parts: _Parts) -> None:
 
 
 def _take_file(part: EmailMessage, parts: _Parts, *, is_inline: bool = False) -> None:
-    name, content_id = part.get_filename() or "", str(part.get("content-id") or "").strip().strip("<>")
-    file = Attachment(name=name, content=_content(part), content_type=_type(part), content_id=content_id or None)
+    file = _file(part)
     if is_inline or part.get_content_disposition() == "inline":
-        parts.shown.append((content_id or "\0", file))
+        parts.shown.append((file.content_id or "\0", file))
     else:
         parts.files.append(file)
+
+
+def _file(part: EmailMessage, *, is_alternative: bool = False) -> Attachment:
+    return Attachment(
+        name=part.get_filename() or "",
+        content=_content(part),
+        content_type=_type(part),
+        content_id=str(part.get("content-id") or "").strip().strip("<>") or None,
+        is_alternative=is_alternative,
+    )
 
 
 def _content(part: EmailMessage) -> bytes:

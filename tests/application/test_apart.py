@@ -99,7 +99,14 @@ def _content(part: EmailMessage) -> Any:
     return content.replace("\r\n", "\n").rstrip("\n") if isinstance(content, str) else content
 
 
-@pytest.mark.parametrize("make", [plain, full])
+def with_calendar() -> EmailMessage:
+    message = plain()
+    message.add_alternative("<p>Grüße", subtype="html")
+    message.add_alternative("BEGIN:VCALENDAR\nSUMMARY:Grüße\n", subtype="calendar", params={"method": "REQUEST"})
+    return message
+
+
+@pytest.mark.parametrize("make", [plain, full, with_calendar])
 def test_what_goes_out_is_what_was_given(make: Callable[[], EmailMessage]) -> None:
     given = make()
     assert told(composed(poller.Mail.from_email(given))) == told(given)
@@ -168,9 +175,11 @@ def around(inner: Message) -> Message:
     return message
 
 
-def with_calendar() -> Message:
-    message = plain()
-    message.add_alternative("BEGIN:VCALENDAR", subtype="calendar")
+def calendar_first() -> Message:
+    message = EmailMessage()
+    message["To"] = "a@example.com"
+    message.set_content("BEGIN:VCALENDAR", subtype="calendar")
+    message.add_alternative("<p>Hi", subtype="html")
     return message
 
 
@@ -225,7 +234,7 @@ REFUSED: dict[str, Callable[[], Message]] = {
     "it holds a multipart/report; it is a report": lambda: around(MIMEMultipart("report")),
     "it holds a multipart/mixed; that structure would be lost": lambda: around(MIMEMultipart()),
     r"a second text \(text/plain\) stands after the first": lambda: around(MIMEText("more")),
-    "an alternative of type text/calendar; only text and HTML": with_calendar,
+    "an alternative of type text/calendar stands before text or HTML": calendar_first,
     "text/plain has the parameter format, which would be lost": flowed,
     "its plain text is the preferred alternative": html_first,
     "the inline part 'logo' is named by no HTML": unnamed_image,
