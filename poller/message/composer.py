@@ -5,7 +5,8 @@ Rule 1. Composing is a pure function of the draft, the settings and the template
 Rule 2. What is wrong with a row is found here and raised as `Unsendable`, with the column to change and the remedy.
 Rule 3. `bcc` is read, and never written.
 Rule 4. Every line ends in CRLF, none is longer than 998 octets, every byte is seven-bit; but for an address whose local
-        part is not ASCII, which makes the message `smtputf8` (RFC 6532). Domains are written in ASCII always.
+        part is not ASCII, which makes the message `smtputf8` (RFC 6532). Domains are written in ASCII always. A raw
+        message goes out as it came (`poller.message.whole`).
 Rule 5. What is signed is what goes out: nothing is changed behind the signature.
 
 It does not stuff dots, and does not judge whether an address exists.
@@ -20,12 +21,14 @@ from urllib.parse import quote
 
 from poller.frozen import Unreadable
 from poller.message import addresses, characters, fields, parts
+from poller.message.delivery_status import wire_parameters
 from poller.message.draft import Composed, Draft, Recipient, Unsendable
 from poller.message.headers import extra_fields
 from poller.message.signing import Signing
 from poller.message.staging import Staging
 from poller.message.templates import Rendered, Templates
 from poller.message.text import text_from_html
+from poller.message.whole import LEFT_OUT, taken_apart
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -34,6 +37,7 @@ if TYPE_CHECKING:
     from poller.message.draft import Attachment
     from poller.message.parts import Part
     from poller.message.settings import DkimSettings, MessageSettings, TemplateSettings
+    from poller.message.whole import Whole
 
     Lists = Mapping[Literal["to", "cc", "bcc"], tuple[Mailbox, ...]]
 
@@ -41,7 +45,7 @@ _ATEXT = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+"
 _MESSAGE_ID = re.compile(rf"<{_ATEXT}(?:\.{_ATEXT})*@(?:{_ATEXT}(?:\.{_ATEXT})*|\[[!-Z^-~]+\])>")
 MOST_RECIPIENTS = 10_000
 _LISTS = ("recipients", "cc", "bcc")
-_COLUMNS = tuple(name for name in Draft.__dataclass_fields__ if name not in {"id", "date", "attachments"})
+_COLUMNS = tuple(name for name in Draft.__dataclass_fields__ if name not in {"id", "date", "attachments", "raw", "dsn"})
 _MESSAGE_ID_MOST = 250  # characters: with its name it stays well within a line, and within an index of any database
 
 
@@ -120,8 +124,10 @@ class Composer:
         """The complete message, or Unsendable."""
         self._staging.must_be_readable()
         _require_readable(draft, _COLUMNS)
+        if draft.raw is not None:
+            return self._as_it_came(draft, draft.raw)
         message_id = _message_id(draft)
-        sender = _one_address("sender", draft.sender or self._settings.sender or "")
+        sender = self._sender(draft)
         lists = _mailboxes(draft)
         reply_to = _address_list("reply_to", draft.reply_to)
         content = self._content(draft)
@@ -145,6 +151,45 @@ class Composer:
             raise _too_large(draft, len(whole), self._settings.max_size)
         # What the recipients of one transaction need beside is the courier's to see: bcc is not part of the whole.
         return Composed(mail_from=mail_from, content=whole, smtputf8=not (whole.isascii() and mail_from.isascii()))
+
+    def _sender(self, draft: Draft) -> Mailbox:
+        return _one_address("sender", draft.sender or self._settings.sender or "")
+
+    def _as_it_came(self, draft: Draft, raw: bytes) -> Composed:
+        """A raw message, with what it lacks in front (RFC 6409 section 8), signed unless its domain has done so."""
+        if draft.attachments:
+            raise Unsendable("attachments", "a raw message is whole; put the files into it, as MIME parts")
+        message = taken_apart(raw)
+        lines = [field.line for field in message.fields if field.name not in LEFT_OUT]
+        head = b"".join([*(f"{line}\r\n".encode() for line in self._lacking(draft, message)), *lines])
+        author = message.author or (None if message.value("from") else self._sender(draft))
+        signer = self.signing.signing_domain(author.domain) if author else None
+        is_signed = not message.signing_domains.isdisjoint({signer, author.domain if author else None})
+        signatures = b""
+        if author and not is_signed:
+            signatures = self.signing.signatures(author.domain, head, [message.body], draft.date)
+        content = b"".join((signatures, head, b"\r\n", message.body))
+        if len(content) > self._settings.max_size:
+            raise _too_large(draft, len(content), self._settings.max_size)
+        mail_from = _reverse_path(draft, author if author and not draft.sender else self._sender(draft))
+        dsn = None if self._staging.redirect_to else wire_parameters(draft.dsn)
+        return Composed(
+            mail_from=mail_from,
+            content=content,
+            smtputf8=not (head.isascii() and mail_from.isascii()),
+            dsn=dsn,
+        )
+
+    def _lacking(self, draft: Draft, message: Whole) -> Iterable[str]:
+        """The fields that a raw message must have and has not."""
+        if self._staging.redirect_to:  # its recipients may be blind copies: Rule 3
+            yield f"X-Poller-Redirected-Bcc: {sum(map(len, _mailboxes(draft).values()))}"
+        if message.value("date") is None:
+            yield fields.date_field(draft.date)
+        if not message.value("from"):
+            yield _from_field(self._sender(draft))
+        if not message.value("message-id"):
+            yield f"Message-ID: {_message_id(draft)}"
 
     def _content(self, draft: Draft) -> Rendered:
         """Subject and bodies, from the columns or from the template, checked."""
@@ -335,6 +380,7 @@ def _too_large(draft: Draft, size: int, most: int) -> Unsendable:
         "body_html": len(draft.body_html or ""),
         "body_text": len(draft.body_text or ""),
         "template": 1 if draft.template else 0,
+        "raw": len(draft.raw or b""),
     }
     column = max(sizes, key=lambda name: sizes[name])
     remedy = "send less, or raise [message] max_size if the relay takes more"

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal
 from poller.frozen import dataclass
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from datetime import datetime
 
 
@@ -57,6 +58,10 @@ class Draft:
     locale: str | None = None
     headers: object = None
     attachments: tuple[Attachment, ...] = ()
+    raw: bytes | None = field(default=None, repr=False)
+    """A whole message, instead of subject, bodies and template."""
+    dsn: object = None
+    """With `raw`: the DSN parameters that it was submitted with."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -83,3 +88,5 @@ class Composed:
     mail_from: str
     content: bytes = field(repr=False)
     smtputf8: bool = False
+    dsn: Mapping[str, str] | None = None
+    """DSN parameters (RFC 3461): of MAIL under "", of a recipient under its wire address."""

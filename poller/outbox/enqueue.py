@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 APPLICATION_COLUMNS = (
     *DRAFT_COLUMNS,
+    "raw",
+    "dsn",
     "message_id",
     "batch",
     "priority",

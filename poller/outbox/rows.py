@@ -60,6 +60,7 @@ class ClaimedRow:
     content: Mapping[str, Any] = field(repr=False)
     known: Mapping[str, RecipientState] = field(default_factory=dict)
     has_attachments: bool = False
+    is_raw: bool = False
     grant: Grant = NOT_PACED
 
     def at_claim(self, claim_seq: int) -> ClaimedRow:

@@ -13,6 +13,8 @@ import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from poller.exchange import Message
     from poller.smtp.replies import Features
 
@@ -28,6 +30,8 @@ def lacking(message: Message, features: Features) -> str:
         return "an address without control characters"
     if _needs_smtputf8(message) and not features.smtputf8:
         return "SMTPUTF8: an address or header is not ASCII, and the relay takes only ASCII"
+    if not (features.eight_bit_mime or message.content.isascii()):
+        return "8BITMIME: the message holds bytes that are not ASCII, and the relay takes only ASCII"
     limit = features.size_limit
     if limit and len(message.content) > limit:
         return f"SIZE: the message has {len(message.content):,} bytes, the relay takes at most {limit:,}"
@@ -41,7 +45,7 @@ def _needs_smtputf8(message: Message) -> bool:
 
 
 def envelope_commands(message: Message, features: Features) -> list[bytes]:
-    """MAIL and each RCPT, a line each (RFC 5321 section 4.1.1; RFC 1870, 6152 and 6531 for the parameters)."""
+    """MAIL and each RCPT, a line each (RFC 5321 section 4.1.1; RFC 1870, 3461, 6152 and 6531 for the parameters)."""
     options = ""
     if features.size:
         options += f" SIZE={len(message.content)}"
@@ -50,9 +54,14 @@ def envelope_commands(message: Message, features: Features) -> list[bytes]:
         options += " BODY=8BITMIME"
     if smtputf8:
         options += " SMTPUTF8"
-    lines = [f"MAIL FROM:<{message.mail_from}>{options}\r\n".encode()]
-    lines += [f"RCPT TO:<{recipient}>\r\n".encode() for recipient in message.recipients]
+    said = message.dsn if message.dsn and features.dsn else {}
+    lines = [f"MAIL FROM:<{message.mail_from}>{options}{_with(said, '')}\r\n".encode()]
+    lines += [f"RCPT TO:<{recipient}>{_with(said, recipient)}\r\n".encode() for recipient in message.recipients]
     return lines
+
+
+def _with(said: Mapping[str, str], name: str) -> str:
+    return f" {parameters}" if (parameters := said.get(name)) else ""
 
 
 def in_two(message_content: bytes, last: int) -> tuple[memoryview | None, bytes]:

@@ -13,7 +13,7 @@ CREATE ROLE IF NOT EXISTS outbox_app, outbox_reader, outbox_poller;
 
 -- An application.
 GRANT INSERT (recipients, cc, bcc, sender, reply_to, envelope_from, subject, body_text, body_html, template, context,
-              locale, headers, message_id, batch, priority, due_at, expires_at, dedupe_key, on_doubt, max_attempts, relay,
+              locale, headers, raw, dsn, message_id, batch, priority, due_at, expires_at, dedupe_key, on_doubt, max_attempts, relay,
               created_at)
     ON outbox TO outbox_app;
 GRANT INSERT (outbox_id, name, content_type, content, content_id) ON outbox_attachment TO outbox_app;
@@ -28,7 +28,7 @@ CREATE TRIGGER outbox_own_files BEFORE INSERT ON outbox_attachment FOR EACH ROW 
     'access denied: another user wrote the row', NEW.outbox_id);
 
 -- A reader: views and no tables. With SELECT on one column of a table one reads all of them by HANDLER, and locks rows
--- with FOR UPDATE. Not body_text, body_html, context; not outbox_meta, which holds the secret behind Message-IDs.
+-- with FOR UPDATE. Not body_text, body_html, context, raw; not outbox_meta, which holds the secret behind Message-IDs.
 GRANT SELECT ON outbox_rows TO outbox_reader;
 GRANT SELECT ON outbox_files TO outbox_reader;
 GRANT SELECT ON outbox_recipients TO outbox_reader;
