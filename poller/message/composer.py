@@ -14,7 +14,6 @@ It does not stuff dots, and does not judge whether an address exists.
 
 from __future__ import annotations
 
-import re
 from functools import lru_cache
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import quote
@@ -24,6 +23,7 @@ from poller.message import addresses, characters, fields, parts
 from poller.message.delivery_status import wire_parameters
 from poller.message.draft import Composed, Draft, Recipient, Unsendable
 from poller.message.headers import extra_fields
+from poller.message.message_id import MESSAGE_ID_MOST, valid_message_id
 from poller.message.signing import Signing
 from poller.message.staging import Staging
 from poller.message.templates import Rendered, Templates
@@ -41,17 +41,9 @@ if TYPE_CHECKING:
 
     Lists = Mapping[Literal["to", "cc", "bcc"], tuple[Mailbox, ...]]
 
-_ATEXT = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+"
-_MESSAGE_ID = re.compile(rf"<{_ATEXT}(?:\.{_ATEXT})*@(?:{_ATEXT}(?:\.{_ATEXT})*|\[[!-Z^-~]+\])>")
 MOST_RECIPIENTS = 10_000
 _LISTS = ("recipients", "cc", "bcc")
 _COLUMNS = tuple(name for name in Draft.__dataclass_fields__ if name not in {"id", "date", "attachments", "raw", "dsn"})
-_MESSAGE_ID_MOST = 250  # characters: with its name it stays well within a line, and within an index of any database
-
-
-def valid_message_id(text: str) -> bool:
-    """Whether the text is `<left@right>` as RFC 5322 section 3.6.4 has it, in ASCII, 250 characters at most."""
-    return len(text) <= _MESSAGE_ID_MOST and _MESSAGE_ID.fullmatch(text) is not None and "=?" not in text
 
 
 class Composer:
@@ -331,7 +323,7 @@ def _reverse_path(draft: Draft, sender: Mailbox) -> str:
 
 def _message_id(draft: Draft) -> str:
     if not valid_message_id(draft.message_id):
-        reason = f"{characters.shown(draft.message_id)} is not <left@right> in ASCII, {_MESSAGE_ID_MOST} at most"
+        reason = f"{characters.shown(draft.message_id)} is not <left@right> in ASCII, {MESSAGE_ID_MOST} at most"
         raise Unsendable("message_id", f"{reason}; correct it, or leave it out and one is made")
     return draft.message_id
 

@@ -826,7 +826,7 @@ def test_what_is_wrong_with_a_domain_that_signs_is_said_by_key(text: str, line: 
 
 # ---- the example
 
-_HEADER = re.compile(r"#?\[\[?((?:throttle\.)?[a-z_]+)(?:\.(?:\w+(?P<below>\.oauth2)?|\"[^\"]+\"))?\]?\]")
+_HEADER = re.compile(r"#?\[\[?((?:throttle\.|submission\.)?[a-z_]+)(?:\.(?:\w+(?P<below>\.oauth2)?|\"[^\"]+\"))?\]?\]")
 _OPTIONAL = re.compile(r"^#(?=[a-z_]+ = |\[)", re.MULTILINE)
 _SECRET_ELSEWHERE = re.compile(
     rf"^#(?:{'|'.join(['client_secret', *(item.name for _, item in KEYS if not item.repr)])})_(?:file|command) = .*\n",
@@ -838,6 +838,7 @@ _TABLES: dict[str, set[str]] = {
     "relays": {item.name for item in fields(RelaySettings)} - {item.name for item in fields(FirstRelaySettings)},
     "relays.oauth2": {item.name for item in fields(OAuth2Settings)},
     "dkim": {item.name for item in fields(DkimSettings)},
+    "submission.users": {"password"},
     "throttle.senders": set(),
     "throttle.domains": set(),
     "throttle.providers": {item.name for item in fields(ProviderSettings)} - _LIMIT,
