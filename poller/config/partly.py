@@ -57,7 +57,7 @@ def _part(path: Path | None, environ: Mapping[str, str]) -> Part | None:
     url = _text(given, "database", "url")
     if url is None or (url.startswith(_RELATIVE) and not url.startswith(_ABSOLUTE)):
         return None  # a path that starts from somewhere
-    domain = _text(given, "submission", "domain")
+    domain = _text(given, "submission", "default_domain")
     size = given.get(("message", "max_size"))
     return Part(
         database=DatabaseSettings(url=url, schema=_text(given, "database", "schema")),
@@ -66,7 +66,7 @@ def _part(path: Path | None, environ: Mapping[str, str]) -> Part | None:
             max_size=MessageSettings.max_size if size is None else parse_size(size),
         ),
         submission=SubmissionSettings(
-            domain=domain and check_domain(domain), dedupe=_flag(given, "submission", "dedupe")
+            default_domain=domain and check_domain(domain), dedupe=_flag(given, "submission", "dedupe")
         ),
     )
 

@@ -85,8 +85,8 @@ def recipients_of(raw: bytes, domain: str) -> list[str]:
 
 def domain_of(settings: SubmissionSettings, sender: str | None, host: str) -> str:
     """What completes an address: as configured, else the domain of `sender`, else the name of this machine."""
-    if settings.domain:
-        return settings.domain
+    if settings.default_domain:
+        return settings.default_domain
     with suppress(ValueError):
         return addresses.parse_one(sender or "").domain
     return host

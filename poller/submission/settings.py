@@ -56,7 +56,7 @@ class SubmissionSettings:
 
     listen: str | None = None
     """HOST:PORT; None: nothing listens."""
-    domain: Annotated[str, Checked(check_domain)] | None = None
+    default_domain: Annotated[str, Checked(check_domain)] | None = None
     """What completes an address without a domain; default the name of this machine."""
     dedupe: bool = False
     """Whether the same Message-ID for the same recipients is one row."""

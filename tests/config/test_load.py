@@ -29,7 +29,7 @@ SECTIONS: dict[str, Any] = {
     item.name: getattr(Config(), item.name) for item in fields(Config) if is_dataclass(getattr(Config(), item.name))
 }
 TABLES = {("throttle", "providers"), ("throttle", "domains"), ("throttle", "senders"), ("throttle", "replies")}
-TABLES |= {("smtp", "oauth2")}
+TABLES |= {("smtp", "oauth2"), ("submission", "users")}
 """What lies below a section; the keys in them are none of the section."""
 KEYS = [
     (section, item)
