@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from service.zygote import Process
 
 KILLS = int(os.environ.get("POLLER_TEST_KILLS", "4"))
+FIRST = 1000
 RAW = b"From: jo@x.test\r\nMessage-ID: <%d@x.test>\r\n\r\nHello\r\n"
 
 
@@ -69,6 +70,7 @@ def test_nothing_is_lost_and_who_repeats_has_one_row_if_that_was_asked_for(bench
     with scene.cutter:
         scene.start()
         for number in range(KILLS):
+            assert scene.submit(FIRST + number)  # the connection is there: the next COMMIT is that of the row
             scene.doomed = True
             assert not scene.submit(number)
             assert scene.process is not None
@@ -79,5 +81,6 @@ def test_nothing_is_lost_and_who_repeats_has_one_row_if_that_was_asked_for(bench
         scene.process.kill()
         scene.process.wait(30)
     found = Counter(row.message_id for row in bench.rows())
-    assert found == dict.fromkeys((f"<{number}@x.test>" for number in range(KILLS)), 1 if dedupe else 2)
+    repeated, others = ([f"<{first + number}@x.test>" for number in range(KILLS)] for first in (0, FIRST))
+    assert found == dict.fromkeys(repeated, 1 if dedupe else 2) | dict.fromkeys(others, 1)
     assert scene.cutter.cuts == KILLS
