@@ -60,10 +60,10 @@ CLAIMED = (*CLAIM_COLUMNS, sa.column("has_attachments", sa.Boolean), sa.column("
 """What a claim gives of each row. Files and a raw message are large: they are fetched when it is the row's turn."""
 
 
-def claimed_list(table: str) -> str:
+def claimed_list(table: str, is_raw: str = IS_RAW) -> str:
     """CLAIMED, of `outbox` by the name of `table`."""
     columns = (f"{table}.{column.name}" for column in CLAIM_COLUMNS)
-    return ", ".join((*columns, HAS_ATTACHMENTS.format(o=table), IS_RAW.format(o=table)))
+    return ", ".join((*columns, HAS_ATTACHMENTS.format(o=table), is_raw.format(o=table)))
 
 
 _HELD = ", ".join(f"'{status}'" for status in statuses.IN_HAND)

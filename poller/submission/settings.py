@@ -70,7 +70,7 @@ class SubmissionSettings:
     def __post_init__(self) -> None:
         if self.key_file and not self.certificate_file:
             raise Misfit("certificate_file", "key_file is given without certificate_file; give both")
-        if self.listen is None or is_loopback(self.place[0]):
+        if not self.place[0] or is_loopback(self.place[0]):
             return
         if not self.users:
             raise Misfit(

@@ -922,6 +922,15 @@ def test_a_variable_with_single_underscores_is_not_passed_over_in_silence() -> N
     assert load(path, {"POLLER_CONFIG": str(path), "POLLER_TEST_LONG": "1", "POLLER_SHOP_URL": "x"}).source == path
 
 
+def test_mail_is_not_sent_to_where_it_comes_in() -> None:
+    text = '[smtp]\nhost = "{}"\nport = 2525\nsecurity = "none"\n[submission]\nlisten = "127.0.0.1:2525"\n'
+    with pytest.raises(ConfigError, match=r"submission\.listen: a relay has the same address"):
+        load(written(text.format("localhost")), {})
+    load(written(text.format("relay.example.com")), {})
+    with pytest.raises(ConfigError, match=r"submission\.listen: must be HOST:PORT"):
+        load(written('[submission]\nlisten = "2525"\n'), {})
+
+
 @pytest.mark.parametrize("place", ["8025", "127.0.0.1", "127.0.0.1:99999", "http://localhost:8025", "::1:80", ""])
 def test_a_place_to_listen_at_is_a_host_and_a_port(place: str) -> None:
     with pytest.raises(ConfigError, match=r"http\.listen: must be HOST:PORT"):

@@ -123,6 +123,7 @@ READING = (
     _each(READER, "reads the suppression list", "SELECT * FROM outbox_suppressions", allowed=True),
     _each(READER, "reads bodies", "SELECT body_text FROM outbox"),
     _each(READER, "reads HTML", "SELECT body_html FROM outbox"),
+    _each(READER, "reads raw messages", "SELECT raw FROM outbox"),
     _each(READER, "reads variables", "SELECT context FROM outbox"),
     _each(READER, "reads whole rows", "SELECT * FROM outbox"),
     _each(READER, "reads files", "SELECT content FROM outbox_attachment"),

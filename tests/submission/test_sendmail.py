@@ -104,6 +104,14 @@ def test_what_is_wrong_with_the_installation_has_codes_of_its_own(bench: Bench, 
 
 
 @ON_SQLITE
+def test_show_tells_its_size_and_prints_it_as_it_would_go_out(bench: Bench, config: Path) -> None:
+    sendmail(config, "-t", stdin=RAW.replace(b"Subject", b"Bcc: x@y.test\r\nDate: D\r\nSubject"))
+    assert f"raw              {len(RAW) + 24} bytes" in bench.poller(config, "show", "1").stdout
+    expected = RAW.replace(b"Subject", b"Date: D\r\nSubject").replace(b"\r\n", b"\n").decode()
+    assert bench.poller(config, "show", "1", "--raw").stdout == expected
+
+
+@ON_SQLITE
 def test_a_program_that_gives_no_header_at_all_is_understood(bench: Bench, config: Path) -> None:
     assert sendmail(config, "-F", "Night job", "root", stdin=b"all well\n.\nnot read\n").returncode == 0
     (row,) = bench.rows()
