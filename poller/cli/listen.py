@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 @in_words
 def listen(context: click.Context) -> None:
     """Take mail over SMTP at [submission] listen, until SIGTERM or Ctrl-C. "poller run" sends it."""
-    config = configuration(context)
+    config = configuration(context, to_take=True)
     if config.submission.listen is None:
         raise Misused('[submission] listen says where; write it like "127.0.0.1:2525"')
     log.configure(config.log)

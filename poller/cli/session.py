@@ -86,14 +86,15 @@ def in_words(command: Callable[P, R]) -> Callable[P, R]:
     return wrapped
 
 
-def configuration(context: click.Context, *, to_send: bool = False) -> Config:
+def configuration(context: click.Context, *, to_send: bool = False, to_take: bool = False) -> Config:
     """The configuration that `--config` and the environment name. Raises ConfigError.
 
     Only who means `to_send` needs the relays' secrets: a password that can't be read must not keep anybody from
-    looking, or from switching all off.
+    looking, or from switching all off. Only who means `to_take` mail needs the secrets of those who hand it over.
     """
+    unread = (*(() if to_send else RELAYS), *(() if to_send or to_take else ("submission",)))
     named = context.find_root().obj
-    return load(Path(named) if named else None, os.environ, unread=() if to_send else RELAYS)
+    return load(Path(named) if named else None, os.environ, unread=unread)
 
 
 def database(config: Config) -> Engine:

@@ -102,7 +102,10 @@ class Listener:
         serving = self._loop.create_server(lambda: _Line(self, self._loop), sock=self._socket)
         self._server = self._loop.run_until_complete(serving)
         self._loop.run_forever()
-        self._loop.run_until_complete(asyncio.sleep(0))
+        left = asyncio.all_tasks(self._loop)
+        for task in left:
+            task.cancel()
+        self._loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
         self._loop.close()
 
     async def _close(self) -> None:

@@ -46,6 +46,12 @@ _FILE = "INSERT INTO outbox_attachment (outbox_id, name, content) VALUES ({0}, '
 
 APPLICATION = (
     _each(APP, "writes a row", _ROW.format("", ""), allowed=True),
+    _each(
+        APP,
+        "writes a whole message",
+        "INSERT INTO outbox (recipients, raw) VALUES ('a@example.com', 'x')",
+        allowed=True,
+    ),
     _each(APP, "writes a row with a dedupe_key", _ROW.format(", dedupe_key", ", 'k1'"), allowed=True),
     _each(APP, "adds a file to its own row", _FILE.format("{own}"), allowed=True),
     _each(APP, "reads the state of its rows", "SELECT status, error FROM outbox_state", allowed=True),

@@ -156,6 +156,17 @@ def test_starttls_is_offered_with_a_certificate(listening: Listening, engine: En
     assert len(rows(engine)) == 1
 
 
+@ON_SQLITE
+@pytest.mark.skipif(bool(certs.available()), reason=certs.available())
+def test_beyond_loopback_no_password_is_taken_in_clear_text(listening: Listening, tmp_path: Path) -> None:
+    server = certs.Authority(tmp_path).issue("localhost")
+    keys = {"certificate_file": str(server.certificate), "key_file": str(server.key)}
+    with client_of(listening(listen="0.0.0.0:0", **keys, **USERS)) as client:
+        assert "auth" not in client.esmtp_features
+        assert client.docmd("AUTH PLAIN AGpvAGNvcnJlY3QgaG9yc2U=")[0] == 538
+        assert given(client) == (530, b"5.7.0 log in first")
+
+
 def test_another_address_than_loopback_wants_logins_and_a_certificate(listening: Listening) -> None:
     for settings in ({}, USERS, {"certificate_file": "x"}):
         with pytest.raises(Misfit):
