@@ -49,7 +49,7 @@ ONLY_IN = {
     "dns": {"poller.pacing.mx", "poller.published.records"},
     "pydantic": {"poller.config.load"},
     "cryptography": {"poller.message.keys"},
-    "aiosmtpd": {"poller.submission.listener"},
+    "aiosmtpd": {"poller.submission.line"},
 }
 """Libraries of one file in a room: the rest of it can do without."""
 

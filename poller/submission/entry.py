@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 _ADDRESSES: Final = frozenset({"from", "sender", "reply-to", "to", "cc", "bcc"})
 _BARE = re.compile(
-    r"(?:^|(?<=,))(?P<before>\s*(?:\"[^\"]*\"\s*)?<?\s*)(?P<local>[\w.+-]+)(?P<after>\s*>?\s*(?:\([^()]*\)\s*)?)(?=,|$)"
+    r"(?:^|(?<=,))(?P<before>\s*(?:\"[^\"]*\"\s*)?(?:<\s*)?)(?P<local>[\w.+-]+)(?P<after>\s*(?:>\s*)?(?:\([^()]*\)\s*)?)(?=,|$)"
 )
 """An address without a domain, as `root`, `root (Cron Daemon)` or `<root>`, alone between commas."""
 _SUBJECT_MOST: Final = 500

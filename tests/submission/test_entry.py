@@ -48,6 +48,12 @@ def test_an_address_without_a_domain_is_completed_and_no_other(text: str, expect
     assert completed(text, "here.test") == expected
 
 
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("piece", [" ", "<", '",', "(,a", "a ", " <", "> "])
+def test_no_header_takes_long_to_read(piece: str) -> None:
+    completed(piece * 200_000 + "!", "here.test")
+
+
 def test_cron_writes_to_root_and_nothing_but_the_domain_is_added() -> None:
     raw = b"From: root (Cron Daemon)\nTo: root\nSubject: Cron <root@host> true\n\n.\n"
     found = columns(raw, "root", mail_from=None)
