@@ -96,6 +96,8 @@ class Message:
     smtputf8: bool = False
     dsn: Mapping[str, str] | None = None
     """DSN parameters (RFC 3461), for a relay that offers them: of MAIL under "", of a recipient under its address."""
+    envelope_id: str = ""
+    """By which a delivery status notification is to name it (RFC 3461); "" where none is asked for."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

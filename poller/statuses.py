@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final, Literal, NamedTuple
 
-Action = Literal["pause", "resume", "cancel", "retry", "resolve-sent", "resolve-resend", "resolve-failed"]
+Action = Literal["pause", "resume", "cancel", "retry", "retry-now", "resolve-sent", "resolve-resend", "resolve-failed"]
 """What an operator may do to rows."""
 
 
@@ -24,13 +24,14 @@ class Status(NamedTuple):
     """`run --once` and `--drain` exit with 1 where a row ended so."""
 
 
+_QUEUED: Final[frozenset[Action]] = frozenset({"pause", "cancel", "retry-now"})
 _WAITING: Final[frozenset[Action]] = frozenset({"pause", "cancel"})
 _HELD: Final[frozenset[Action]] = frozenset({"resume", "cancel"})
 _OVER: Final[frozenset[Action]] = frozenset({"retry"})
 _DOUBT: Final[frozenset[Action]] = frozenset({"resolve-sent", "resolve-resend", "resolve-failed"})
 
 TABLE: Final = (
-    Status("queued", _WAITING),
+    Status("queued", _QUEUED),
     Status("sending", _WAITING, may_be_in_hand=True),
     Status("in_doubt", _DOUBT, fails_a_run=True),
     Status("paused", _HELD, may_be_in_hand=True),

@@ -6,9 +6,19 @@ override of the direction as \u202e.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
 
 def visible(text: str) -> str:
     """On one line, every character to be seen."""
     if text.isprintable():
         return text
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
+def moment(value: datetime | None) -> str:
+    """A time as tables show it: UTC, to the second."""
+    return f"{value:%Y-%m-%d %H:%M:%S}" if value else ""

@@ -22,22 +22,32 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parent.parent / "poller"
 
 LAYERS: tuple[dict[str, set[str]], ...] = (
-    {"frozen": set(), "visible": set(), "units": set(), "machine": set(), "domains": {"idna"}, "statuses": set()},
-    {"exchange": set(), "settings": set()},
+    {
+        "frozen": set(),
+        "visible": set(),
+        "units": set(),
+        "machine": set(),
+        "domains": {"idna"},
+        "statuses": set(),
+        "sealed": set(),
+    },
+    {"exchange": set(), "settings": set(), "unsubscribe": set()},
     {"log": {"structlog"}},
     {"judgement": set()},
     {"pacing": {"dns"}},
     {
-        "message": {"jinja2", "markupsafe", "cryptography"},
+        "message": {"jinja2", "markupsafe", "cryptography", "css_inline"},
         "smtp": set(),
         "journal": set(),
         "outbox": {"sqlalchemy", "psycopg", "pymysql"},
     },
     {"forecast": set(), "published": {"dns"}},
     {"delivery": set(), "alerts": set(), "submission": {"aiosmtpd"}},
+    {"batches": set()},
     {"config": {"pydantic"}},
     {"worker": {"apscheduler"}},
-    {"web": {"prometheus_client"}},
+    {"answers": set(), "bounces": {"flufl", "imap_tools"}},
+    {"web": {"prometheus_client", "starlette", "uvicorn", "jinja2", "markupsafe"}},
     {"cli": {"click", "rich"}},
 )
 """The rooms from the bottom up, with the libraries that each may import. A room imports rooms of lower layers only."""
@@ -50,6 +60,7 @@ ONLY_IN = {
     "pydantic": {"poller.config.load"},
     "cryptography": {"poller.message.keys"},
     "aiosmtpd": {"poller.submission.line"},
+    "css_inline": {"poller.message.inlining"},
 }
 """Libraries of one file in a room: the rest of it can do without."""
 
@@ -160,7 +171,7 @@ def more_than_settings(modules: list[Module]) -> list[str]:
         for module in modules
         if module.room in SETTINGS_ONLY
         for name in module.imports
-        if is_in(name, {f"poller.{room}" for room in rooms}) and not re.search(r"\.(settings|relays)\.", name)
+        if is_in(name, {f"poller.{room}" for room in rooms}) and not re.search(r"\.(\w*settings|relays)\.", name)
     ]
 
 

@@ -18,7 +18,7 @@ import urllib.error
 import urllib.request
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from poller.exchange import Message, RelayTrouble
 from poller.message.draft import Draft, Unsendable
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from poller.alerts.alarms import Kind
-    from poller.alerts.settings import AlertSettings
     from poller.message.composer import Composer
     from poller.smtp.relays import RelaySettings
 
@@ -63,7 +62,7 @@ class News:
     def as_json(self) -> str:
         """For a command, and for a webhook."""
         facts = asdict(self)
-        facts |= {"id": self.id, "since": _when(self.since), "at": _when(self.at)}
+        facts |= {"id": self.id, "since": when(self.since), "at": when(self.at)}
         return json.dumps(facts, ensure_ascii=False)
 
     @property
@@ -71,12 +70,70 @@ class News:
         """In one line."""
         return f"{_SAYS[self.kind]}: {self.words}"
 
+    def lines(self) -> Iterator[str]:
+        """For a mail."""
+        yield f"{self.words}."
+        yield ""
+        yield f"Since:  {when(self.since)}"
+        yield f"Outbox: {self.outbox}"
+        yield f"Seen by the worker {self.worker} at {when(self.at)}."
+        if self.kind == "over":
+            yield ""
+            yield "It is over."
+        yield ""
+        yield "poller status shows how it stands now."
+        yield ""
 
-def ways(
-    settings: AlertSettings, composer: Composer, relay: RelaySettings | None
-) -> tuple[Callable[[News], None], ...]:
+
+class Notice(Protocol):
+    """What can be told."""
+
+    @property
+    def id(self) -> str:
+        """The same for the same news."""
+
+    @property
+    def at(self) -> float:
+        """When it is told, seconds since the epoch."""
+
+    @property
+    def subject(self) -> str:
+        """In one line."""
+
+    def lines(self) -> Iterator[str]:
+        """In so many words, for a mail."""
+
+    def as_json(self) -> str:
+        """For programs."""
+
+
+class Addressees(Protocol):
+    """Whom to tell; each may be empty."""
+
+    @property
+    def email(self) -> tuple[str, ...]:
+        """Addresses."""
+
+    @property
+    def relay(self) -> str:
+        """By which relay."""
+
+    @property
+    def command(self) -> tuple[str, ...]:
+        """Words."""
+
+    @property
+    def webhook(self) -> str | None:
+        """Its address."""
+
+    @property
+    def webhook_secret(self) -> str | None:
+        """What signs."""
+
+
+def ways(settings: Addressees, composer: Composer, relay: RelaySettings | None) -> tuple[Callable[[Notice], None], ...]:
     """The ways that the settings name. Each raises NotToldError."""
-    found: list[Callable[[News], None]] = []
+    found: list[Callable[[Notice], None]] = []
     if settings.email and relay is not None:
         found.append(lambda news: by_mail(news, settings, composer, relay))
     if settings.command:
@@ -86,7 +143,7 @@ def ways(
     return tuple(found)
 
 
-def by_mail(news: News, settings: AlertSettings, composer: Composer, relay: RelaySettings) -> None:
+def by_mail(news: Notice, settings: Addressees, composer: Composer, relay: RelaySettings) -> None:
     """One message to all of `email`, in a session of its own."""
     bounded = replace(relay, end_timeout=min(relay.end_timeout, MAIL_S), reply_timeout=min(relay.reply_timeout, MAIL_S))
     courier = Courier(bounded, table="smtp" if settings.relay == "smtp" else f"relays.{settings.relay}")
@@ -103,14 +160,14 @@ def by_mail(news: News, settings: AlertSettings, composer: Composer, relay: Rela
         raise NotToldError(f"email by the relay {settings.relay}: {said or 'no answer'}")
 
 
-def _message(news: News, settings: AlertSettings, composer: Composer) -> Message:
+def _message(news: Notice, settings: Addressees, composer: Composer) -> Message:
     draft = Draft(
         id=0,
         message_id=f"<alert-{news.id}@{composer.message_id_domain}>",
         date=datetime.fromtimestamp(int(news.at), UTC),
         recipients=", ".join(settings.email),
         subject=f"[poller] {news.subject}"[:200],
-        body_text="\n".join(_lines(news)),
+        body_text="\n".join(news.lines()),
         headers={"Auto-Submitted": "auto-generated"},
     )
     composed = composer.compose(draft)
@@ -125,21 +182,7 @@ def _message(news: News, settings: AlertSettings, composer: Composer) -> Message
     )
 
 
-def _lines(news: News) -> Iterator[str]:
-    yield f"{news.words}."
-    yield ""
-    yield f"Since:  {_when(news.since)}"
-    yield f"Outbox: {news.outbox}"
-    yield f"Seen by the worker {news.worker} at {_when(news.at)}."
-    if news.kind == "over":
-        yield ""
-        yield "It is over."
-    yield ""
-    yield "poller status shows how it stands now."
-    yield ""
-
-
-def by_command(news: News, command: tuple[str, ...]) -> None:
+def by_command(news: Notice, command: tuple[str, ...]) -> None:
     """The news as JSON on its standard input; it has to end with status 0."""
     try:
         done = subprocess.run(  # noqa: S603 - running it is the feature
@@ -163,7 +206,7 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
         """What it says counts as a refusal."""
 
 
-def by_webhook(news: News, url: str, secret: str) -> None:
+def by_webhook(news: Notice, url: str, secret: str) -> None:
     """Rule 3. Anything but 2xx is a refusal."""
     body = news.as_json().encode()
     request = urllib.request.Request(url, data=body, method="POST")  # noqa: S310 - https, or this machine: the settings
@@ -178,7 +221,7 @@ def by_webhook(news: News, url: str, secret: str) -> None:
         raise NotToldError(f"webhook: {getattr(error, 'reason', error)}") from None
 
 
-def signed(news: News, body: bytes, secret: str) -> dict[str, Any]:
+def signed(news: Notice, body: bytes, secret: str) -> dict[str, Any]:
     """The header fields of a Standard Webhook: https://www.standardwebhooks.com, symmetric signature v1."""
     stamp = str(int(news.at))
     what = f"{news.id}.{stamp}.".encode() + body
@@ -191,5 +234,6 @@ def signed(news: News, body: bytes, secret: str) -> dict[str, Any]:
     }
 
 
-def _when(seconds: float) -> str:
+def when(seconds: float) -> str:
+    """A time in words."""
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")

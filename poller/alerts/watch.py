@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from poller.alerts.alarms import Alarm, Kind
     from poller.alerts.settings import AlertSettings
+    from poller.alerts.tell import Notice
     from poller.log import Logger
     from poller.outbox import Engine
 
@@ -66,7 +67,7 @@ class Watch:
 
     settings: AlertSettings
     engine: Engine
-    ways: tuple[Callable[[News], None], ...]
+    ways: tuple[Callable[[Notice], None], ...]
     worker: str
     outbox: str
     clock: Callable[[], float]
@@ -135,7 +136,7 @@ class Watch:
         took = [self._told_by(way, news) for way in self.ways]  # all of them, whatever the first said
         return any(took)
 
-    def _told_by(self, way: Callable[[News], None], news: News) -> bool:
+    def _told_by(self, way: Callable[[Notice], None], news: News) -> bool:
         try:
             way(news)
         except NotToldError as why:

@@ -21,6 +21,8 @@ from poller.worker.alerting import alert_watch
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from poller.alerts.tell import Notice
+
 
 @click.command()
 @click.option("--test", is_flag=True, help="Send a trial to all who would be told, whatever is wrong.")
@@ -42,7 +44,7 @@ def alerts(context: click.Context, *, test: bool) -> None:
     say("nothing is wrong")
 
 
-def _try(ways: tuple[Callable[[News], None], ...], outbox: str) -> None:
+def _try(ways: tuple[Callable[[Notice], None], ...], outbox: str) -> None:
     now = time.time()
     news = News(
         alarm="trial",

@@ -11,13 +11,15 @@ from collections import Counter
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
+from poller.cli.batch_check import check_batch
 from poller.cli.dkim import check_published
 from poller.cli.screen import say
-from poller.cli.session import FAILED, MISUSED, configuration
+from poller.cli.session import FAILED, MISUSED, configuration, database
+from poller.cli.session import in_words as told_in_words
 from poller.cli.token import WITHOUT_LOGIN, check_token
 from poller.cli.trial import MESSAGES, in_words, trials
 from poller.config.load import Config, ConfigError
@@ -86,12 +88,15 @@ class Verdicts:
 
 @click.command()
 @click.option("--deliver-to", metavar="ADDRESS", help="Send each relay a few messages to this address: what it bears.")
+@click.option("--batch", help="Only this: make a message of each row of the batch, and say what is wrong with it.")
 @click.pass_context
-def check(context: click.Context, deliver_to: str | None) -> None:
-    """Check configuration, database, schema, clock, relay, TLS and login.
+def check(context: click.Context, deliver_to: str | None, batch: str | None) -> None:
+    """Check configuration, database, schema, clock, relay, TLS and login; or the rows of a batch.
 
     Nothing is sent, but with --deliver-to.
     """
+    if batch is not None:
+        _batch(context, batch)
     verdicts = Verdicts()
     try:
         config = configuration(context, to_send=True)
@@ -108,13 +113,19 @@ def check(context: click.Context, deliver_to: str | None) -> None:
     sys.exit(FAILED if verdicts.failed else 0)
 
 
+@told_in_words
+def _batch(context: click.Context, batch: str) -> NoReturn:
+    config = configuration(context)
+    sys.exit(FAILED if check_batch(config, database(config), batch) else 0)
+
+
 def _check_what_is_readable(verdicts: Verdicts, error: ConfigError) -> None:
     """Every problem at once, and behind them what the sections without one lead to."""
     for problem in error.problems:
         verdicts.bad("config", str(problem))
     if error.readable is None:
         return
-    if not error.concerns("message"):
+    if not any(map(error.concerns, ("message", "lists", "unsubscribe"))):
         _check_message(verdicts, error.readable)
     if not error.concerns("database"):
         _check_database(verdicts, error.readable)

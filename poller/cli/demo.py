@@ -6,7 +6,8 @@ as anybody could.
 
 Rule 1. Nothing is pretended: the screen shows the INSERT that was run, the settings that differ from the defaults, and
         exits 0 only if the tables say what was planned and the catcher holds as many files.
-Rule 2. It ends by itself. Ctrl-C ends it earlier, in order; a second one cuts the line.
+Rule 2. It ends by itself; on a terminal the page and the service stay until Ctrl-C. Ctrl-C ends it earlier, in order; a
+        second one cuts the line.
 Rule 3. Without a terminal it prints lines instead of drawing.
 """
 
@@ -35,6 +36,7 @@ from rich.text import Text
 
 from poller import log
 from poller.cli.catcher import Catcher
+from poller.cli.samples.page import page_of
 from poller.cli.samples.place import BATCH, PAUSE_S, RETRY_S, NotOurs, Place
 from poller.cli.samples.rows import FEWEST, FIRST_INSERT, GREYLISTED, greylist, insert
 from poller.cli.samples.watch import GLANCE_S, Glance, Watch, by_count, say
@@ -76,12 +78,15 @@ def demo(directory: Path, console: Console, messages: int = 300) -> int:
     with _log_into(place), Catcher(place.mail, refuse=greylist()) as catcher:
         config = place.config(catcher.host, catcher.port)
         place.write_config(catcher.host, catcher.port)
-        _introduce(console, place, catcher, messages)
         _make_outbox(config)
-        with closing(sqlite3.connect(place.database)) as connection:
+        with closing(sqlite3.connect(place.database)) as connection, page_of(config) as address:
             insert(connection, messages)
+            _introduce(console, place, catcher, messages, address)
             run = _run(config, connection, console, messages)
-            return _conclude(run, connection, console, place, caught=catcher.caught)
+            code = _conclude(run, connection, console, place, caught=catcher.caught)
+            if address and console.is_terminal and not run.was_stopped:
+                _stay(config, console, address)
+            return code
 
 
 @click.command("demo")
@@ -117,11 +122,15 @@ def _make_outbox(config: Config) -> None:
         engine.dispose()
 
 
-def _introduce(console: Console, place: Place, catcher: Catcher, messages: int) -> None:
+def _introduce(console: Console, place: Place, catcher: Catcher, messages: int, address: str) -> None:
     usual = format_duration(RetrySettings().first)
     pause, retry = format_duration(PAUSE_S), format_duration(RETRY_S)
     say(console, f"An outbox in {place.database}, and a mail catcher on {catcher.host}:{catcher.port}.")
     say(console, "No mail leaves this machine.\n")
+    if address:
+        say(console, f"Watch it, and read the mail, on a page: {address}\n", style="bold")
+    else:
+        say(console, 'For the page to watch it on: pip install "poller[web]"\n')
     say(console, f"An application writes a row, and {messages - 1} others of all kinds:\n")
     say(console, f"{indent(FIRST_INSERT, '  ')}\n", style="cyan")
     say(console, f"The service takes {BATCH} at a time. For your eyes it pauses {pause} after each batch,")
@@ -165,6 +174,20 @@ def _ctrl_c(service: Service, watch: Watch) -> Iterator[None]:
     before = signal.signal(signal.SIGINT, stop)
     try:
         yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _stay(config: Config, console: Console, address: str) -> None:
+    """Go on until Ctrl-C: whoever reads on the page may act there, or INSERT a row, and see it go."""
+    say(console, f"The page stays at {address}, and the service goes on, until Ctrl-C.", style="bold")
+    service = Service(config, mode="forever")
+    before = signal.signal(signal.SIGINT, lambda *_: service.stop())
+    try:
+        with ThreadPoolExecutor(1, "demo-service") as threads:
+            running = threads.submit(service.run, signals=False)
+            while not wait((running,), timeout=GLANCE_S).done:
+                pass
     finally:
         signal.signal(signal.SIGINT, before)
 

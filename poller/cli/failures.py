@@ -5,39 +5,23 @@ One line for each reason, the most frequent first, with the number of recipients
 
 from __future__ import annotations
 
-from collections import defaultdict
-from typing import TYPE_CHECKING
-
 import click
 
+from poller.answers.causes import SIDES, counted
 from poller.cli.screen import say, say_table
 from poller.cli.session import Duration, Misused, as_json, configuration, database, in_words
-from poller.judgement.alike import reason_of
-from poller.outbox.report import MOST_FAILURES, Failure
+from poller.outbox.report import MOST_FAILURES
 from poller.outbox.report import failures as failures_of
 from poller.outbox.waiting import has_batch
 from poller.units import format_duration
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-
 DAY_S = 86400.0
-
-_SIDES: dict[str, Callable[[Failure], str]] = {
-    "reason": lambda one: reason_of(one.error) or one.status,
-    "code": lambda one: str(one.code or one.status),
-    "domain": lambda one: (one.address or "").rpartition("@")[2].lower() or one.domain or "(none)",
-    "relay": lambda one: one.relay or "(any)",
-    "template": lambda one: one.template or "(none)",
-    "batch": lambda one: one.batch or "(none)",
-    "status": lambda one: one.status,
-}
 
 
 @click.command()
 @click.option("--since", type=Duration(), default=DAY_S, help="How far back, such as 7d [1d].")
 @click.option("--batch", help="Only rows of this batch.")
-@click.option("--by", type=click.Choice(list(_SIDES)), default="reason", show_default=True, help="What is counted.")
+@click.option("--by", type=click.Choice(list(SIDES)), default="reason", show_default=True, help="What is counted.")
 @click.option("--limit", type=click.IntRange(1, 1000), default=20, show_default=True, help="Lines.")
 @click.option("--json", "json_", is_flag=True, help="For programs: all lines.")
 @click.pass_context
@@ -48,7 +32,7 @@ def failures(context: click.Context, *, since: float, batch: str | None, by: str
     if batch is not None and not has_batch(engine, batch):
         raise Misused(f"there is no batch {batch!r}")
     found = failures_of(engine, seconds=since, batch=batch)
-    lines = counted(found, _SIDES[by])
+    lines = counted(found, SIDES[by])
     if json_:
         click.echo(as_json([{by: name, "recipients": number, "example": row_id} for name, number, row_id in lines]))
         return
@@ -59,11 +43,3 @@ def failures(context: click.Context, *, since: float, batch: str | None, by: str
         say_table([("recipients", "for example row", by), *shown])
     if len(lines) > limit:
         say(f"and {len(lines) - limit} more: --limit", err=True)
-
-
-def counted(found: Iterable[Failure], side: Callable[[Failure], str]) -> list[tuple[str, int, int]]:
-    """Each name with how many there are and the latest row, the most frequent first."""
-    rows: dict[str, list[int]] = defaultdict(list)
-    for one in found:
-        rows[side(one)].append(one.row_id)
-    return sorted(((name, len(ids), ids[0]) for name, ids in rows.items()), key=lambda line: (-line[1], line[0]))

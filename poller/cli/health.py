@@ -9,7 +9,7 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import TYPE_CHECKING, NamedTuple
 
-from poller.cli.foresight import in_the_way, switched_off
+from poller.answers.foresight import in_the_way, switched_off
 from poller.outbox.report import Pulse, glance, pulse, silent
 from poller.units import format_duration
 

@@ -10,17 +10,18 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from poller.cli.foresight import foreseen, why_unknown
+from poller.answers.foresight import left_of
+from poller.answers.reasons import Reasons
+from poller.answers.standing import as_values, screen_lines, standing_of
 from poller.cli.health import unknown, verdict
-from poller.cli.pacing import as_values, due_of, screen_lines, standing_of
-from poller.cli.reasons import Reasons
 from poller.cli.screen import say, styled
-from poller.cli.session import ROW_ID, Duration, Stop, as_json, configuration, database, in_words, moment
+from poller.cli.session import ROW_ID, Duration, Stop, as_json, configuration, database, in_words
 from poller.config.load import ConfigError
 from poller.outbox.database import DatabaseRefused, DatabaseUnavailable
 from poller.outbox.migrate import SchemaTrouble
 from poller.outbox.report import Overview, Story, overview, story
 from poller.units import format_duration
+from poller.visible import moment
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -49,7 +50,7 @@ def status(context: click.Context, *, json_: bool, watch: bool, check: bool, max
     if json_:
         seen = overview(engine)
         standing = standing_of(config, engine, seen.at)
-        unknown, seconds = _left(config, engine, seen, standing)
+        unknown, seconds = left_of(config, engine, seen, standing)
         progress = {"percent_done": seen.percent_done(), "seconds_left": seconds, "unknown_because": unknown}
         click.echo(as_json({**asdict(seen), **progress, **as_values(standing)}))
         return
@@ -92,16 +93,7 @@ def _watch(config: Config, engine: Engine) -> None:
 def _now(config: Config, engine: Engine) -> Iterator[Line]:
     seen = overview(engine)
     standing = standing_of(config, engine, seen.at)
-    return _screen(seen, standing, *_left(config, engine, seen, standing))
-
-
-def _left(config: Config, engine: Engine, seen: Overview, standing: Standing) -> tuple[list[str], float | None]:
-    """Why nobody can say when what is due will have gone; else how many seconds it takes."""
-    if not seen.due:
-        return [], 0.0
-    if unknown := list(why_unknown(config, engine, seen)):
-        return unknown, None
-    return [], foreseen(config, engine, seen, standing, due_of(config, engine, standing, seen)).seconds
+    return _screen(seen, standing, *left_of(config, engine, seen, standing))
 
 
 def _screen(seen: Overview, standing: Standing, unknown: list[str], left: float | None) -> Iterator[Line]:
@@ -152,7 +144,7 @@ def _worker(seen: Overview, worker: Any) -> Iterator[Part]:
 @in_words
 def show(context: click.Context, row_id: int, *, raw: bool, json_: bool) -> None:
     """A row's whole story; with --raw the message as it would go out now."""
-    config = configuration(context)
+    config = configuration(context, to_compose=raw)
     engine = database(config)
     told = _story(engine, row_id)
     if raw:
@@ -179,7 +171,8 @@ def _show_story(told: Story) -> None:
         elif value is not None:
             say(f"{name:<17}{len(value)} {'bytes' if name == 'raw' else 'characters'}")
     for file in told.attachments:
-        say(f"attachment       {file['name']} ({file['content_type']}, {file['size']} bytes)")
+        where = f"{file['size']} bytes" if file["path"] is None else f"at {file['path']}"
+        say(f"attachment       {file['name']} ({file['content_type']}, {where})")
     for one in told.recipients:
         reply = " ".join(str(one[name]) for name in ("reply_code", "reply_status", "reply_text") if one[name])
         say(f"recipient        {one['address']}: {one['status']}, {one['attempts']} attempts; {one['error'] or reply}")

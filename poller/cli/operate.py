@@ -1,7 +1,7 @@
 """`poller retry | pause | resume | cancel | resolve`: what an operator does to rows.
 
 Each shows what it will touch first, and asks unless `--yes` is given. Where nobody is there to be asked, more than one
-row needs `--yes`.
+row needs `--yes`. What is said to be done is what the table said when it was done.
 """
 
 from __future__ import annotations
@@ -10,28 +10,29 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from poller.cli.choosing import choosing, selection_of
+from poller.cli.hurry import SHOWN, retry_now, rows_in_words, show_some
 from poller.cli.screen import say
-from poller.cli.session import ROW_ID, Stop, agree, configuration, database, in_words, moment, operator
+from poller.cli.session import ROW_ID, Stop, agree, configuration, database, in_words, operator
 from poller.outbox.doubts import Doubt, doubts
-from poller.outbox.operate import NotInDoubt, Selection, change, count, pause_all, resume_all
+from poller.outbox.operate import NotInDoubt, change, count, pause_all, preview, resume_all
 from poller.outbox.operate import resolve as resolve_some
-from poller.statuses import NAMES, Action
+from poller.visible import moment
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from poller.outbox import Engine
+    from poller.statuses import Action
 
 
 def _selecting(command: Callable[..., Any]) -> Callable[..., Any]:
     """The options by which rows are chosen."""
     for option in (
-        click.argument("ids", nargs=-1, type=ROW_ID, metavar="[ID]..."),
-        click.option("--batch", help="Rows of this batch."),
-        click.option("--status", type=click.Choice(NAMES), help="Rows with this status."),
-        click.option("--domain", help="Rows to this domain."),
-        click.option("--yes", is_flag=True, help="Do not ask."),
         click.option("--as", "name", help="Who you are, for the history; else $SUDO_USER, or your login."),
+        click.option("--yes", is_flag=True, help="Do not ask."),
+        choosing,
+        click.argument("ids", nargs=-1, type=ROW_ID, metavar="[ID]..."),
     ):
         command = option(command)
     return command
@@ -40,19 +41,21 @@ def _selecting(command: Callable[..., Any]) -> Callable[..., Any]:
 def _act(
     context: click.Context, action: Action, verb: str, *, yes: bool, name: str | None = None, **chosen: Any
 ) -> None:
-    selection = _selection(**chosen)
-    engine = database(configuration(context))
+    config = configuration(context)
+    engine = database(config)
+    selection = selection_of(config, engine, **chosen)
     found = count(engine, selection, action)
     total = sum(found.values())
     if not total:
         raise Stop(f"no row among those chosen can be {verb}")
     by_status = ", ".join(f"{number} {status}" for status, number in sorted(found.items()))
-    say(f"{_rows(total)} will be {verb}: {by_status}", err=True)
+    say(f"{rows_in_words(total)} will be {verb}: {by_status}", err=True)
+    show_some(preview(engine, selection, action, most=SHOWN), total)
     agree("Go on?", yes=yes, touched=total)
     changed = change(engine, selection, action, by=operator(name))
-    say(f"{_rows(changed.rows - changed.in_hand)} {verb}")
+    say(f"{rows_in_words(changed.rows - changed.in_hand)} {verb}")
     if changed.in_hand:
-        say(f"{_rows(changed.in_hand)} {verb} while being sent: {_IN_HAND[action]}")
+        say(f"{rows_in_words(changed.in_hand)} {verb} while being sent: {_IN_HAND[action]}")
 
 
 _IN_HAND = {
@@ -62,24 +65,21 @@ _IN_HAND = {
 }
 
 
-def _rows(number: int) -> str:
-    return "1 row" if number == 1 else f"{number} rows"
-
-
-def _selection(*, ids: tuple[int, ...], batch: str | None, status: str | None, domain: str | None) -> Selection:
-    try:
-        return Selection(ids=ids, batch=batch, status=status, domain=domain)
-    except ValueError as error:
-        raise click.UsageError(str(error)) from None
-
-
 @click.command()
 @_selecting
+@click.option("--now", is_flag=True, help="Instead, what waits for another try, or for a relay or a pause: now.")
 @click.pass_context
 @in_words
-def retry(context: click.Context, /, **chosen: Any) -> None:
-    """Start rows afresh that ended failed, partial, expired, suppressed or cancelled."""
-    _act(context, "retry", "retried", **chosen)
+def retry(context: click.Context, /, *, now: bool, **chosen: Any) -> None:
+    """Start rows afresh that ended failed, partial, expired, suppressed or cancelled; or hurry what waits.
+
+    With --now nothing starts afresh: rows that wait for another try are due at once, and the pause of the destination,
+    or the rest of the relay, that is chosen ends. Without a choice, of all of them.
+    """
+    if now:
+        retry_now(context, **chosen)
+    else:
+        _act(context, "retry", "retried", **chosen)
 
 
 @click.command()
@@ -121,7 +121,7 @@ def resume(context: click.Context, /, *, everything: bool, **chosen: Any) -> Non
 
 
 def _whole_outbox(context: click.Context, chosen: dict[str, Any]) -> Engine:
-    if any(chosen[name] for name in ("ids", "batch", "status", "domain")):
+    if any(value for name, value in chosen.items() if name not in {"yes", "name"}):
         raise click.UsageError("--all is the switch for the whole outbox and takes no selection")
     return database(configuration(context))
 

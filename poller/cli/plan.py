@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from poller.cli.foresight import foreseen, why_unknown
-from poller.cli.pacing import standing_of, waiting_of
+from poller.answers.foresight import foreseen, why_unknown
+from poller.answers.standing import standing_of, waiting_of
 from poller.cli.screen import say, say_table
-from poller.cli.session import Misused, as_json, configuration, database, in_words, moment
+from poller.cli.session import Misused, as_json, configuration, database, in_words
 from poller.forecast import warnings
 from poller.outbox.report import glance, held_rows
 from poller.outbox.waiting import has_batch
 from poller.units import format_duration
+from poller.visible import moment
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

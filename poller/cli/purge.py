@@ -33,3 +33,7 @@ def purge(context: click.Context, *, dry_run: bool, yes: bool) -> None:
     agree(f"Delete {many:,} rows for good?", yes=yes, touched=many or 1)
     done = purge_now(engine, config.retention, wait=time.sleep)
     say(f"{done.rows:,} rows deleted with all that was theirs, and {done.attempts:,} lines of other history")
+    if done.kept:
+        say(f"{done.kept:,} copies of what was sent deleted, of rows that stay")
+    if done.suppressions:
+        say(f"{done.suppressions:,} lines of the suppression list deleted, whose time was over")

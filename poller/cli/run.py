@@ -10,6 +10,7 @@ import click
 
 from poller import log
 from poller.cli.listen import taking_mail
+from poller.cli.serve import listening
 from poller.cli.session import Duration, Misused, configuration, in_words
 from poller.outbox.database import DatabaseUnavailable, connect
 from poller.outbox.migrate import require_current
@@ -61,12 +62,7 @@ def _listening(config: Config, service: Service) -> Iterator[None]:
     if config.http.listen is None:
         yield
         return
-    from poller.web.server import Server  # noqa: PLC0415 - few want it
-
-    try:
-        server = Server(config.http, service)
-    except (OSError, OverflowError) as error:
-        raise Misused(f"[http] listen {config.http.listen}: {error}") from None
+    server = listening(config, service)
     server.start()
     try:
         yield

@@ -61,6 +61,7 @@ class JsonObject(click.ParamType[dict[str, Any]]):
 @click.option("--context", type=JsonObject(), help="The template's variables.")
 @click.option("--locale")
 @click.option("--header", "headers", type=JsonObject(), help="Extra header fields.")
+@click.option("--list", help="The mailing list that it is for, of [lists].")
 @click.option("--attach", multiple=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--batch")
 @click.option("--priority", type=click.IntRange(0, 9))

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import click
 
-from poller.config.load import RELAYS, Config, ConfigError, load
+from poller.config.load import COMPOSING, HTTP, RELAYS, Config, ConfigError, load
 from poller.outbox.database import DatabaseRefused, DatabaseUnavailable, connect
 from poller.outbox.migrate import SchemaTrouble, require_current
-from poller.outbox.operate import OPERATOR
+from poller.outbox.operate import named
 from poller.outbox.rows import NameTaken
 from poller.units import parse_duration
 from poller.visible import visible
@@ -86,14 +86,24 @@ def in_words(command: Callable[P, R]) -> Callable[P, R]:
     return wrapped
 
 
-def configuration(context: click.Context, *, to_send: bool = False, to_take: bool = False) -> Config:
+def configuration(
+    context: click.Context,
+    *,
+    to_send: bool = False,
+    to_compose: bool = False,
+    to_serve: bool = False,
+    to_take: bool = False,
+) -> Config:
     """The configuration that `--config` and the environment name. Raises ConfigError.
 
-    Only who means `to_send` needs the relays' secrets: a password that can't be read must not keep anybody from
-    looking, or from switching all off. Only who means `to_take` mail needs the secrets of those who hand it over.
+    Only who means `to_send` needs the relays' secrets, who means `to_compose` those of messages, who means `to_serve`
+    those of messages and of the page, and who means `to_take` mail those of its senders: one that can't be read must
+    not keep anybody from looking, or from switching all off.
     """
-    unread = (*(() if to_send else RELAYS), *(() if to_send or to_take else ("submission",)))
     named = context.find_root().obj
+    page = () if to_serve else HTTP
+    unread = () if to_send else (*RELAYS, *page) if to_compose or to_serve else (*RELAYS, *COMPOSING, *page)
+    unread = unread if to_send or to_take else (*unread, "submission")
     return load(Path(named) if named else None, os.environ, unread=unread)
 
 
@@ -119,14 +129,9 @@ def agree(question: str, *, yes: bool, touched: int | None) -> None:
         raise Misused(f"nobody is there to be asked about {many}; if it is meant, add --yes")
 
 
-NAME_MOST = 100
-"""Characters of a name in the history."""
-
-
 def operator(name: str | None) -> str:
     """Who acts, for the history: as told, else who became root by sudo, else the login."""
-    who = name or os.environ.get("SUDO_USER") or _login()
-    return f"{OPERATOR} {visible(who.strip())[:NAME_MOST]}".rstrip()
+    return named(name or os.environ.get("SUDO_USER") or _login())
 
 
 def _login() -> str:
@@ -147,8 +152,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, bytes):
         return f"{len(value)} bytes"
     return float(value)
-
-
-def moment(value: datetime | None) -> str:
-    """A time as tables show it: UTC, to the second."""
-    return f"{value:%Y-%m-%d %H:%M:%S}" if value else ""

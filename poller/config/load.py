@@ -27,8 +27,10 @@ from typing import TYPE_CHECKING, Any, Final, get_args, get_type_hints
 from pydantic import TypeAdapter, ValidationError
 
 from poller.alerts.settings import AlertSettings
+from poller.batches.settings import BatchSettings
 from poller.config.sources import (
     MARK,
+    UNREAD,
     ConfigError,
     Key,
     Known,
@@ -42,11 +44,16 @@ from poller.config.sources import (
     read,
 )
 from poller.judgement.retry import RetrySettings
-from poller.message.settings import DkimSettings, MessageSettings, SigningDomain, TemplateSettings
+from poller.message.bounce_settings import BounceSettings
+from poller.message.bounce_settings import contradictions as bounce_contradictions
+from poller.message.list_settings import ListName, ListSettings, UnsubscribeSettings
+from poller.message.list_settings import contradictions as list_contradictions
+from poller.message.settings import AttachmentSettings, DkimSettings, MessageSettings, SigningDomain, TemplateSettings
 from poller.outbox.settings import DatabaseSettings, RetentionSettings
 from poller.pacing.settings import ThrottleSettings
 from poller.pacing.settings import contradictions as throttle_contradictions
 from poller.settings import HttpSettings, LogSettings, PollSettings, WorkerSettings
+from poller.settings import contradictions as http_contradictions
 from poller.smtp.relays import FirstRelaySettings, RelaySettings, names_in_trouble
 from poller.smtp.relays import contradictions as relay_contradictions
 from poller.submission.settings import SubmissionSettings, is_loopback
@@ -86,8 +93,12 @@ class Config:
     throttle: ThrottleSettings = field(default_factory=ThrottleSettings)
     message: MessageSettings = field(default_factory=MessageSettings)
     templates: TemplateSettings = field(default_factory=TemplateSettings)
+    attachments: AttachmentSettings = field(default_factory=AttachmentSettings)
     dkim: Mapping[SigningDomain, DkimSettings] = field(default_factory=dict)
     """By the domain that signs."""
+    lists: Mapping[ListName, ListSettings] = field(default_factory=dict)
+    """Mailing lists, by the name that rows give."""
+    unsubscribe: UnsubscribeSettings = field(default_factory=UnsubscribeSettings)
     poll: PollSettings = field(default_factory=PollSettings)
     retry: RetrySettings = field(default_factory=RetrySettings)
     worker: WorkerSettings = field(default_factory=WorkerSettings)
@@ -96,6 +107,8 @@ class Config:
     http: HttpSettings = field(default_factory=HttpSettings)
     alerts: AlertSettings = field(default_factory=AlertSettings)
     submission: SubmissionSettings = field(default_factory=SubmissionSettings)
+    batches: BatchSettings = field(default_factory=BatchSettings)
+    bounces: BounceSettings = field(default_factory=BounceSettings)
     source: Path | None = field(default=None, compare=False)
     """The file that was read."""
     looked: tuple[Path, ...] = field(default=(), compare=False)
@@ -111,6 +124,10 @@ _SECTIONS: dict[str, Any] = {
 
 RELAYS = ("smtp", "relays")
 """The sections of what is needed to send."""
+COMPOSING = ("unsubscribe", "bounces")
+"""And those of what is needed to make a message."""
+HTTP = ("http",)
+"""And of what is needed to be looked at."""
 
 
 def load(path: Path | None, environ: Mapping[str, str], *, unread: Collection[str] = ()) -> Config:
@@ -325,9 +342,14 @@ def _in_a_circle(config: Config) -> str:
 
 
 def _nobody_to_carry_alarms(config: Config) -> str:
-    if config.alerts.relay in {"smtp", *config.relays}:
-        return ""
-    return "there is no relay of this name; write smtp, or one of [relays]"
+    return "" if config.alerts.relay in {"smtp", *config.relays} else _NO_SUCH_RELAY
+
+
+def _nobody_to_carry_reports(config: Config) -> str:
+    return "" if config.batches.relay in {"smtp", *config.relays} else _NO_SUCH_RELAY
+
+
+_NO_SUCH_RELAY = "there is no relay of this name; write smtp, or one of [relays]"
 
 
 _CHECKS: tuple[tuple[tuple[Key, ...], Callable[[Config], str]], ...] = (
@@ -341,6 +363,7 @@ _CHECKS: tuple[tuple[tuple[Key, ...], Callable[[Config], str]], ...] = (
     ((("alerts", "relay"),), _nobody_to_carry_alarms),
     ((("submission", "listen"),), _no_place_for_mail),
     ((("submission", "listen"), ("smtp", "port")), _in_a_circle),
+    ((("batches", "relay"),), _nobody_to_carry_reports),
 )
 """The keys that a check weighs against each other, the one to blame first."""
 
@@ -370,10 +393,17 @@ def _between_limits(config: Config) -> Iterator[Finding]:
         yield (("throttle", *key), *(("throttle", table) for table in rests_on)), message
 
 
+def _in_http(config: Config) -> Iterator[Finding]:
+    for key, message in http_contradictions(config.http, UNREAD):
+        yield (("http", *key), ("http", "listen")), message
+
+
 def _disagreements(config: Config, given: Layer, wrong: set[str]) -> Iterator[Problem]:
     """What the checks find; a finding is dropped when one of its keys already has a problem of its own."""
     found: list[Finding] = [(keys, check(config)) for keys, check in _CHECKS]
-    for keys, message in (*found, *_between_relays(config), *_between_limits(config)):
+    found += () if config.unsubscribe.key == UNREAD else list_contradictions(config.lists, config.unsubscribe)
+    found += () if config.bounces.key == UNREAD else bounce_contradictions(config.bounces)
+    for keys, message in (*found, *_between_relays(config), *_between_limits(config), *_in_http(config)):
         if message and not any(bad.startswith(dotted(key)) for bad in wrong for key in keys):
             key = next((key for key in keys if key in given), keys[0])
             yield Problem(given[key].where if key in given else "defaults", dotted(key), message)

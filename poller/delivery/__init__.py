@@ -7,6 +7,8 @@ prefetch    the next rows, claimed while the last are being sent
 routes      by which relay a row goes, and its slot
 returns     rows that go back as they were
 prepare     pure: who is asked now, who is settled without, and the message
+kept        content that stays what it was, from one try to the next
+files       the files of a row: its own, shared ones, and those below a directory
 compose     rows made into messages, journalled; the next one while the last is being answered
 session     one relay as this worker knows it
 weigh       from an exchange to a decision: what to record, and what pauses

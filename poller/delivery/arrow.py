@@ -24,11 +24,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from poller.delivery.hand import Pending
-from poller.delivery.prepare import Prepared, prepared_again
+from poller.delivery.prepare import Prepared, beside, prepared_again
 from poller.delivery.routes import Routes, Slots, is_early, is_missed, is_pressing
 from poller.delivery.throttle import NOBODY
 from poller.exchange import RelayTrouble
-from poller.message.draft import Unsendable
+from poller.message.draft import NotNow, Unsendable
 
 if TYPE_CHECKING:
     import threading
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from poller.delivery.prefetch import Prefetch
     from poller.delivery.returns import Returns
     from poller.delivery.session import Line
-    from poller.delivery.throttle import SharedLimits
+    from poller.delivery.throttle import SharedLimits, Waiting
     from poller.delivery.weigh import Decision, Weigh
     from poller.exchange import Exchange, Message, Reply
     from poller.journal import Journal
@@ -201,6 +201,11 @@ class Delivery:
             waiting = limits.take_also(row, prepared.message.recipients) if prepared.message else NOBODY
             if waiting and prepared.message and len(waiting) < len(prepared.message.recipients):
                 prepared, waiting = self.composing.prepared(row, at_once, self.time.now(), not_now=waiting), NOBODY
+            elif waiting and prepared.others:
+                prepared, waiting = self._another(row, prepared, waiting)
+        except NotNow as reason:
+            self.outcomes.put_off(row, str(reason), self.time.now())
+            return None
         except Unsendable as reason:
             self.outcomes.refused(row, str(reason), self.time.now())
             return None
@@ -215,6 +220,19 @@ class Delivery:
         else:
             self._begun.rows[row.id] = prepared
         return prepared.message
+
+    def _another(self, row: ClaimedRow, prepared: Prepared, waiting: Waiting) -> tuple[Prepared, Waiting]:
+        """Where each recipient has a message of their own: that of the first who need not wait, if there is one."""
+        while True:
+            passed = beside(waiting, prepared.others)
+            following = self.composing.prepared(row, 1, self.time.now(), not_now=passed)
+            if following.message is None:
+                return prepared, waiting
+            also = self.shared_limits.take_also(row, following.message.recipients)
+            if not also:
+                self.shared_limits.pacing.unskip(row.id)
+                return following, NOBODY
+            waiting = {**waiting, **also}
 
     def _commit(self, relay: str, message: Message, rcpt: Sequence[Reply | None]) -> None:
         """Rule 6. The end of `message` is about to leave. Raises LeaseEnded, JournalTrouble: then it does not."""

@@ -41,6 +41,7 @@ from poller.pacing.limits import (
     spent,
 )
 from poller.pacing.state_row import as_row, repaired
+from poller.pacing.words import override_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -103,6 +104,8 @@ class Pacing:
     at_most: dict[ScopeKey, int] = field(default_factory=dict)
     """Slots of a scope in one claim: on a wire that is slower than the limit more would be missed."""
     limits: dict[ScopeKey, Limit] = field(init=False)
+    _overrides: dict[ScopeKey, Limit] = field(default_factory=dict)
+    """What a person allows instead, as last seen."""
     _kept: Counter[ScopeKey] = field(default_factory=Counter)
     _margin: float = 0.0
     """Seconds beyond what a claim needs, while rows come too late for their slots."""
@@ -148,6 +151,7 @@ class Pacing:
         self._doubt_hosts(now)
         faults: dict[ScopeKey, str] = {}
         seen: dict[ScopeKey, _Seen] = {}
+        self._overrides = {key: limit for key, r in records.items() if (limit := override_of(r.limit_override))}
         for key in records.keys() | self.limits.keys():
             limit = self.limit_of(key)
             state, fault = repaired(limit, records[key].values, now) if key in records else (Scope(), "")
@@ -179,8 +183,8 @@ class Pacing:
         return seen.state if seen else _UNKNOWN
 
     def limit_of(self, key: ScopeKey) -> Limit:
-        """What is configured for it; the empty limit if nothing is."""
-        return self.limits.get(key, NO_LIMIT)
+        """What a person allows, or else the configuration; the empty limit if nothing is said."""
+        return self._overrides.get(key) or self.limits.get(key, NO_LIMIT)
 
     def record_of(self, key: ScopeKey) -> Record:
         """As the table would have it, for when it can't be asked."""
@@ -315,6 +319,10 @@ class Pacing:
         if len(self._skipped) < MOST_SKIPPED:
             self._skipped[row_id] = until, waits_for
 
+    def unskip(self, row_id: int) -> None:
+        """One of its recipients may go all the same."""
+        self._skipped.pop(row_id, None)
+
     def next_at(self, now: datetime) -> datetime | None:
         """When something that may not go now may go; None: nothing is waiting for its time."""
         times = [seen.ready for seen in list(self._seen.values()) if seen.ready is not None and seen.ready > now]
@@ -443,6 +451,7 @@ class Pacing:
         now: datetime,
         usable: Collection[str],
     ) -> Choice:
+        self._heed(records)
         states = {key: repaired(self.limit_of(key), record.values, now)[0] for key, record in records.items()}
         before = dict(states)
         grants: dict[int, Grant] = {}
@@ -458,6 +467,14 @@ class Pacing:
         for key, state in states.items():
             self.note(key, state, now)
         return Choice(grants=grants, states=changed, closed_lanes=frozenset(closed))
+
+    def _heed(self, records: Mapping[ScopeKey, Record]) -> None:
+        """What is overridden by now: it holds from this very claim on."""
+        for key, record in records.items():
+            if limit := override_of(record.limit_override):
+                self._overrides[key] = limit
+            else:
+                self._overrides.pop(key, None)
 
     def _closes(self, row: Candidate, states: Mapping[ScopeKey, Scope], now: datetime, usable: Collection[str]) -> bool:
         """Whether nothing more may go from this row's sender, or by the relay that it names."""

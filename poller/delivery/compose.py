@@ -12,17 +12,18 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from poller.delivery.prepare import Prepared, prepare, recipients_of
 from poller.journal import JournalTrouble
-from poller.message.draft import Attachment, Unsendable
+from poller.message.draft import Unsendable
 from poller.outbox.database import DatabaseUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping
     from datetime import datetime
 
+    from poller.delivery.files import Files
     from poller.journal import Journal
     from poller.message.composer import Composer
     from poller.outbox.rows import ClaimedRow
@@ -44,10 +45,11 @@ class Compose:
     composer: Composer
     relays: Collection[str]
     clock: Callable[[], float]
-    _suppressed: dict[str, str] = field(default_factory=dict)
+    files: Files
+    _suppressed: Mapping[tuple[str, str], str] = field(default_factory=dict)
     _suppresses_anyone: bool = True
     _suppresses_at: float = float("-inf")
-    _made: tuple[Prepared, int, dict[str, str]] | None = None
+    _made: tuple[Prepared, int, Mapping[tuple[str, str], str]] | None = None
     """Ahead: what was made, for how many recipients at once, and who was suppressed then."""
 
     def look_up(self, rows: Iterable[ClaimedRow]) -> None:
@@ -83,7 +85,7 @@ class Compose:
                 self._made = prepared, at_once, self._suppressed
 
     def _still_holds(
-        self, made: tuple[Prepared, int, dict[str, str]], row: ClaimedRow, at_once: int, now: datetime
+        self, made: tuple[Prepared, int, Mapping[tuple[str, str], str]], row: ClaimedRow, at_once: int, now: datetime
     ) -> bool:
         prepared, for_so_many, suppressed = made
         return (
@@ -99,7 +101,7 @@ class Compose:
             suppressed = self._suppressed
             if self._suppresses_anyone and _has_long_lists(row):
                 suppressed = self.store.suppressed(self._addresses([row]))
-            files = tuple(map(_attachment, self.store.attachments(row.id))) if row.has_attachments else ()
+            files = self.files.of(self.store.attachments(row.id)) if row.has_attachments else ()
             raw = self.store.raw(row.id) if row.is_raw else (None, None)
             prepared = prepare(
                 row,
@@ -139,7 +141,3 @@ def _is_plain(row: ClaimedRow) -> bool:
         return False
     size = sum([len(content.get(name) or "") for name in _TEXTS])
     return size <= SMALL and (not (headers := content.get("headers")) or len(str(headers)) <= SMALL)
-
-
-def _attachment(found: Mapping[str, Any]) -> Attachment:
-    return Attachment(**found)

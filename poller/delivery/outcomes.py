@@ -6,11 +6,13 @@ All roads end here: what a relay answered, what could not become a message, and 
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from poller.delivery.kept import kept_after
 from poller.delivery.prepare import recipients_of, standing_of
-from poller.judgement.outcome import in_doubt_after_crash
+from poller.judgement.keeping import keeping
+from poller.judgement.outcome import Blame, Deferred, Sent, in_doubt_after_crash
 from poller.judgement.retry import died, next_step, refused
 from poller.log import shortened
 from poller.message.draft import Unsendable
@@ -21,8 +23,9 @@ if TYPE_CHECKING:
 
     from poller.delivery.prepare import Prepared
     from poller.delivery.recorder import Recorder
+    from poller.judgement.keeping import KeepSent
     from poller.judgement.outcome import Outcome, Verdict
-    from poller.judgement.retry import RetrySettings, Step
+    from poller.judgement.retry import RetrySettings, Standing, Step
     from poller.log import Logger
     from poller.message.composer import Composer
     from poller.outbox.rows import ClaimedRow
@@ -36,6 +39,7 @@ class Outcomes:
     composer: Composer
     retry: RetrySettings
     log: Logger
+    keep_sent: KeepSent = "none"
     chance: Callable[[], float] = random.random
 
     def judged(
@@ -47,7 +51,9 @@ class Outcomes:
         outcomes |= {address: outcome for wire, outcome in pairs for address in begun.wire[wire]}
         where = {"phase": verdict.phase.value, "relay": verdict.relay}
         step = next_step(begun.standing, outcomes, now=at, chance=self.chance(), settings=retry, **where)
-        self._add(begun.row, step, seconds=seconds)
+        is_accepted = any(isinstance(outcome, Sent) for outcome in verdict.outcomes)
+        keep = kept_after(begun, step.status, self.keep_sent, is_accepted=is_accepted)
+        self._add(begun.row, replace(step, keep=keep) if keep else step, seconds=seconds)
 
     def without_message(self, prepared: Prepared, retry: RetrySettings, at: datetime) -> None:
         """All of its recipients are settled without the wire."""
@@ -58,6 +64,13 @@ class Outcomes:
         """It can't become a message."""
         self._add(row, refused(standing_of(row, ()), reason, now=at, settings=self.retry))
 
+    def put_off(self, row: ClaimedRow, reason: str, at: datetime) -> None:
+        """What it needs can't be reached now: it costs the row no attempt."""
+        standing = self._standing(row)
+        later = Deferred(blame=Blame.SESSION, reason=reason)
+        outcomes = {state.address: later for state in standing.recipients if state.status == "queued"}
+        self._add(row, next_step(standing, outcomes, now=at, chance=self.chance(), settings=self.retry))
+
     def died(self, row: ClaimedRow, deaths: int, at: datetime) -> None:
         """Composing this row has killed the process, for the `deaths`-th time."""
         standing = standing_of(row, [*row.known])
@@ -65,10 +78,7 @@ class Outcomes:
 
     def orphaned(self, row: ClaimedRow, why: str, at: datetime) -> bool:
         """Its worker is gone, and nobody knows how far it came: it is in doubt. False: somebody has it locked."""
-        try:
-            standing = standing_of(row, [recipient.address for recipient in recipients_of(row, self.composer)])
-        except Unsendable:  # it was readable when it was sent; what is written down still stands
-            standing = standing_of(row, ())
+        standing = self._standing(row)
         doubt = in_doubt_after_crash(why)
         outcomes: Mapping[str, Outcome] = {
             state.address: doubt for state in standing.recipients if state.status == "queued"
@@ -79,7 +89,16 @@ class Outcomes:
         say(self.log, row, step, 0.0)
         return True
 
+    def _standing(self, row: ClaimedRow) -> Standing:
+        """Of a row whose lists may not be readable: then what is written down of it."""
+        try:
+            return standing_of(row, [recipient.address for recipient in recipients_of(row, self.composer)])
+        except Unsendable:
+            return standing_of(row, ())
+
     def _add(self, row: ClaimedRow, step: Step, *, seconds: float = 0.0) -> None:
+        if row.kept is not None and step.keep is None:
+            step = replace(step, keep=keeping(step.status, before=row.kept, rendered=row.kept))
         say(self.log, row, step, seconds)
         self.recorder.add(step)
 

@@ -3,13 +3,16 @@
 Rule 1. Composing is pure, so whatever it raises is a property of the row: it surfaces as `Unsendable`, and nothing else
         is caught as broadly anywhere.
 Rule 2. Recipients that are settled are never asked again; those asked least often come first (of those whose
-        destination only put them off, who was never answered), as many as one transaction takes.
+        destination only put them off, who was never answered), as many as one transaction takes; a single one where
+        each has a message of their own.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
+from poller.delivery.kept import rendering_of
 from poller.exchange import Message
 from poller.frozen import dataclass
 from poller.judgement.outcome import Expired, Suppressed
@@ -22,10 +25,14 @@ if TYPE_CHECKING:
 
     from poller.judgement.outcome import Outcome
     from poller.message.composer import Composer
-    from poller.message.draft import Attachment, Recipient
+    from poller.message.draft import Attachment, Composed, Recipient
+    from poller.message.templates import Rendered
     from poller.outbox.rows import ClaimedRow
 
 T = TypeVar("T")
+
+MOST_APART = 100
+"""Recipients of a row each of whom has a message of their own: the row is claimed anew for each."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,7 +40,8 @@ class Prepared:
     """A row and what is to be done with it.
 
     `settled` are outcomes of recipients to whom nothing may be sent; `wire` the addresses of this transaction, each
-    with the recipients behind it; `message` is None when nobody is left to send to.
+    with the recipients behind it; `message` is None when nobody is left to send to. `others` are the addresses of those
+    who might go now as well, if each had not a message of their own.
     """
 
     row: ClaimedRow
@@ -41,6 +49,11 @@ class Prepared:
     settled: Mapping[str, Outcome]
     wire: Mapping[str, tuple[str, ...]]
     message: Message | None
+    others: tuple[str, ...] = ()
+    rendered: Rendered | None = None
+    """What its template gave for this message, now or before."""
+    reader: str | None = None
+    """Who the message is for, if not for all alike."""
 
 
 def prepare(
@@ -48,16 +61,17 @@ def prepare(
     attachments: tuple[Attachment, ...],
     *,
     composer: Composer,
-    suppressed: Mapping[str, str],
+    suppressed: Mapping[tuple[str, str], str],
     now: datetime,
     at_once: int,
     relays: Collection[str],
     not_now: Collection[str] = (),
     raw: tuple[bytes | None, object] = (None, None),
 ) -> Prepared:
-    """`suppressed` has a reason by address; `at_once` recipients fit one transaction. Raises Unsendable.
+    """`suppressed` has a reason by list ("": all mail) and address; `at_once` recipients fit one transaction.
 
-    Recipients whose wire address is in `not_now` stay open. `raw` is a whole message and its DSN parameters.
+    Raises Unsendable. Recipients whose wire address is in `not_now` stay open. `raw` is a whole message and its DSN
+    parameters.
     """
     if row.relay is not None and row.relay not in relays:
         known = ", ".join(sorted(relays))
@@ -69,8 +83,26 @@ def prepare(
     settled = _without_sending(row, recipients, open_ones, suppressed, now)
     may_go = [r for r in recipients if r.address in open_ones and r.address not in settled and r.wire not in not_now]
     wire = _wire(may_go, open_ones, at_once)
-    message = _message(row, draft, composer, tuple(wire)) if wire else None
-    return Prepared(row=row, standing=standing, settled=settled, wire=wire, message=message)
+    reader: str | None = None
+    others: tuple[str, ...] = ()
+    is_apart: bool = _purely(composer.writes_apart, draft)
+    if wire and is_apart:
+        _require_a_few(recipients)
+        address, (reader, *_) = next(iter(wire.items()))
+        wire, others = {address: (reader,)}, tuple([r.wire for r in may_go])
+    if row.kept is not None:
+        draft = replace(draft, rendered=rendering_of(row, reader))
+    composed = _purely(lambda whole: composer.compose(whole, reader), draft) if wire else None
+    return Prepared(
+        row=row,
+        standing=standing,
+        settled=settled,
+        wire=wire,
+        message=_message(row, composed, tuple(wire)) if composed else None,
+        others=others,
+        rendered=composed.rendered if composed else None,
+        reader=reader,
+    )
 
 
 def recipients_of(row: ClaimedRow, composer: Composer) -> tuple[Recipient, ...]:
@@ -129,12 +161,20 @@ def _draft(
     row: ClaimedRow, attachments: tuple[Attachment, ...], raw: tuple[bytes | None, object] = (None, None)
 ) -> Draft:
     date = row.first_attempt_at  # the field leaves out what is less than a second
-    files, (whole, dsn) = attachments, raw
-    return Draft(id=row.id, message_id=row.message_id, date=date, attachments=files, raw=whole, dsn=dsn, **row.content)
+    whole, dsn = raw
+    return Draft(
+        id=row.id,
+        message_id=row.message_id,
+        date=date,
+        attachments=attachments,
+        raw=whole,
+        dsn=dsn,
+        batch=row.batch,
+        **row.content,
+    )
 
 
-def _message(row: ClaimedRow, draft: Draft, composer: Composer, wire: tuple[str, ...]) -> Message:
-    composed = _purely(composer.compose, draft)
+def _message(row: ClaimedRow, composed: Composed, wire: tuple[str, ...]) -> Message:
     return Message(
         row_id=row.id,
         claim_seq=row.claim_seq,
@@ -144,6 +184,7 @@ def _message(row: ClaimedRow, draft: Draft, composer: Composer, wire: tuple[str,
         content=composed.content,
         smtputf8=composed.smtputf8,
         dsn=composed.dsn,
+        envelope_id=composed.envelope_id,
     )
 
 
@@ -151,7 +192,7 @@ def _without_sending(
     row: ClaimedRow,
     recipients: Iterable[Recipient],
     open_ones: Collection[str],
-    suppressed: Mapping[str, str],
+    suppressed: Mapping[tuple[str, str], str],
     now: datetime,
 ) -> dict[str, Outcome]:
     """Outcomes of the open recipients to whom nothing may be sent."""
@@ -159,17 +200,31 @@ def _without_sending(
         return dict.fromkeys(open_ones, Expired(reason=f"expired at {row.expires_at:%Y-%m-%d %H:%M:%S} UTC"))
     settled: dict[str, Outcome] = {}
     for recipient in recipients:
-        reason = recipient.withheld or _suppression(recipient, suppressed)
+        reason = recipient.withheld or _suppression(recipient, row.content.get("list"), suppressed)
         if recipient.address in open_ones and reason:
             settled[recipient.address] = Suppressed(reason=reason)
     return settled
 
 
-def _suppression(recipient: Recipient, suppressed: Mapping[str, str]) -> str:
-    if recipient.address not in suppressed:
-        return ""
-    reason = suppressed[recipient.address]
-    return f"on the suppression list: {reason}" if reason else "on the suppression list"
+def _suppression(recipient: Recipient, list_name: str | None, suppressed: Mapping[tuple[str, str], str]) -> str:
+    for name in {"": None, list_name or "": None}:
+        reason = suppressed.get((name, recipient.address))
+        if reason is not None:
+            where = f"the suppression list of {name}" if name else "the suppression list"
+            return f"on {where}: {reason}" if reason else f"on {where}"
+    return ""
+
+
+def _require_a_few(recipients: Collection[Recipient]) -> None:
+    if len(recipients) > MOST_APART:
+        reason = f"its mail has a link for each recipient, and so a message for each of {len(recipients):,}"
+        raise Unsendable("list", f"{reason}; at most {MOST_APART:,} go in one row, so write a row for each")
+
+
+def beside(waiting: Collection[str], others: Iterable[str]) -> set[str]:
+    """Who has to wait, with all others at the same domains."""
+    domains = {address.rpartition("@")[2] for address in waiting}
+    return {*waiting, *(address for address in others if address.rpartition("@")[2] in domains)}
 
 
 def _wire(may_go: list[Recipient], open_ones: Mapping[str, RecipientState], at_once: int) -> dict[str, tuple[str, ...]]:

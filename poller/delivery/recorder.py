@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from poller.outbox.store import Store
 
 GROUP = 100  # outcomes; a commit for each message costs several times as much
+LARGE = 256 * 1024  # bytes to be kept of one: it does not wait in memory for company
 GROUP_AGE_S = 0.25  # the longest an outcome waits for company
 AWAY_FIRST_S, AWAY_LONGEST_S = 0.5, 15.0  # between tries to reach a database that is away
 STUBBORN_AFTER_S = 5.0  # between tries to write one locked row
@@ -97,7 +98,8 @@ class Recorder:
         if not self._pending:
             self._since = max(self._since, self._clock() - GROUP_AGE_S)
         self._pending.append(step)
-        if len(self._pending) >= GROUP or self._clock() - self._since >= GROUP_AGE_S:
+        is_large = step.keep is not None and step.keep.size > LARGE
+        if is_large or len(self._pending) >= GROUP or self._clock() - self._since >= GROUP_AGE_S:
             self._harvest()
             if not self._away:  # else it is waited for where another row would be begun
                 self._hand_over()

@@ -103,6 +103,7 @@ class Line:
     _refusals: int = 0
     _is_entered: bool = False
     _is_excused: bool = False
+    _roused_at: str | None = None
 
     def __post_init__(self) -> None:
         self._say = OnChange(self.log)
@@ -117,6 +118,11 @@ class Line:
         self.courier.session_limit = learnt.session_limit if learnt else None
         self.courier.bears = gear_of(learnt.pipelining if learnt else None)
         self.recipient_limit = learnt.recipient_limit if learnt else None
+        roused_at = learnt.roused_at if learnt else None
+        if roused_at is not None and roused_at != self._roused_at and self.resting:
+            self.rest.well()
+            self.log.info("relay.roused", relay=self.courier.relay)
+        self._roused_at = roused_at
 
     @property
     def recipients_at_once(self) -> int:

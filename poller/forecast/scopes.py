@@ -23,7 +23,7 @@ from poller.forecast.passage import Doors, later, passage_of, through
 from poller.pacing.gate import ScopeKey
 from poller.pacing.limits import Limit, Scope, Slot, is_resting, is_unlimited, next_at, part_of
 from poller.pacing.state_row import repaired
-from poller.pacing.words import words_of_limit
+from poller.pacing.words import NONE, override_of, words_of_limit
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -54,6 +54,9 @@ class Paced:
     """The gear that a relay bears at most, as learnt."""
     pipelining_reason: str | None = None
     fault: str = ""
+    overridden_by: str | None = None
+    """Who has put `limit` in the place of the `configured` one; None: nobody."""
+    configured: Limit = field(default_factory=Limit)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -167,7 +170,9 @@ def in_force(
     }
     scopes = {key: Paced(limit=limit) for key, limit in limits.items() if key not in records}
     for key, record in records.items():
-        limit = limits.get(key, Limit())
+        configured = limits.get(key, Limit())
+        override = override_of(record.limit_override)
+        limit = override or configured
         state, fault = repaired(limit, record.values, now)
         scopes[key] = Paced(
             limit=limit,
@@ -176,7 +181,9 @@ def in_force(
             recipient_limit=record.recipient_limit,
             pipelining=record.pipelining,
             pipelining_reason=record.pipelining_reason,
-            fault=fault,
+            fault=fault or _unreadable(record, override),
+            overridden_by=(record.overridden_by or "somebody") if override else None,
+            configured=configured,
         )
     return Standing(
         now=now,
@@ -186,6 +193,11 @@ def in_force(
         mail_exchangers=mail_exchangers,
         scopes=scopes,
     )
+
+
+def _unreadable(record: Record, override: Limit | None) -> str:
+    given = record.limit_override
+    return f"limit_override {given!r} can't be read: the configured limit holds" if given and not override else ""
 
 
 def used_of(paced: Paced, now: datetime) -> Sequence[tuple[str, int, int]]:
@@ -206,8 +218,17 @@ def paced_in_words(paced: Paced, now: datetime) -> str:
     """What a scope lets through as it stands: "30/m, slowed to 50%"; "" if everything."""
     state = paced.state
     slow = f"slowed to {state.pace:.0%}" + (f" of {state.pace_of}" if state.pace_of else "")
-    words = (words_of_limit(paced.limit), slow if state.pace < 1 else "", "paused" if is_resting(state, now) else "")
+    words = (_allowed(paced), slow if state.pace < 1 else "", "paused" if is_resting(state, now) else "")
     return ", ".join(word for word in words if word)
+
+
+def _allowed(paced: Paced) -> str:
+    words = words_of_limit(paced.limit)
+    if paced.overridden_by is None:
+        return words
+    return (
+        f"{words or 'no limit'} (set by {paced.overridden_by}; configured: {words_of_limit(paced.configured) or NONE})"
+    )
 
 
 def _names(settings: RelaySettings, domain: str | None, sender: str | None) -> bool:

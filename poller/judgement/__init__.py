@@ -2,6 +2,7 @@
 
 outcome           an exchange -> sent, deferred, failed or in doubt, and who is to blame
 retry             an outcome -> the next step of the row
+keeping           what of a message is kept beside its row
 refusals          identical refusals of row after row: an incident of the relay or of a destination
 deferrals         recipient after recipient is deferred for no reason that is known
 dropped_sessions  sessions that end early: the relay's doing or a destination's

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
 
     from poller.exchange import Reply
+    from poller.judgement.keeping import Kept
     from poller.judgement.outcome import Outcome
 
 OnDoubt = Literal["resend", "hold"]
@@ -148,6 +149,8 @@ class Step:
     notes: tuple[Note, ...] = ()
     phase: str | None = None
     relay: str | None = None
+    keep: Kept | None = None
+    """What is to be kept of its content from now on; None: what is kept stays as it is."""
 
     @property
     def key(self) -> tuple[int, int]:

@@ -15,15 +15,20 @@ It does not stuff dots, and does not judge whether an address exists.
 from __future__ import annotations
 
 from functools import lru_cache
+from itertools import chain
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import quote
 
 from poller.frozen import Unreadable
 from poller.message import addresses, characters, fields, parts
 from poller.message.delivery_status import wire_parameters
-from poller.message.draft import Composed, Draft, Recipient, Unsendable
+from poller.message.draft import Composed, Draft, Recipient, TooLarge, Unsendable
 from poller.message.headers import extra_fields
+from poller.message.inlining import inliner, trouble
+from poller.message.mailing_list import MailingLists
 from poller.message.message_id import MESSAGE_ID_MOST, valid_message_id
+from poller.message.missing import missing_variables
+from poller.message.return_path import ReturnPaths
 from poller.message.signing import Signing
 from poller.message.staging import Staging
 from poller.message.templates import Rendered, Templates
@@ -35,6 +40,7 @@ if TYPE_CHECKING:
 
     from poller.message.addresses import Mailbox
     from poller.message.draft import Attachment
+    from poller.message.mailing_list import Leave
     from poller.message.parts import Part
     from poller.message.settings import DkimSettings, MessageSettings, TemplateSettings
     from poller.message.whole import Whole
@@ -43,7 +49,8 @@ if TYPE_CHECKING:
 
 MOST_RECIPIENTS = 10_000
 _LISTS = ("recipients", "cc", "bcc")
-_COLUMNS = tuple(name for name in Draft.__dataclass_fields__ if name not in {"id", "date", "attachments", "raw", "dsn"})
+_NO_TEXT = {"id", "date", "attachments", "rendered", "raw", "dsn"}
+_COLUMNS = tuple(name for name in Draft.__dataclass_fields__ if name not in _NO_TEXT)
 
 
 class Composer:
@@ -55,12 +62,17 @@ class Composer:
         templates: TemplateSettings,
         dkim: Mapping[str, DkimSettings] | None = None,
         *,
+        mailing_lists: MailingLists | None = None,
+        return_paths: ReturnPaths | None = None,
         host_name: str = "localhost",
     ) -> None:
         self._settings = message
         self.signing = Signing(dkim or {})
+        self._mailing_lists = mailing_lists or MailingLists()
+        self._return_paths = return_paths or ReturnPaths()
         self._host_name = host_name
         self._staging = Staging(message)
+        self._inlines = templates.inline_css
         self._templates = _templates(templates)
 
     @property
@@ -84,7 +96,9 @@ class Composer:
 
     def check_settings(self) -> list[str]:
         """What concerns every row: sender, staging, keys, Message-IDs. Nothing should be sent while any is wrong."""
-        problems = [*self._staging.problems, *self.signing.problems]
+        problems = [*self._staging.problems, *self.signing.problems, *self._mailing_lists.problems]
+        if self._inlines and (missing := trouble()):
+            problems.append(missing)
         if self._settings.sender is not None:
             try:
                 _one_address("sender", self._settings.sender)
@@ -112,8 +126,12 @@ class Composer:
         withheld = self._staging.withheld(wire)
         return Recipient(kind=kind, name=mailbox.name, address=mailbox.address, wire=wire, withheld=withheld)
 
-    def compose(self, draft: Draft) -> Composed:
-        """The complete message, or Unsendable."""
+    def writes_apart(self, draft: Draft) -> bool:
+        """Whether each recipient gets a message of their own. Raises Unsendable."""
+        return self._mailing_lists.has_tokens(draft.list)
+
+    def compose(self, draft: Draft, reader: str | None = None) -> Composed:
+        """The complete message, or Unsendable. `reader` is the address that it is for, if not for all of them alike."""
         self._staging.must_be_readable()
         _require_readable(draft, _COLUMNS)
         if draft.raw is not None:
@@ -122,7 +140,9 @@ class Composer:
         sender = self._sender(draft)
         lists = _mailboxes(draft)
         reply_to = _address_list("reply_to", draft.reply_to)
-        content = self._content(draft)
+        reader = self._staging.wire(reader or next(iter(_all(lists))).address)  # a tester's link is no customer's
+        leave = self._mailing_lists.leave(draft, reader)
+        content = self._content(draft, leave)
         body = _body(draft, content, self._settings.max_size)
         lines = [
             fields.date_field(draft.date),
@@ -130,19 +150,27 @@ class Composer:
             *_address_fields(lists, reply_to),
             *([] if content.subject is None else [fields.text_field("Subject", content.subject)]),
             f"Message-ID: {message_id}",
+            *leave.fields,
             *extra_fields(draft.headers),
             *(self._redirected(lists) if self._staging.redirect_to else ()),
             "MIME-Version: 1.0",
             body.header,
         ]
-        mail_from = _reverse_path(draft, sender)
+        token = self._return_paths.token(draft)
+        mail_from = _reverse_path(draft, sender, self._return_paths.address(token))
         head = ("\r\n".join(lines) + "\r\n").encode()
         signatures = self.signing.signatures(sender.domain, head, body.body, draft.date)
         whole = parts.written(signatures + head + b"\r\n", body.body)
         if len(whole) > self._settings.max_size:
             raise _too_large(draft, len(whole), self._settings.max_size)
         # What the recipients of one transaction need beside is the courier's to see: bcc is not part of the whole.
-        return Composed(mail_from=mail_from, content=whole, smtputf8=not (whole.isascii() and mail_from.isascii()))
+        return Composed(
+            mail_from=mail_from,
+            content=whole,
+            smtputf8=not (whole.isascii() and mail_from.isascii()),
+            envelope_id=self._return_paths.envelope_id(token),
+            rendered=content if draft.template is not None else None,
+        )
 
     def _sender(self, draft: Draft) -> Mailbox:
         return _one_address("sender", draft.sender or self._settings.sender or "")
@@ -163,13 +191,16 @@ class Composer:
         content = b"".join((signatures, head, b"\r\n", message.body))
         if len(content) > self._settings.max_size:
             raise _too_large(draft, len(content), self._settings.max_size)
-        mail_from = _reverse_path(draft, author if author and not draft.sender else self._sender(draft))
+        sender = author if author and not draft.sender else self._sender(draft)
+        token = self._return_paths.token(draft)
+        mail_from = _reverse_path(draft, sender, self._return_paths.address(token))
         dsn = None if self._staging.redirect_to else wire_parameters(draft.dsn)
         return Composed(
             mail_from=mail_from,
             content=content,
             smtputf8=not (head.isascii() and mail_from.isascii()),
             dsn=dsn,
+            envelope_id=self._return_paths.envelope_id(token),
         )
 
     def _lacking(self, draft: Draft, message: Whole) -> Iterable[str]:
@@ -183,7 +214,16 @@ class Composer:
         if not message.value("message-id"):
             yield f"Message-ID: {_message_id(draft)}"
 
-    def _content(self, draft: Draft) -> Rendered:
+    def missing_variables(self, draft: Draft) -> str:
+        """Those that its template asks for and the row does not give, all of them; "" where none is found."""
+        if draft.template is None or self._templates is None:
+            return ""
+        reader = self._staging.wire(next(iter(_all(_mailboxes(draft)))).address)
+        context = self._mailing_lists.leave(draft, reader).variables(draft.context)
+        wants_subject = draft.subject is None
+        return missing_variables(self._templates, draft.template, context, draft.locale, subject=wants_subject)
+
+    def _content(self, draft: Draft, leave: Leave) -> Rendered:
         """Subject and bodies, from the columns or from the template, checked."""
         if draft.template is None:
             if draft.body_text is None and draft.body_html is None:
@@ -193,9 +233,12 @@ class Composer:
         if draft.body_text is not None or draft.body_html is not None:
             column = "body_text" if draft.body_text is not None else "body_html"
             raise Unsendable("template", f"{column} is given too; leave one of them out")
+        if draft.rendered is not None:
+            return draft.rendered
         if self._templates is None:
             raise Unsendable("template", "no [templates] directory is configured; configure it, or give body_text")
-        made = self._templates.render(draft.template, draft.context, draft.locale, subject=draft.subject is None)
+        context = leave.variables(draft.context)
+        made = self._templates.render(draft.template, context, draft.locale, subject=draft.subject is None)
         subject = _rendered_subject(draft, made.subject)
         return Rendered(subject=subject, text=made.text, html=made.html)
 
@@ -211,7 +254,8 @@ class Composer:
 def _templates(settings: TemplateSettings) -> Templates | None:
     if settings.directory is None:
         return None
-    return Templates(settings.directory, settings.max_size, settings.max_seconds)
+    inlined = inliner() if settings.inline_css and not trouble() else None
+    return Templates(settings.directory, settings.max_size, settings.max_seconds, inlined=inlined)
 
 
 def _require_readable(draft: Draft, columns: Iterable[str]) -> None:
@@ -268,6 +312,10 @@ def _mailboxes(draft: Draft) -> Lists:
     return _read_lists(draft.recipients, draft.cc, draft.bcc)
 
 
+def _all(lists: Lists) -> Iterable[Mailbox]:
+    return chain.from_iterable(lists.values())
+
+
 @lru_cache(maxsize=256)
 def _read_lists(recipients: str | None, cc: str | None, bcc: str | None) -> Lists:
     """Kept for a while: a row's lists are asked for when it is looked at, and when composed."""
@@ -313,9 +361,9 @@ def _address_fields(lists: Lists, reply_to: list[Mailbox]) -> list[str]:
     return found
 
 
-def _reverse_path(draft: Draft, sender: Mailbox) -> str:
+def _reverse_path(draft: Draft, sender: Mailbox, marked: str | None) -> str:
     if draft.envelope_from is None:
-        return sender.wire
+        return marked or sender.wire
     if draft.envelope_from.strip() in ("", "<>"):
         return ""
     return _one_address("envelope_from", draft.envelope_from).wire
@@ -338,13 +386,15 @@ def _body(draft: Draft, content: Rendered, most: int) -> Part:
         return leaves[0]
     images: list[Part] = []
     others: list[Part] = []
-    for attachment in files:
+    alternatives = [parts.attachment_part(file, inline=True) for file in files if file.is_alternative]
+    for attachment in [file for file in files if not file.is_alternative]:
         inline = _is_shown(attachment, content.html)
         (images if inline else others).append(parts.attachment_part(attachment, inline=inline))
     parts.refuse_repeated_ids(files)
-    seed = parts.boundary_seed(draft.message_id, [*leaves, *images, *others])
+    seed = parts.boundary_seed(draft.message_id, [*leaves, *images, *others, *alternatives])
     if images:
         leaves[-1] = parts.multipart("related", f"=_r{seed}", [leaves[-1], *images])
+    leaves += alternatives  # the last is preferred
     body = leaves[0] if len(leaves) == 1 else parts.multipart("alternative", f"=_a{seed}", leaves)
     return parts.multipart("mixed", f"=_m{seed}", [body, *others]) if others else body
 
@@ -365,7 +415,7 @@ def _text_parts(draft: Draft, content: Rendered) -> list[Part]:
     return [parts.text_part("plain", characters.body_bytes(columns[0], made)), parts.text_part("html", html)]
 
 
-def _too_large(draft: Draft, size: int, most: int) -> Unsendable:
+def _too_large(draft: Draft, size: int, most: int) -> TooLarge:
     """Blames the largest column."""
     sizes = {
         "attachments": sum(len(attachment.content) for attachment in draft.attachments),
@@ -376,4 +426,4 @@ def _too_large(draft: Draft, size: int, most: int) -> Unsendable:
     }
     column = max(sizes, key=lambda name: sizes[name])
     remedy = "send less, or raise [message] max_size if the relay takes more"
-    return Unsendable(column, f"the message has {size:,} bytes, more than the {most:,} allowed; {remedy}")
+    return TooLarge(column, f"the message has {size:,} bytes, more than the {most:,} allowed; {remedy}")

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
 
+    from poller.message.templates import Rendered
+
 
 class Unsendable(Exception):  # noqa: N818 - named by who is to blame: this row can never be sent as it is
     """The row cannot become a message. `column` is the one to change; the text says what is wrong and the remedy."""
@@ -25,6 +27,18 @@ class Unsendable(Exception):  # noqa: N818 - named by who is to blame: this row 
         self.reason = reason
 
 
+class MissingVariable(Unsendable):
+    """A template asks for a variable that `context` does not give."""
+
+
+class NotNow(Unsendable):
+    """What the row needs can't be reached now, through no fault of its own."""
+
+
+class TooLarge(Unsendable):
+    """It is larger than allowed."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Attachment:
     """A file that travels with the message; with a `content_id` it is an inline part that HTML names as `cid:…`."""
@@ -33,6 +47,8 @@ class Attachment:
     content_type: str
     content: bytes = field(repr=False)
     content_id: str | None = None
+    is_alternative: bool = False
+    """Another form of the text, the one that is preferred by who knows it: an invitation."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,11 +73,15 @@ class Draft:
     context: object = None
     locale: str | None = None
     headers: object = None
+    list: str | None = None
+    batch: str | None = None
     attachments: tuple[Attachment, ...] = ()
     raw: bytes | None = field(default=None, repr=False)
     """A whole message, instead of subject, bodies and template."""
     dsn: object = None
     """With `raw`: the DSN parameters that it was submitted with."""
+    rendered: Rendered | None = None
+    """What its template gave before: it is not asked again."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -90,3 +110,7 @@ class Composed:
     smtputf8: bool = False
     dsn: Mapping[str, str] | None = None
     """DSN parameters (RFC 3461): of MAIL under "", of a recipient under its wire address."""
+    envelope_id: str = ""
+    """For a relay that offers DSN (RFC 3461), in characters that need no xtext; "" for none."""
+    rendered: Rendered | None = None
+    """What its template gave, now or before; None for a row without one."""

@@ -62,6 +62,11 @@ def address_field(name: str, mailboxes: Sequence[Mailbox]) -> str:
     return folded(name, found)
 
 
+def named_field(name: str, title: str, what: str) -> str:
+    """A name and what it is the name of, in angle brackets (RFC 2919)."""
+    return folded(name, _spaced(_named(title, what, len(name) + len(": "))))
+
+
 @lru_cache(maxsize=64)
 def date_field(date: datetime) -> str:
     """The Date field, in UTC (RFC 5322 section 3.3); English whatever the locale of the machine."""
@@ -111,10 +116,11 @@ def _spaced(found: Iterable[str]) -> list[str]:
 
 def _address(mailbox: Mailbox, used: int) -> list[str]:
     """The words of one; the first has to follow `used` characters on its line."""
-    name = mailbox.name
-    if not name:
-        return [mailbox.wire]
-    bracketed = f"<{mailbox.wire}>"
+    return _named(mailbox.name, mailbox.wire, used) if mailbox.name else [mailbox.wire]
+
+
+def _named(name: str, what: str, used: int) -> list[str]:
+    bracketed = f"<{what}>"
     if not name.isascii() or "=?" in name:
         return [*words.encode(name, used), bracketed]
     if _ATOMS.fullmatch(name) and max(map(len, pieces(name))) <= _QUOTED_MOST:

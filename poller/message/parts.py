@@ -89,6 +89,8 @@ def attachment_part(attachment: Attachment, *, inline: bool) -> Part:
     """A file, or a part that the HTML shows."""
     name = characters.header_text("attachments", attachment.name).strip()
     media, given = _media_type(attachment)
+    if attachment.is_alternative and media.startswith("text/") and not any("charset=" in p.lower() for p in given):
+        given = [*given, "charset=utf-8"]
     body: bytes | Base64 = Base64(attachment.content)
     encoding = "base64"
     if media.startswith("message/"):
@@ -103,8 +105,10 @@ def attachment_part(attachment: Attachment, *, inline: bool) -> Part:
     lines = [
         f"Content-Type: {fields.parameters(media, given)}",
         f"Content-Transfer-Encoding: {encoding}",
-        f"Content-Disposition: {fields.parameters(disposition, words.parameter('filename', name) if name else [])}",
     ]
+    if not attachment.is_alternative:  # with one, some programs offer a file in place of the buttons
+        filename = words.parameter("filename", name) if name else []
+        lines.append(f"Content-Disposition: {fields.parameters(disposition, filename)}")
     if attachment.content_id is not None:
         lines.append(f"Content-ID: <{content_id(attachment)}>")
     return Part(header="\r\n".join(lines), body=(body,), clear=encoding == "7bit")

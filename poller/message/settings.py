@@ -1,10 +1,13 @@
-"""What the composing of messages may be told: `[message]`, `[templates]`, `[dkim."DOMAIN"]`. Standard library only."""
+"""What the composing of messages may be told: `[message]`, `[templates]`, `[attachments]`, `[dkim."DOMAIN"]`.
+
+Standard library only.
+"""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Final
+from typing import Annotated, ClassVar, Final, Literal
 
 from poller.domains import in_ascii
 from poller.units import SETTINGS, Bytes, Checked, Misfit, Seconds
@@ -27,6 +30,8 @@ class MessageSettings:
     """Of a composed message, in bytes."""
     redirect_to: str | None = None
     """For staging: every message goes to this address instead."""
+    keep_sent: Literal["none", "hash", "full"] = "none"
+    """What of a sent message is kept beside its row: nothing, the hash of its bytes, or the bytes, compressed."""
     only_to: tuple[str, ...] = ()
     """For staging: addresses or `@domain`; any other recipient is suppressed."""
 
@@ -38,10 +43,26 @@ class TemplateSettings:
     __pydantic_config__: ClassVar = SETTINGS
 
     directory: str | None = None
+    inline_css: bool = False
+    """Whether the rules of `<style>` go into `style` attributes."""
     max_seconds: Seconds = 5.0
     """Of work for one row: so long a stop may have to wait."""
     max_size: Bytes = 5_000_000
     """Of each part, in characters."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttachmentSettings:
+    """Where files lie that rows name by path, and what a file may be."""
+
+    __pydantic_config__: ClassVar = SETTINGS
+
+    directory: str | None = None
+    """Rows name files below it; no other file can be reached. Without it, rows can't name one."""
+    max_size: Bytes = 25_000_000
+    """Of one file, in bytes."""
+    types: tuple[str, ...] = ()
+    """Content types that may be sent, such as "application/pdf" or "image/*"; none: any."""
 
 
 def check_selector(text: str) -> str:

@@ -23,6 +23,7 @@ Raises `Unsendable` with column `template`, `context` or `locale`, naming file a
 from __future__ import annotations
 
 import re
+from copy import copy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -30,11 +31,11 @@ import jinja2
 
 from poller.frozen import dataclass
 from poller.message.characters import shown
-from poller.message.draft import Unsendable
+from poller.message.draft import MissingVariable, TooLarge, Unsendable
 from poller.message.sandbox import Sandbox
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 _NAME = re.compile(r"(?:[A-Za-z0-9_-]{1,100}/){0,8}[A-Za-z0-9_-]{1,100}")
 _LOCALE = re.compile(r"[A-Za-z]{2,8}(?:[-_][A-Za-z0-9]{1,8}){0,3}")
@@ -66,12 +67,23 @@ class Rendered:
 
 
 class Templates:
-    """The templates of one directory; each part has `max_size` characters at most, all together take `max_seconds`."""
+    """The templates of one directory; each part has `max_size` characters at most, all together take `max_seconds`.
 
-    def __init__(self, directory: str, max_size: int, max_seconds: float = 5.0) -> None:
+    `inlined` makes of each HTML part what goes out.
+    """
+
+    def __init__(
+        self,
+        directory: str,
+        max_size: int,
+        max_seconds: float = 5.0,
+        *,
+        inlined: Callable[[str], str] | None = None,
+    ) -> None:
         self.directory = Path(directory)
         self.most = max_size
         self._environment = _environment(directory, max_size, max_seconds)
+        self._inlined = inlined
         self._choices: dict[tuple[str, str], tuple[int, dict[str, str]]] = {}
 
     def render(self, name: str, context: object, locale: str | None, *, subject: bool) -> Rendered:
@@ -85,7 +97,17 @@ class Templates:
             raise Unsendable("template", f"{name} has no file for the subject in that language; {remedy}")
         self._environment.begin()
         made = {part: self._part(file, variables) for part, file in files.items() if subject or part != "subject"}
-        return Rendered(subject=made.get("subject"), text=made.get("text"), html=made.get("html"))
+        html = made.get("html")
+        if html is not None and self._inlined is not None:
+            html = self._inlined(html)
+        return Rendered(subject=made.get("subject"), text=made.get("text"), html=html)
+
+    def with_undefined(self, undefined: type[jinja2.Undefined]) -> Templates:
+        """The same, but for what stands in the place of a variable that is not there."""
+        other = copy(self)
+        other._environment = self._environment.overlay(undefined=undefined)  # noqa: SLF001 - our own
+        other._inlined = None  # noqa: SLF001
+        return other
 
     def check(self) -> Iterator[str]:
         """What is wrong with the directory and with each file in it, in words."""
@@ -112,7 +134,7 @@ class Templates:
         except _FAULTS as error:
             _refuse(error, file)
         if length > self.most:
-            raise Unsendable(
+            raise TooLarge(
                 "template",
                 f"{file} renders more than {self.most:,} characters ([templates] max_size); is a loop too long?",
             )
@@ -200,7 +222,7 @@ def _refuse(error: BaseException, file: str) -> NoReturn:
     place = _place(error, file)
     if isinstance(error, jinja2.UndefinedError):
         remedy = "add it to the context, or give it a default in the template: {{ name | default('') }}"
-        raise Unsendable("context", f"template {place}: {_words(error)}; {remedy}") from None
+        raise MissingVariable("context", f"template {place}: {_words(error)}; {remedy}") from None
     raise Unsendable("template", f"{place}: {_words(error)}; correct the template") from None
 
 

@@ -51,7 +51,7 @@ PRIORITIES = range(10)
 _CLAIM_NAMES = """
     id claim_seq message_id attempts doubts setbacks first_attempt_at claimed_by claimed_at expires_at max_attempts
     on_doubt relay status recipients cc bcc sender reply_to envelope_from subject body_text body_html template context
-    locale headers batch domain priority due_at
+    locale headers list batch domain priority due_at
 """
 CLAIM_COLUMNS = tuple(outbox.c[name] for name in _CLAIM_NAMES.split())
 HAS_ATTACHMENTS = "EXISTS (SELECT 1 FROM outbox_attachment AS a WHERE a.outbox_id = {o}.id) AS has_attachments"

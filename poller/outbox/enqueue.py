@@ -63,8 +63,8 @@ def enqueue_once(engine: Engine, **columns: Any) -> int:
 def enqueue(connection: Connection, *, attachments: Iterable[Mapping[str, Any]] = (), **columns: Any) -> int:
     """Insert one row of `outbox` and return its id; it goes out when the caller commits.
 
-    `columns` are those of APPLICATION_COLUMNS; `attachments` have `name`, `content` (bytes), and if they like
-    `content_type` and `content_id`. Times are aware datetimes.
+    `columns` are those of APPLICATION_COLUMNS. `attachments` have `name`, one of `content` (bytes), `blob_sha256` (from
+    `share`) and `path`, and if they like `content_type`, `content_id` and `part`. Times are aware datetimes.
 
     Raises TypeError for a column an application may not write, and SQLAlchemy's DBAPIError where the database
     refuses the row (its CHECK's name says why): an IntegrityError, but an OperationalError for a CHECK on MariaDB.

@@ -14,10 +14,13 @@ Rule 5. Of several recipients each may be resolved by itself: the others stay in
 Rule 6. A row that was cancelled while it was being sent is still in a worker's hands: it can be retried when it has
         left them.
 Rule 7. The history of each row says who did it: `by`, as "operator anna".
+Rule 8. `retry-now` makes rows due that wait for another try, at no cost to them; never one that an application has
+        written for later and nobody has tried.
 """
 
 from __future__ import annotations
 
+import sys
 from array import array
 from dataclasses import dataclass
 from functools import partial
@@ -25,16 +28,18 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import sqlalchemy as sa
 
-from poller.domains import spellings
 from poller.judgement.retry import fold
+from poller.outbox.content import forget_renderings
 from poller.outbox.database import transaction
 from poller.outbox.dialects import dialect_of
+from poller.outbox.selection import Selection as Selection  # noqa: PLC0414, TC001 - whoever acts names rows by it
 from poller.outbox.tables import attempt, meta, outbox, recipient
 from poller.outbox.upsert import upsert
 from poller.statuses import TERMINAL, Action, open_to
+from poller.visible import visible
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from sqlalchemy.engine import Connection, Engine
 
@@ -43,6 +48,8 @@ READ_AT_ONCE = 100_000  # ids
 TRIES = 3  # at rows that change under our hands
 OPERATOR = "operator"
 """How outbox_attempt.worker begins for what a person did; the name follows."""
+NAME_MOST = 100
+"""Characters of a name in the history."""
 
 FROM: dict[Action, tuple[str, ...]] = {action: open_to(action) for action in get_args(Action)}
 """The statuses that each action changes; other rows are left alone."""
@@ -54,37 +61,28 @@ IN_HAND = sa.and_(outbox.c.claimed_by.is_not(None), outbox.c.finished_at.is_(Non
 """As SQL: whether a worker holds a row that is `sending`, `paused` or `cancelled`."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Selection:
-    """Rows by id, batch, status and domain: all that are given must hold. At least one must be given."""
-
-    ids: tuple[int, ...] = ()
-    batch: str | None = None
-    status: str | None = None
-    domain: str | None = None
-
-    def __post_init__(self) -> None:
-        if not (self.ids or self.batch or self.status or self.domain):
-            raise ValueError("say which rows: ids, --batch, --status or --domain")
-
-    def condition(self, action: Action) -> sa.ColumnElement[bool]:
-        """As SQL, limited to rows that `action` can change."""
-        parts = [_may(action)]
-        if self.ids:
-            parts.append(outbox.c.id.in_(self.ids))
-        if self.batch is not None:
-            parts.append(outbox.c.batch == self.batch)
-        if self.status is not None:
-            parts.append(outbox.c.status == self.status)
-        if self.domain is not None:
-            parts.append(outbox.c.domain.in_(spellings(self.domain)))
-        return sa.and_(*parts)
-
-
 def count(engine: Engine, selection: Selection, action: Action) -> dict[str, int]:
     """How many rows `action` would change, by status."""
-    query = sa.select(outbox.c.status, sa.func.count()).where(selection.condition(action)).group_by(outbox.c.status)
-    return transaction(engine, lambda c: dict(c.execute(query).all()), reading=True)
+
+    def work(connection: Connection) -> dict[str, int]:
+        some = sa.select(outbox.c.status).where(*_which(connection, selection, action))
+        part = some.order_by(outbox.c.id).limit(selection.limit).subquery() if selection.limit else some.subquery()
+        query = sa.select(part.c.status, sa.func.count()).group_by(part.c.status)
+        return dict(connection.execute(query).all())
+
+    return transaction(engine, work, reading=True)
+
+
+def preview(engine: Engine, selection: Selection, action: Action, *, most: int) -> list[Mapping[str, Any]]:
+    """The first rows that `action` would change."""
+    columns = [outbox.c[name] for name in ("id", "status", "recipients", "cc", "bcc", "subject", "template", "error")]
+
+    def work(connection: Connection) -> list[Mapping[str, Any]]:
+        query = sa.select(*columns).where(*_which(connection, selection, action)).order_by(outbox.c.id)
+        some = query.limit(min(most, selection.limit or most))
+        return [dict(row) for row in connection.execute(some).mappings()]
+
+    return transaction(engine, work, reading=True)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -106,6 +104,11 @@ def change(engine: Engine, selection: Selection, action: Action, *, by: str = OP
         chunk = ids[begin : begin + CHUNK].tolist()
         total += transaction(engine, partial(_change_chunk, ids=chunk, action=action, by=by))
     return total
+
+
+def named(name: str) -> str:
+    """Who acts, for the history (Rule 7)."""
+    return f"{OPERATOR} {visible(name.strip())[:NAME_MOST]}".rstrip()
 
 
 class NotInDoubt(Exception):  # noqa: N818 - named as the fact it is
@@ -143,17 +146,30 @@ def _now(connection: Connection) -> Any:
 def _chosen(connection: Connection, *, selection: Selection, action: Action) -> array[int]:
     """All ids, unlocked, before any is changed: a walk between the changes would read past what they left behind."""
     ids: array[int] = array("q")
-    query = sa.select(outbox.c.id).where(selection.condition(action), outbox.c.id > sa.bindparam("after"))
-    query = query.order_by(outbox.c.id).limit(READ_AT_ONCE)
-    while page := connection.execute(query, {"after": ids[-1] if ids else 0}).scalars().all():
-        ids.extend(page)
+    most = selection.limit or sys.maxsize
+    query = sa.select(outbox.c.id).where(*_which(connection, selection, action), outbox.c.id > sa.bindparam("after"))
+    query = query.order_by(outbox.c.id).limit(sa.bindparam("page", type_=sa.Integer))
+    while page := min(READ_AT_ONCE, most - len(ids)):
+        found = connection.execute(query, {"after": ids[-1] if ids else 0, "page": page}).scalars().all()
+        if not found:
+            break
+        ids.extend(found)
     return ids
 
 
-def _may(action: Action) -> sa.ColumnElement[bool]:
+def _which(connection: Connection, selection: Selection, action: Action) -> list[sa.ColumnElement[bool]]:
+    """As SQL: the rows that are chosen, and that `action` can change."""
+    return [_may(connection, action), *selection.conditions()]
+
+
+def _may(connection: Connection, action: Action) -> sa.ColumnElement[bool]:
     """Whether a row can be changed so; as SQL."""
     may = outbox.c.status.in_(FROM[action])
-    return sa.and_(may, sa.or_(outbox.c.status != "cancelled", ~IN_HAND)) if action == "retry" else may  # Rule 6
+    if action == "retry":
+        return sa.and_(may, sa.or_(outbox.c.status != "cancelled", ~IN_HAND))  # Rule 6
+    if action == "retry-now":
+        return sa.and_(may, outbox.c.claim_seq > 0, outbox.c.due_at > _now(connection))  # Rule 8
+    return may
 
 
 def _change_chunk(connection: Connection, *, ids: Sequence[int], action: Action, by: str) -> Changed:
@@ -161,6 +177,8 @@ def _change_chunk(connection: Connection, *, ids: Sequence[int], action: Action,
     changed = (_change_at_once if at_once else _change_in_steps)(connection, ids, action, by)
     if changed:
         _change_recipients(connection, list(changed), action)
+    if action == "retry":
+        forget_renderings(connection, list(changed))  # afresh: with the template as it is now
     in_hand = sum(changed.values()) if action in OPEN_ACTIONS else 0
     return Changed(rows=len(changed), in_hand=in_hand)
 
@@ -180,7 +198,7 @@ def _change_at_once(connection: Connection, ids: Sequence[int], action: Action, 
 def _at_once(connection: Connection, ids: Sequence[int], action: Action, by: str) -> sa.Select[Any]:
     listed = outbox.c.id == sa.any_(sa.cast(list(ids), sa.ARRAY(sa.BigInteger)))
     was = sa.select(outbox.c.id, outbox.c.claim_seq, outbox.c.status, outbox.c.claimed_by)
-    found = was.where(listed, _may(action)).cte("found").prefix_with("MATERIALIZED")
+    found = was.where(listed, _may(connection, action)).cte("found").prefix_with("MATERIALIZED")
     update = sa.update(outbox).where(outbox.c.id == found.c.id, outbox.c.status == found.c.status)
     values = _values(connection, action) | {"updated_at": _now(connection)}
     changed = update.values(values).returning(*found.c).cte("changed")
@@ -190,7 +208,7 @@ def _at_once(connection: Connection, ids: Sequence[int], action: Action, by: str
 
 def _change_in_steps(connection: Connection, ids: Sequence[int], action: Action, by: str) -> dict[int, bool]:
     """Locks first. MariaDB locks by the primary key: else it would wait for rows that it only passes."""
-    query = sa.select(outbox.c.id, outbox.c.claimed_by).where(outbox.c.id.in_(ids), _may(action))
+    query = sa.select(outbox.c.id, outbox.c.claimed_by).where(outbox.c.id.in_(ids), _may(connection, action))
     locked = query.with_hint(outbox, "FORCE INDEX (PRIMARY)", "mysql").with_for_update()
     changed = {row.id: row.claimed_by is not None for row in connection.execute(locked)}
     if changed:
@@ -236,6 +254,7 @@ def _values(connection: Connection, action: Action) -> dict[str, Any]:
         "resume": {"status": sa.case((in_hand, "sending"), else_="queued")},
         "cancel": {"status": "cancelled", "finished_at": sa.case((in_hand, None), else_=now)},
         "retry": afresh,
+        "retry-now": {"due_at": now},
         "resolve-resend": afresh | again,
         "resolve-sent": {"status": "sent", "sent_at": now, "finished_at": now, "error": delivered},
         "resolve-failed": {"status": "failed", "finished_at": now, "error": lost},

@@ -17,6 +17,7 @@ import sqlalchemy as sa
 
 from poller import statuses
 from poller.judgement.retry import Note
+from poller.outbox import content
 from poller.outbox.database import DatabaseRefusal, RowsLocked, transaction
 from poller.outbox.dialects import dialect_of
 from poller.outbox.rows import Late, Recorded
@@ -80,6 +81,8 @@ def _record_unlocked(engine: Engine, writer: Writer, steps: Sequence[Step], why:
 
 
 def _record_each(engine: Engine, writer: Writer, steps: Sequence[Step], why: str) -> Recorded:
+    if len(steps) == 1 and steps[0].keep is not None:  # what is to be kept of it may be to blame; it is the lesser good
+        return record(engine, writer, [replace(steps[0], keep=None)])
     if len(steps) == 1:
         return Recorded(written=frozenset(), stubborn=tuple(steps), why=why)
     return _merged([record(engine, writer, [step]) for step in steps])
@@ -120,6 +123,7 @@ def record_group(connection: Connection, writer: Writer, steps: Sequence[Step]) 
     done = [step for step in steps if step.row_id in written]
     _write_recipients(connection, done, also_as_written=False)
     _write_notes(connection, writer.holder, done)
+    content.write(connection, done)
     return written, write_position(connection, writer, {step.key for step in done})
 
 

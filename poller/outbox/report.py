@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from poller.outbox.clock import now_in_sql, now_of
 from poller.outbox.database import transaction
 from poller.outbox.guard import BELONGS_TO
-from poller.outbox.tables import Utc, attachment, attempt, meta, outbox, recipient
+from poller.outbox.tables import Utc, attachment, attempt, blob, meta, outbox, recipient
 from poller.statuses import FAILURES, UNENDED
 from poller.units import format_duration
 
@@ -292,27 +292,27 @@ def story(engine: Engine, row_id: int) -> Story | None:
         row = connection.execute(sa.select(outbox).where(outbox.c.id == row_id)).mappings().first()
         if row is None:
             return None
-        size = sa.func.length(attachment.c.content).label("size")
-        names = (attachment.c.name, attachment.c.content_type, attachment.c.content_id, size)
+        size = sa.func.coalesce(sa.func.length(attachment.c.content), sa.func.length(blob.c.content)).label("size")
+        names = (attachment.c.name, attachment.c.content_type, attachment.c.content_id, attachment.c.path, size)
+        files = attachment.outerjoin(blob, blob.c.sha256 == attachment.c.blob_sha256)
+        carried = sa.select(*names).select_from(files).order_by(attachment.c.id)
         return Story(
             row=dict(row),
             recipients=_mappings(connection, _of(recipient, row_id).order_by(recipient.c.address)),
             attempts=_mappings(connection, _of(attempt, row_id).order_by(attempt.c.id)),
-            attachments=_mappings(
-                connection, sa.select(*names).where(attachment.c.outbox_id == row_id).order_by(attachment.c.id)
-            ),
+            attachments=_mappings(connection, carried.where(attachment.c.outbox_id == row_id)),
         )
 
     return transaction(engine, work, reading=True)
 
 
 def attachments_of(engine: Engine, row_id: int) -> list[Mapping[str, Any]]:
-    """A row's attachments in order: name, content_type, content, content_id."""
+    """A row's attachments in order: name, content_type, content_id, part, and one of content, blob_sha256 and path."""
     if engine.dialect.name == "postgresql":
         return transaction(engine, lambda c: _in_pieces(c, row_id), reading=True)
-    columns = (attachment.c.name, attachment.c.content_type, attachment.c.content, attachment.c.content_id)
-    query = sa.select(*columns).where(attachment.c.outbox_id == row_id).order_by(attachment.c.id)
-    return transaction(engine, lambda c: list(_mappings(c, query)), reading=True)
+    names = ("name", "content_type", "content", "content_id", "part", "blob_sha256", "path")
+    query = sa.select(*(attachment.c[name] for name in names)).where(attachment.c.outbox_id == row_id)
+    return transaction(engine, lambda c: list(_mappings(c, query.order_by(attachment.c.id))), reading=True)
 
 
 def raw_of(engine: Engine, row_id: int) -> tuple[bytes | None, object]:
@@ -325,7 +325,7 @@ def raw_of(engine: Engine, row_id: int) -> tuple[bytes | None, object]:
 PIECE = 2 * 1024 * 1024
 """Bytes of a file that are fetched at a time. The driver's buffer grows to a power of two above it, and stays so."""
 _PIECES = f"""
-SELECT a.id, a.name, a.content_type, a.content_id, octet_length(a.content) AS size,
+SELECT a.id, a.name, a.content_type, a.content_id, a.part, a.blob_sha256, a.path, octet_length(a.content) AS size,
     p.start - 1 AS start, substring(a.content FROM p.start FOR {PIECE}) AS piece
 FROM outbox_attachment AS a
 LEFT JOIN LATERAL generate_series(1, octet_length(a.content), {PIECE}) AS p (start) ON true
@@ -340,13 +340,16 @@ def _in_pieces(connection: Connection, row_id: int) -> list[Mapping[str, Any]]:
     driver: Any = connection.connection.driver_connection
     found: dict[int, dict[str, Any]] = {}
     with driver.cursor(binary=True) as cursor:
-        for number, name, content_type, content_id, size, start, piece in cursor.stream(_PIECES, [row_id]):
-            names = {"name": name, "content_type": content_type, "content_id": content_id}
+        for number, *facts, size, start, piece in cursor.stream(_PIECES, [row_id]):
+            names = dict(zip(("name", "content_type", "content_id", "part", "blob_sha256", "path"), facts, strict=True))
             file = found.setdefault(number, names)
+            if size is None:
+                continue
             content = file["content"] = file.get("content") or _with_room(size)
             content.seek(start or 0)
             content.write(piece or b"")
-    return [{**file, "content": file["content"].getvalue()} for _, file in sorted(found.items())]
+    files = (file for _, file in sorted(found.items()))
+    return [{**file, "content": file["content"].getvalue() if "content" in file else None} for file in files]
 
 
 def _with_room(size: int) -> io.BytesIO:

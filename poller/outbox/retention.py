@@ -2,8 +2,9 @@
 
 Rule 1. A row that has not ended is never touched, nor one that somebody has locked.
 Rule 2. Small portions, each in a transaction of its own, with a pause behind it: no claim waits for longer than one.
-Rule 3. A row goes with its recipients, attachments and history. Of rows that are kept, and of those that somebody else
-        deleted, history has a time of its own; that of a row that has not ended stays.
+Rule 3. A row goes with its recipients, attachments, history and what is kept of its content. Of rows that stay, what is
+        kept has a time of its own; so has history, also of rows that somebody else deleted. That of a row that has not
+        ended stays.
 
 Raises DatabaseUnavailable; what was deleted until then is.
 """
@@ -17,13 +18,16 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
+from poller.outbox import blobs
 from poller.outbox.clock import now_of
+from poller.outbox.content import purge_portion
 from poller.outbox.database import transaction
-from poller.outbox.tables import attachment, attempt, outbox, recipient
+from poller.outbox.suppression import delete_ended
+from poller.outbox.tables import attachment, attempt, content, outbox, recipient
 from poller.statuses import TERMINAL
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from datetime import datetime
 
     from sqlalchemy.engine import Connection, Engine
@@ -32,6 +36,8 @@ if TYPE_CHECKING:
 
 PORTION = 500
 """Rows in one transaction: some ten milliseconds, on SQLite too, where all others wait meanwhile."""
+FEW = 20
+"""Shared files: they may be large."""
 PAUSE_S = 0.05
 """Between two portions."""
 
@@ -43,6 +49,12 @@ class Purged:
     rows: int = 0
     attempts: int = 0
     """History lines of rows that are kept, or that somebody else had deleted."""
+    kept: int = 0
+    """Copies of what was sent, of rows that are kept."""
+    blobs: int = 0
+    """Shared files that no row names any more."""
+    suppressions: int = 0
+    """Lines of the suppression list whose time was over."""
 
 
 def purge(
@@ -51,16 +63,31 @@ def purge(
     """Delete all that is past its time. `wait` pauses for so many seconds; what it returns, if true, ends the work."""
     purged = Purged()
     now = transaction(engine, now_of, reading=True)
-    for status, keep in _kept(settings):
-        one_portion = partial(_rows, status=status, before=now - keep, portion=portion)
+    for kind, one_portion in _portions(settings, now, portion):
         while deleted := transaction(engine, one_portion):
-            purged.rows += deleted
+            setattr(purged, kind, getattr(purged, kind) + deleted)
             if wait(PAUSE_S):
                 return purged
     if settings.attempts is not None:
         before = now - timedelta(seconds=settings.attempts)
         purged.attempts = _history(engine, before, wait=wait, portion=portion)
     return purged
+
+
+def _portions(
+    settings: RetentionSettings, now: datetime, portion: int
+) -> Iterator[tuple[str, Callable[[Connection], int]]]:
+    """What deletes one portion, and what it is called in `Purged`."""
+    for status, keep in _kept(settings):
+        yield "rows", partial(_rows, status=status, before=now - keep, portion=portion)
+    if settings.kept is not None:
+        before = now - timedelta(seconds=settings.kept)
+        yield "kept", partial(purge_portion, before=before, portion=portion)
+    if settings.suppressions is not None:
+        before = now - timedelta(seconds=settings.suppressions)
+        yield "suppressions", partial(delete_ended, before=before, portion=portion)
+    if settings.is_set:
+        yield "blobs", partial(blobs.purge_portion, now=now, portion=FEW)
 
 
 def due_for_purge(engine: Engine, settings: RetentionSettings) -> int:
@@ -89,7 +116,7 @@ def _rows(connection: Connection, status: str, before: datetime, portion: int) -
     query = sa.select(outbox.c.id).where(done).order_by(outbox.c.finished_at).limit(portion)
     ids = list(connection.execute(query.with_for_update(skip_locked=True)).scalars())
     if ids:
-        for table in (attempt, recipient, attachment):
+        for table in (attempt, recipient, attachment, content):
             connection.execute(sa.delete(table).where(table.c.outbox_id.in_(ids)))
         connection.execute(sa.delete(outbox).where(outbox.c.id.in_(ids)))
     return len(ids)

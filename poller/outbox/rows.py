@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
 
+    from poller.judgement.keeping import Kept
     from poller.judgement.retry import OnDoubt, RecipientState, Step
 
 NOT_PACED = Grant()
@@ -30,6 +31,7 @@ DRAFT_COLUMNS = (
     "context",
     "locale",
     "headers",
+    "list",
 )
 
 
@@ -61,6 +63,8 @@ class ClaimedRow:
     known: Mapping[str, RecipientState] = field(default_factory=dict)
     has_attachments: bool = False
     is_raw: bool = False
+    kept: Kept | None = None
+    """What is kept of its content from an earlier try, but for the message itself."""
     grant: Grant = NOT_PACED
 
     def at_claim(self, claim_seq: int) -> ClaimedRow:

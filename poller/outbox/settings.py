@@ -37,8 +37,12 @@ class RetentionSettings:
     sent: Seconds | None = None
     failed: Seconds | None = None
     """Rows that ended in any other way: failed, partial, expired, suppressed, cancelled."""
+    kept: Seconds | None = None
+    """What was sent, where `[message] keep_sent` has kept it; the rows themselves stay."""
     attempts: Seconds | None = None
     """History lines, of rows that are kept or that somebody else deleted; those of a row that goes, go with it."""
+    suppressions: Seconds | None = None
+    """Lines of the suppression list whose time is over."""
 
     @property
     def is_set(self) -> bool:

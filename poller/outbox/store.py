@@ -17,24 +17,24 @@ import math
 import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
-from functools import lru_cache, partial
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import sqlalchemy as sa
 
 from poller import statuses
-from poller.domains import spellings
 from poller.exchange import Reply
 from poller.judgement.retry import RecipientState
-from poller.outbox import choosing, recording, throttling
+from poller.outbox import choosing, recording, suppression, throttling
 from poller.outbox.belief import Belief
+from poller.outbox.content import kept_of
 from poller.outbox.database import DatabaseRefusal, DatabaseUnavailable, refusal_of, transaction
 from poller.outbox.dialect import CLAIM_COLUMNS, CLAIMED, ClaimRequest, claimed_list
 from poller.outbox.dialects import DIALECTS
 from poller.outbox.identity import message_id_key
 from poller.outbox.report import attachments_of, raw_of
 from poller.outbox.rows import DRAFT_COLUMNS, ClaimedRow, Found, NameTaken, Recorded, Registered
-from poller.outbox.tables import Utc, attempt, meta, outbox, recipient, suppression
+from poller.outbox.tables import Utc, attempt, meta, outbox, recipient
 from poller.outbox.tables import worker as worker_table
 from poller.outbox.upsert import upsert
 from poller.outbox.walk import Walk
@@ -378,17 +378,11 @@ class Store:
 
     def suppresses_anyone(self) -> bool:
         """Whether there is anybody on the suppression list."""
-        query = sa.select(suppression.c.address).limit(1)
-        return self._read(lambda c: c.execute(query).first()) is not None
+        return self._read(suppression.has_any)
 
-    def suppressed(self, addresses: Collection[str]) -> dict[str, str]:
-        """Of `addresses`, those on the suppression list, themselves or by `@domain`, with the reason."""
-        wanted = {key for address in addresses for key in _suppression_keys(address)}
-        if not wanted:
-            return {}
-        query = sa.select(suppression.c.address, suppression.c.reason).where(suppression.c.address.in_(sorted(wanted)))
-        found = self._read(lambda c: {row.address: row.reason for row in c.execute(query)})
-        return {a: found[key] for a in addresses for key in reversed(_suppression_keys(a)) if key in found}
+    def suppressed(self, addresses: Collection[str]) -> dict[tuple[str, str], str]:
+        """Of `addresses`, those on the suppression list; see `poller.outbox.suppression`."""
+        return self._read(lambda c: suppression.suppressed(c, addresses)) if addresses else {}
 
     # --- writing down ---
 
@@ -513,7 +507,9 @@ class Store:
         tried = [row.id for row in rows if row.claim_seq > 1 or row.attempts or row.doubts]
         known = _known_recipients(connection, tried) if tried else {}
         ordered = sorted(rows, key=lambda row: (row.priority, row.due_at, row.id))
-        return [_as_claimed(row, known.get(row.id, {})) for row in ordered]
+        claimed = [_as_claimed(row, known.get(row.id, {})) for row in ordered]
+        kept = kept_of(connection, tried) if tried else {}
+        return [replace(row, kept=kept.get(row.id)) for row in claimed] if kept else claimed
 
 
 def _is_wide_open(gate: Gate) -> bool:
@@ -523,14 +519,6 @@ def _is_wide_open(gate: Gate) -> bool:
 
 def _fence(row: ClaimedRow | None) -> Fence | None:
     return (row.id, row.claim_seq, row.message_id) if row is not None else None
-
-
-@lru_cache(maxsize=4096)
-def _suppression_keys(address: str) -> tuple[str, ...]:
-    """What an entry that means it may be: itself before its domain, the domain in each spelling."""
-    local_part, _, domain = address.lower().rpartition("@")
-    domains = spellings(domain)
-    return *(f"{local_part}@{name}" for name in domains), *(f"@{name}" for name in domains)
 
 
 def _known_recipients(connection: Connection, ids: Sequence[int]) -> dict[int, dict[str, RecipientState]]:

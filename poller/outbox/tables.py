@@ -129,6 +129,7 @@ outbox = sa.Table(
     sa.Column("headers", _Json()),
     sa.Column("raw", _Blob()),
     sa.Column("dsn", _Json()),
+    sa.Column("list", sa.Text),
     sa.Column("message_id", sa.Text),
     sa.Column("batch", sa.Text),
     sa.Column("dedupe_key", sa.Text, unique=True),
@@ -166,6 +167,14 @@ recipient = sa.Table(
     sa.Column("updated_at", Utc, nullable=False),
 )
 
+blob = sa.Table(
+    "outbox_blob",
+    metadata,
+    sa.Column("sha256", sa.Text, primary_key=True),
+    sa.Column("content", _Blob(), nullable=False),
+    sa.Column("created_at", Utc, nullable=False, server_default=sa.FetchedValue()),
+)
+
 attachment = sa.Table(
     "outbox_attachment",
     metadata,
@@ -173,8 +182,22 @@ attachment = sa.Table(
     sa.Column("outbox_id", _big(), sa.ForeignKey("outbox.id", ondelete="CASCADE"), nullable=False),
     sa.Column("name", sa.Text, nullable=False),
     sa.Column("content_type", sa.Text, nullable=False, server_default=sa.FetchedValue()),
-    sa.Column("content", _Blob(), nullable=False),
+    sa.Column("content", _Blob()),
     sa.Column("content_id", sa.Text),
+    sa.Column("blob_sha256", sa.Text, sa.ForeignKey("outbox_blob.sha256")),
+    sa.Column("path", sa.Text),
+    sa.Column("part", sa.Text, nullable=False, server_default=sa.FetchedValue()),
+)
+
+content = sa.Table(
+    "outbox_content",
+    metadata,
+    sa.Column("outbox_id", _big(), sa.ForeignKey("outbox.id", ondelete="CASCADE"), primary_key=True),
+    sa.Column("rendered", _Blob()),
+    sa.Column("made_of", sa.Text),
+    sa.Column("sha256", sa.Text),
+    sa.Column("message", _Blob()),
+    sa.Column("kept_at", Utc, nullable=False),
 )
 
 attempt = sa.Table(
@@ -197,9 +220,24 @@ suppression = sa.Table(
     "outbox_suppression",
     metadata,
     sa.Column("address", sa.Text, primary_key=True),
+    sa.Column("list", sa.Text, primary_key=True, server_default=sa.FetchedValue()),
+    sa.Column("source", sa.Text, primary_key=True, server_default=sa.FetchedValue()),
     sa.Column("reason", sa.Text, nullable=False, server_default=sa.FetchedValue()),
     sa.Column("created_at", Utc, nullable=False, server_default=sa.FetchedValue()),
+    sa.Column("created_by", sa.Text, primary_key=True, server_default=sa.FetchedValue()),
+    sa.Column("expires_at", Utc),
 )
+
+unsubscribed = sa.Table(
+    "outbox_unsubscribed",
+    sa.MetaData(),
+    sa.Column("address", sa.Text, primary_key=True),
+    sa.Column("list", sa.Text, primary_key=True),
+    sa.Column("source", sa.Text, primary_key=True),
+    sa.Column("reason", sa.Text),
+    sa.Column("expires_at", Utc),
+)
+"""A view: what an application has entered, and may enter."""
 
 worker = sa.Table(
     "outbox_worker",
@@ -226,6 +264,8 @@ throttle = sa.Table(
     sa.Column("kind", sa.Text, primary_key=True),
     sa.Column("name", sa.Text, primary_key=True),
     sa.Column("limits", sa.Text),
+    sa.Column("limit_override", sa.Text),
+    sa.Column("overridden_by", sa.Text),
     sa.Column("pace", sa.Double, nullable=False, server_default=sa.FetchedValue()),
     sa.Column("paused_until", Utc),
     sa.Column("reason", sa.Text),
@@ -233,6 +273,25 @@ throttle = sa.Table(
     sa.Column("recipient_limit", sa.Integer),
     sa.Column("pipelining", sa.Text),
     sa.Column("pipelining_reason", sa.Text),
+    sa.Column("roused_at", Utc),
     sa.Column("slots", sa.Text),
     sa.Column("updated_at", Utc, nullable=False, server_default=sa.FetchedValue()),
+)
+
+batches = sa.Table(
+    "outbox_batch",
+    metadata,
+    sa.Column("batch", sa.Text, primary_key=True),
+    sa.Column("state", sa.Text, nullable=False, server_default=sa.FetchedValue()),
+    *(
+        sa.Column(name, _big(), nullable=False, server_default=sa.FetchedValue())
+        for name in ("messages", "open", "sent", "not_sent", "held")
+    ),
+    sa.Column("first_attempt_at", Utc),
+    sa.Column("last_finished_at", Utc),
+    sa.Column("looked_at", Utc, nullable=False),
+    sa.Column("done_at", Utc),
+    sa.Column("taken_until", Utc),
+    sa.Column("verdict", sa.Text),
+    sa.Column("version", _big(), nullable=False, server_default=sa.FetchedValue()),
 )

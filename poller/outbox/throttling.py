@@ -46,14 +46,15 @@ GEARS = ("off", "transaction", "overlap")
 """Of outbox_throttle.pipelining, the most careful first."""
 
 _COLUMNS = (
-    "kind, name, limits, session_limit, recipient_limit, pipelining, pipelining_reason,"
-    " slots, paused_until, reason, pace"
+    "kind, name, limits, limit_override, overridden_by, roused_at, session_limit, recipient_limit, pipelining,"
+    " pipelining_reason, slots, paused_until, reason, pace"
 )
 # Bare text: values come as the driver gives them, and a time that can't be read breaks nothing.
 # What holds mail back comes first: no pause is missed for the number of those that say nothing.
 _READ = sa.text(
     f"SELECT {_COLUMNS} FROM outbox_throttle"
-    " ORDER BY CASE WHEN paused_until IS NOT NULL OR pace < :whole THEN 0 ELSE 1 END, kind DESC, name"
+    " ORDER BY CASE WHEN paused_until IS NOT NULL OR pace < :whole OR limit_override IS NOT NULL THEN 0 ELSE 1 END,"
+    " kind DESC, name"
     f" LIMIT {MOST_READ}"
 ).bindparams(whole=1.0)
 _WRITE = (
@@ -270,6 +271,9 @@ def _records(rows: Iterable[Any]) -> dict[ScopeKey, Record]:
                 "pace": row.pace,
             },
             limits=row.limits,
+            limit_override=row.limit_override,
+            overridden_by=row.overridden_by,
+            roused_at=str(row.roused_at) if row.roused_at is not None else None,
             session_limit=row.session_limit,
             recipient_limit=row.recipient_limit,
             pipelining=row.pipelining,
@@ -295,10 +299,10 @@ def _may_go(record: Record, now: datetime) -> bool:
 
 
 def _says_nothing(record: Record, now: datetime) -> bool:
-    """But for what is allowed: nothing is learnt, paused or slow, and nobody complained."""
+    """But for what is configured: nothing is overridden, learnt, paused or slow, and nobody complained."""
     state, _ = repaired(Limit(), record.values, now)
     is_over = state.paused_until is None or state.paused_until <= now
     known = replace(state, paused_until=None, reason="", free_at=None, gap_until=None)
-    learnt = (record.session_limit, record.recipient_limit, record.pipelining)
+    learnt = (record.limit_override, record.session_limit, record.recipient_limit, record.pipelining)
     is_known = any(value is not None for value in learnt)
     return not is_known and is_over and known == Scope()

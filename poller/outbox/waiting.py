@@ -30,6 +30,11 @@ RUN = 10
 """Messages in a row, the fastest of which count: few, so that they lie between two pauses of a batch."""
 
 
+_SAID = (
+    "limits", "limit_override", "overridden_by", "session_limit", "recipient_limit", "pipelining", "pipelining_reason"
+)  # fmt: skip
+
+
 def throttles(engine: Engine) -> dict[ScopeKey, Record]:
     """Every row of outbox_throttle, unjudged: MOST_GROUPS at most."""
 
@@ -38,10 +43,7 @@ def throttles(engine: Engine) -> dict[ScopeKey, Record]:
         return {
             ScopeKey(row["kind"], row["name"]): Record(
                 values={name: row[name] for name in COLUMNS},
-                **{
-                    name: row[name]
-                    for name in ("limits", "session_limit", "recipient_limit", "pipelining", "pipelining_reason")
-                },
+                **{name: row[name] for name in _SAID},
             )
             for row in connection.execute(query).mappings()
         }

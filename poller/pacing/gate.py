@@ -118,6 +118,11 @@ class Record:
 
     values: Mapping[str, object]
     limits: str | None = None
+    limit_override: str | None = None
+    """What a person allows instead, in the words of `poller.pacing.words`."""
+    overridden_by: str | None = None
+    roused_at: str | None = None
+    """When a person last ended a relay's rest."""
     session_limit: int | None = None
     recipient_limit: int | None = None
     pipelining: str | None = None

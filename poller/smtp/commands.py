@@ -45,7 +45,7 @@ def _needs_smtputf8(message: Message) -> bool:
 
 
 def envelope_commands(message: Message, features: Features) -> list[bytes]:
-    """MAIL and each RCPT, a line each (RFC 5321 section 4.1.1; RFC 1870, 3461, 6152 and 6531 for the parameters)."""
+    """MAIL and each RCPT, a line each (RFC 5321 section 4.1.1; RFC 1870, 6152, 6531 and 3461 for the parameters)."""
     options = ""
     if features.size:
         options += f" SIZE={len(message.content)}"
@@ -54,10 +54,26 @@ def envelope_commands(message: Message, features: Features) -> list[bytes]:
         options += " BODY=8BITMIME"
     if smtputf8:
         options += " SMTPUTF8"
-    said = message.dsn if message.dsn and features.dsn else {}
-    lines = [f"MAIL FROM:<{message.mail_from}>{options}{_with(said, '')}\r\n".encode()]
-    lines += [f"RCPT TO:<{recipient}>{_with(said, recipient)}\r\n".encode() for recipient in message.recipients]
-    return lines
+    if message.dsn and features.dsn:
+        lines = [f"MAIL FROM:<{message.mail_from}>{options}{_with(message.dsn, '')}\r\n".encode()]
+        return lines + [f"RCPT TO:<{to}>{_with(message.dsn, to)}\r\n".encode() for to in message.recipients]
+    if not (features.dsn and message.envelope_id):
+        lines = [f"MAIL FROM:<{message.mail_from}>{options}\r\n".encode()]
+        lines += [f"RCPT TO:<{recipient}>\r\n".encode() for recipient in message.recipients]
+        return lines
+    lines = [f"MAIL FROM:<{message.mail_from}>{options} RET=HDRS ENVID={message.envelope_id}\r\n".encode()]
+    return lines + [f"RCPT TO:<{recipient}>{_notified(recipient)}\r\n".encode() for recipient in message.recipients]
+
+
+_NEEDS_XTEXT = re.compile(r"[^!-*,-<>-~]")
+
+
+def _notified(recipient: str) -> str:
+    """RFC 3461 sections 4.1 and 4.2; RFC 6533 section 3 for an address that is not ASCII: there the relay names it."""
+    if not recipient.isascii():
+        return " NOTIFY=FAILURE,DELAY"
+    xtext = _NEEDS_XTEXT.sub(lambda found: f"+{ord(found[0]):02X}", recipient)
+    return f" NOTIFY=FAILURE,DELAY ORCPT=rfc822;{xtext}"
 
 
 def _with(said: Mapping[str, str], name: str) -> str:

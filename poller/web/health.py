@@ -5,10 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from poller.outbox.database import DatabaseUnavailable
+from poller.outbox.report import glance
 from poller.outbox.store import BEATS_MISSED
 from poller.units import format_duration
 
 if TYPE_CHECKING:
+    from poller.outbox import Engine
     from poller.worker.service import Service
 
 SPARE_S = 2.0
@@ -23,8 +26,10 @@ class Health:
     unready: str
 
 
-def health_of(service: Service) -> Health:
-    """As it is now. Asks no database and no relay: the heartbeat and the last session tell."""
+def health_of(service: Service | None, engine: Engine) -> Health:
+    """As it is now. Of a worker, asks no database and no relay: the heartbeat and the last session tell."""
+    if service is None:
+        return Health(dead="", unready=_out_of_reach(engine))
     tick, every = service.tick, service.config.worker.heartbeat
     dead = "the delivering thread does not come on" if tick.is_stuck else ""
     if dead:
@@ -35,3 +40,11 @@ def health_of(service: Service) -> Health:
     if silent > BEATS_MISSED * every + SPARE_S:
         return Health(dead="", unready=f"no heartbeat has reached the database for {format_duration(silent)}")
     return Health(dead="", unready=tick.delivery.trouble or "")
+
+
+def _out_of_reach(engine: Engine) -> str:
+    try:
+        glance(engine)
+    except DatabaseUnavailable as error:
+        return f"the database is not available: {error}"
+    return ""

@@ -33,7 +33,7 @@ KINDS = ("outbox", "relay", "provider")
 class Metrics:
     """A registry of its own. `text` may be called from several threads."""
 
-    def __init__(self, service: Service, engine: Engine) -> None:
+    def __init__(self, service: Service | None, engine: Engine) -> None:
         self._service = service
         self._engine = engine
         self._lock = threading.Lock()
@@ -54,7 +54,8 @@ class Metrics:
 
     def collect(self) -> Iterator[Any]:
         """What `generate_latest` asks for."""
-        yield from self._of_this_process()
+        if self._service is not None:
+            yield from self._of_this_process(self._service)
         if not self._seen or time.monotonic() - self._seen_at > FRESH_S:
             try:
                 self._seen = list(_of_the_outbox(self._engine))
@@ -64,23 +65,23 @@ class Metrics:
         yield GaugeMetricFamily("poller_database_up", "1: the last look at the database succeeded.", bool(self._seen))
         yield from self._seen
 
-    def _of_this_process(self) -> Iterator[Any]:
-        health = health_of(self._service)
+    def _of_this_process(self, service: Service) -> Iterator[Any]:
+        health = health_of(service, self._engine)
         info = GaugeMetricFamily("poller_info", "Always 1.", labels=["worker", "version"])
-        info.add_metric([self._service.name, __version__], 1)
+        info.add_metric([service.name, __version__], 1)
         yield info
         yield GaugeMetricFamily("poller_ready", "1: this worker can claim and send.", not health.unready)
         words = "Rows whose outcome this process has written down, by what they became."
         written = CounterMetricFamily("poller_rows_recorded", words, labels=["status"])
-        for status, number in sorted(dict(self._service.tick.recorder.written).items()):
+        for status, number in sorted(dict(service.tick.recorder.written).items()):
             written.add_metric([status], number)
         yield written
-        yield self._tokens()
+        yield self._tokens(service)
 
-    def _tokens(self) -> CounterMetricFamily:
+    def _tokens(self, service: Service) -> CounterMetricFamily:
         words = "Tokens for logins: fetched, failed (the endpoint gave none), refused (by the relay)."
         tokens = CounterMetricFamily("poller_login_tokens", words, labels=["relay", "result"])
-        for name, line in sorted(self._service.tick.delivery.lines.items()):
+        for name, line in sorted(service.tick.delivery.lines.items()):
             counts = line.courier.tokens.counts if line.courier.tokens else {}
             for result, number in sorted(dict(counts).items()):
                 tokens.add_metric([name, result], number)

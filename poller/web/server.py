@@ -1,7 +1,9 @@
-"""The listener: `/healthz`, `/readyz`, `/metrics`. It reads, and changes nothing.
+"""The listener: the page where the extra `web` is installed and wanted, else health and numbers alone.
 
-It belongs on a loopback or management address: who can reach it learns how much mail there is, and nobody's address.
-A request that does not come within some seconds is dropped. Raises OSError where it can't listen.
+Health must not need an extra: a probe asks every worker. So the small server of the standard library stays for who
+wants no page, and whatever both serve is answered by `poller.web.plain`.
+
+Raises OSError where it can't listen.
 """
 
 from __future__ import annotations
@@ -9,41 +11,53 @@ from __future__ import annotations
 import socket
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import TYPE_CHECKING, Any
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, Protocol
 
-from poller.log import without_addresses
 from poller.outbox.database import connect
-from poller.web.health import health_of
+from poller.web.plain import TEXT, Answer, answers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
-    from poller.settings import HttpSettings
+    from poller.config.load import Config
     from poller.worker.service import Service
 
 PATIENCE_S = 5.0
-TEXT = "text/plain; charset=utf-8"
-PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
-NEEDS = 'the numbers want a library: pip install "poller[metrics]"\n'
-
-_Answer = tuple[int, str, bytes]
 
 
-class Server:
-    """Listens from `start` to `stop`, in threads of its own."""
+class Listening(Protocol):
+    """A server between its making, which takes the port, and its end."""
 
-    def __init__(self, settings: HttpSettings, service: Service) -> None:
-        assert settings.listen is not None  # noqa: S101 - who calls has looked
-        host, _, port = settings.listen.rpartition(":")
-        self._service = service
-        self._engine = connect(service.config.database)
-        self._metrics = self._metrics_if_there()
-        pages: dict[str, Callable[[], _Answer]] = {
-            "/healthz": self._healthz,
-            "/readyz": self._readyz,
-            "/metrics": self._numbers,
-        }
-        self._http = _Listener(host.strip("[]"), int(port), _handler(pages))
+    def start(self) -> None:
+        """Answer from now on, in threads of its own."""
+
+    def stop(self) -> None:
+        """Answer no more."""
+
+
+def has_page(config: Config) -> bool:
+    """Whether there is a page: it is wanted, and the extra is installed."""
+    return config.http.page and all(find_spec(name) for name in ("starlette", "uvicorn"))
+
+
+def server_of(config: Config, service: Service | None) -> Listening:
+    """Listens as `[http]` says; `service` is the worker in this process, if there is one."""
+    assert config.http.listen is not None  # noqa: S101 - who calls has looked
+    if has_page(config):
+        from poller.web.site import PageServer  # noqa: PLC0415 - an extra
+
+        return PageServer(config, service)
+    return SmallServer(config, service)
+
+
+class SmallServer:
+    """`/healthz`, `/readyz`, `/metrics`. A request that does not come within some seconds is dropped."""
+
+    def __init__(self, config: Config, service: Service | None) -> None:
+        port = int((config.http.listen or "").rpartition(":")[2])
+        self._engine = connect(config.database)
+        self._http = _Listener(config.http.host, port, _handler(answers(service, self._engine)))
         self._thread = threading.Thread(target=self._http.serve_forever, name="http", daemon=True)
 
     def start(self) -> None:
@@ -57,28 +71,6 @@ class Server:
         self._http.server_close()
         self._engine.dispose()
 
-    def _metrics_if_there(self) -> Any:
-        try:
-            from poller.web.metrics import Metrics  # noqa: PLC0415 - an extra
-        except ModuleNotFoundError:
-            return None
-        return Metrics(self._service, self._engine)
-
-    def _healthz(self) -> _Answer:
-        return _said(health_of(self._service).dead)
-
-    def _readyz(self) -> _Answer:
-        return _said(health_of(self._service).unready)
-
-    def _numbers(self) -> _Answer:
-        if self._metrics is None:
-            return 501, TEXT, NEEDS.encode()
-        return 200, PROMETHEUS, self._metrics.text()
-
-
-def _said(why_not: str) -> _Answer:
-    return (503, TEXT, f"{without_addresses(why_not)}\n".encode()) if why_not else (200, TEXT, b"ok\n")
-
 
 class _Listener(ThreadingHTTPServer):
     daemon_threads = True
@@ -91,7 +83,7 @@ class _Listener(ThreadingHTTPServer):
         """A client that goes away is no event."""
 
 
-def _handler(pages: dict[str, Callable[[], _Answer]]) -> type[BaseHTTPRequestHandler]:
+def _handler(pages: Mapping[str, Callable[[], Answer]]) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         timeout = PATIENCE_S
         server_version = "poller"
@@ -99,12 +91,12 @@ def _handler(pages: dict[str, Callable[[], _Answer]]) -> type[BaseHTTPRequestHan
 
         def do_GET(self) -> None:
             page = pages.get(self.path.partition("?")[0])
-            code, kind, body = page() if page else (404, TEXT, b"there are /healthz, /readyz and /metrics\n")
-            self.send_response(code)
-            self.send_header("Content-Type", kind)
-            self.send_header("Content-Length", str(len(body)))
+            answer = page() if page else Answer(404, TEXT, b"there are /healthz, /readyz and /metrics\n")
+            self.send_response(answer.code)
+            self.send_header("Content-Type", answer.kind)
+            self.send_header("Content-Length", str(len(answer.body)))
             self.end_headers()
-            self.wfile.write(body)
+            self.wfile.write(answer.body)
 
         def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the library's name
             """Nothing: a scrape is no event."""

@@ -16,6 +16,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Final, Literal
 
+from poller.delivery.throttle import LOOK_EVERY_S
 from poller.exchange import RelayTrouble
 from poller.log import OnChange
 from poller.outbox import report
@@ -165,8 +166,9 @@ class Tick:
             self.recorder.flush()
             self._progressed()
             return not self.flags.stop.wait(seconds)
-        if seconds < self.config.poll.interval:
-            self._look_at(seconds)
+        soon = min(seconds, LOOK_EVERY_S)  # a person may have changed a limit, or ended a rest
+        if soon < self.config.poll.interval:
+            self._look_at(soon)
         return False
 
     def _until_something_may_go(self) -> float | None:
@@ -206,9 +208,7 @@ class Tick:
             return False
         self._require_journal()
         self.store.take_back_strays(in_hand=self.delivery.in_hand)  # they may be all that is due
-        self.shared_limits.look()
-        for line in self.lines:
-            line.take_in(self.shared_limits.learnt.get(line.name))
+        self._look()
         if self._is_closed():
             return False
         if not any(line.courier.is_open for line in self.lines):
@@ -281,7 +281,14 @@ class Tick:
             self._progressed()
             if self.flags.stop.wait(min(self._all_rest, REST_STEP_S)):
                 return False
+            self._look()
         return True
+
+    def _look(self) -> None:
+        """What all workers know of limits and relays: a person may have ended a rest."""
+        self.shared_limits.look()
+        for line in self.lines:
+            line.take_in(self.shared_limits.learnt.get(line.name))
 
     @property
     def _all_rest(self) -> float:

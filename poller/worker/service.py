@@ -39,6 +39,7 @@ from poller.outbox.rows import NameTaken
 from poller.statuses import FAILS_A_RUN
 from poller.worker.lease import boot_clock
 from poller.worker.loop import Mode, Tick
+from poller.worker.notify import Supervisor
 from poller.worker.state import StateDirectory, default_directory
 from poller.worker.wiring import Flags
 
@@ -97,7 +98,7 @@ class Service:
         # Four threads: one delivers, one keeps us alive, one deletes what is past its time, one raises alarms.
         self._scheduler = BackgroundScheduler(
             timezone=UTC,
-            executors={name: ThreadPoolExecutor(1) for name in ("deliver", "heartbeat", "purge", "alerts")},
+            executors={name: ThreadPoolExecutor(1) for name in ("deliver", "heartbeat", "purge", "alerts", "batches")},
             job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},
         )
         self.tick = Tick(
@@ -113,6 +114,7 @@ class Service:
         )
         ear = Ear(self._engine, config.database, heard=self._wake, lost=self._ear_lost)
         self._ear = ear if config.poll.listen else None
+        self._supervisor = Supervisor(os.environ)
 
     # --- the main thread ---
 
@@ -124,6 +126,7 @@ class Service:
         self._scheduler.start()
         if self._ear is not None:
             self._ear.start()
+        self._supervisor.ready()
         try:
             crashed = self._watch()
         finally:
@@ -156,6 +159,8 @@ class Service:
             scheduler.add_job(self._purge, "interval", id="purge", executor="purge", **every)
         if self.config.alerts.is_set and self.mode == "forever":
             self._schedule_alerts(scheduler)
+        if self.config.batches.watch and self.mode == "forever":
+            self._schedule_batches(scheduler)
 
     def _schedule_alerts(self, scheduler: BackgroundScheduler) -> None:
         from poller.worker.alerting import alert_watch  # noqa: PLC0415 - few want it
@@ -163,6 +168,13 @@ class Service:
         watch = alert_watch(self.config, self._engine, self.name, self._log)
         every = self.config.alerts.every
         scheduler.add_job(watch.round, "interval", seconds=every, id="alerts", executor="alerts")
+
+    def _schedule_batches(self, scheduler: BackgroundScheduler) -> None:
+        from poller.worker.alerting import batch_watch  # noqa: PLC0415 - it takes a while to import
+
+        watch = batch_watch(self.config, self._engine, self.name, self._log)
+        every = self.config.batches.every
+        scheduler.add_job(watch.round, "interval", seconds=every, id="batches", executor="batches")
 
     def _crashed(self, event: JobExecutionEvent) -> None:
         error = event.exception
@@ -179,6 +191,8 @@ class Service:
             except queue.Empty:
                 if deadline is not None and self._clock() >= deadline:
                     return False
+                if not self.tick.is_stuck:
+                    self._supervisor.alive()
                 self.tick.cut_if_the_lease_ended()
                 self._follow_the_wall_clock()
                 continue
@@ -194,6 +208,7 @@ class Service:
 
     def _shut_down(self, scheduler: BackgroundScheduler) -> None:
         self._log.info("worker.stopping", worker=self.name)
+        self._supervisor.stopping()
         self._flags.stop.set()
         if self._ear is not None:
             self._ear.stop()
@@ -293,8 +308,9 @@ class Service:
         except DatabaseUnavailable as why:  # the next time is soon enough
             self._say.say("warning", "database.unavailable", about="purge", fingerprint=str(why), reason=str(why))
             return
-        if done.rows or done.attempts:
-            self._log.info("rows.purged", rows=done.rows, attempts=done.attempts)
+        if done.rows or done.attempts or done.suppressions:
+            counts = {"rows": done.rows, "attempts": done.attempts, "suppressions": done.suppressions}
+            self._log.info("rows.purged", **counts)
 
     # --- the heartbeat's thread ---
 

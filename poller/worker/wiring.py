@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import time
 from dataclasses import dataclass, field, replace
+from functools import partial
 from threading import Event
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from poller.delivery.claim_plan import Pacing
 from poller.delivery.claiming import Claiming
 from poller.delivery.clock import DatabaseTime
 from poller.delivery.compose import Compose
+from poller.delivery.files import Files
 from poller.delivery.outcomes import Outcomes
 from poller.delivery.prefetch import Prefetch
 from poller.delivery.recorder import Recorder
@@ -26,6 +28,9 @@ from poller.judgement.refusals import Refusals
 from poller.judgement.rest import Rest
 from poller.machine import boot
 from poller.message.composer import Composer
+from poller.message.mailing_list import MailingLists
+from poller.message.return_path import ReturnPaths
+from poller.outbox.blobs import blob_of
 from poller.outbox.store import Store
 from poller.outbox.throttling import Throttles
 from poller.pacing.mx import MailExchangers, resolver_of_this_machine
@@ -128,8 +133,17 @@ def parts_of(
     rulebook = Rulebook(table=config.throttle.table, provider_of=limits.pacing.provider_of, paced=True)
     delivery = Delivery(
         weigh=Weigh(lines=lines, shared_limits=limits, rulebook=rulebook, refusals=_refusals(config), clock=clock),
-        outcomes=Outcomes(recorder=recorder, composer=composer, retry=config.retry, log=log),
-        composing=Compose(store=store, journal=journal, composer=composer, relays=relays, clock=clock),
+        outcomes=Outcomes(
+            recorder=recorder, composer=composer, retry=config.retry, log=log, keep_sent=config.message.keep_sent
+        ),
+        composing=Compose(
+            store=store,
+            journal=journal,
+            composer=composer,
+            relays=relays,
+            clock=clock,
+            files=files_of(config, engine),
+        ),
         ahead=Prefetch(
             bookkeeper=bookkeeper,
             claiming=claiming,
@@ -185,7 +199,16 @@ def parts_of(
 
 def composer_of(config: Config, *, host_name: str = "localhost") -> Composer:
     """What makes messages, here and wherever a person is shown one."""
-    return Composer(config.message, config.templates, config.dkim, host_name=host_name)
+    lists = MailingLists(config.lists, config.unsubscribe)
+    paths = ReturnPaths(config.bounces)
+    return Composer(
+        config.message, config.templates, config.dkim, mailing_lists=lists, return_paths=paths, host_name=host_name
+    )
+
+
+def files_of(config: Config, engine: Engine) -> Files:
+    """What gives the files of a row, here and wherever a person is shown one."""
+    return Files(fetch=partial(blob_of, engine), settings=config.attachments)
 
 
 def _store_and_composer(config: Config, engine: Engine, name: str) -> tuple[Store, Composer]:

@@ -41,6 +41,7 @@ expired: too late. suppressed: every recipient stands in outbox_suppression',
     headers          JSON         NULL COMMENT 'Extra header fields: {"Name": "value"} or {"Name": ["value", ...]}.',
     raw              LONGBLOB     NULL COMMENT 'A complete message (RFC 5322), instead of subject, bodies and template: it goes out as it is, to recipients, cc and bcc; what it lacks of Date, Message-ID and From is added.',
     dsn              JSON         NULL COMMENT 'Of a raw message: the DSN parameters it was submitted with (RFC 3461), for a relay that takes them: {"mail": "RET=HDRS ENVID=x", "rcpt": {"a@example.com": "NOTIFY=NEVER"}}.',
+    list             VARCHAR(64)  NULL COMMENT 'The mailing list that the row is for, a name of [lists."name"]; it brings the header fields for unsubscribing. NULL: none.',
     message_id       VARCHAR(255) NULL COMMENT 'Fixed at the first claim, the same for every attempt.',
     batch            VARCHAR(191) NULL COMMENT 'A label that groups rows: a campaign, a nightly run.',
     dedupe_key       VARCHAR(255) NULL COMMENT 'Unique while the row exists, compared byte by byte.',
@@ -55,6 +56,10 @@ expired: too late. suppressed: every recipient stands in outbox_suppression',
            LEFT(LOWER(TRIM(SUBSTRING_INDEX(SUBSTRING_INDEX(SUBSTRING_INDEX(SUBSTRING_INDEX(SUBSTRING_INDEX(
                COALESCE(NULLIF(TRIM(recipients), ''), NULLIF(TRIM(cc), ''), bcc), '@', -1), '(', 1), ';', 1), ',', 1), '>', 1))), 255))
     ) STORED COMMENT 'Domain of the last address of the first list that has one.',
+    address          VARCHAR(320) GENERATED ALWAYS AS (
+        LEFT(LOWER(TRIM(SUBSTRING_INDEX(SUBSTRING(COALESCE(NULLIF(recipients, ''), NULLIF(cc, ''), bcc),
+            LOCATE('<', COALESCE(NULLIF(recipients, ''), NULLIF(cc, ''), bcc)) + 1), '>', 1))), 320)
+    ) STORED COMMENT 'Of a row with one address, that one, in lower case: poller find. Of several each stands in outbox_recipient, from the first attempt on.',
     lane             VARCHAR(400) GENERATED ALWAYS AS (
         LEFT(CONCAT(COALESCE(relay, ''), ' ', LOWER(TRIM(SUBSTRING_INDEX(
             SUBSTRING(COALESCE(sender, ''), LOCATE('<', COALESCE(sender, '')) + 1), '>', 1)))), 400)
@@ -118,7 +123,10 @@ expired: too late. suppressed: every recipient stands in outbox_suppression',
     INDEX outbox_due_by_flow (status, flow, priority, due_at, id),
     INDEX outbox_held (status, claimed_by),
     INDEX outbox_by_batch (batch, status, first_attempt_at, finished_at),
-    INDEX outbox_by_finish (status, finished_at, domain)
+    INDEX outbox_by_finish (status, finished_at, domain),
+    INDEX outbox_by_address (address, id),
+    INDEX outbox_by_message_id (message_id),
+    INDEX outbox_by_queue_id (queue_id)
 ) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE /*M! utf8mb4_nopad_bin */ /*!80017 utf8mb4_0900_bin */
   COMMENT 'One row, one message. Applications INSERT; poller claims, sends and writes down what became of it.';
 
@@ -136,6 +144,7 @@ CREATE TABLE IF NOT EXISTS outbox_recipient (
     sent_at      DATETIME(6)  NULL,
     updated_at   DATETIME(6)  NOT NULL,
     PRIMARY KEY (outbox_id, address),
+    INDEX outbox_recipient_by_address (address),
     CONSTRAINT outbox_recipient_of_row FOREIGN KEY (outbox_id) REFERENCES outbox (id) ON DELETE CASCADE,
     CONSTRAINT outbox_recipient_status_is_known CHECK (status IN
         ('queued', 'sent', 'failed', 'in_doubt', 'expired', 'suppressed')),
@@ -143,18 +152,47 @@ CREATE TABLE IF NOT EXISTS outbox_recipient (
 ) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE /*M! utf8mb4_nopad_bin */ /*!80017 utf8mb4_0900_bin */
   COMMENT 'Rows with several recipients: the state of each. An accepted one is never sent to again.';
 
+CREATE TABLE IF NOT EXISTS outbox_blob (
+    sha256     CHAR(64)    NOT NULL PRIMARY KEY COMMENT 'Of the content, in hexadecimal: what outbox_attachment.blob_sha256 names it by.',
+    content    LONGBLOB    NOT NULL,
+    created_at DATETIME(6) NOT NULL DEFAULT (UTC_TIMESTAMP(6)),
+    CONSTRAINT outbox_blob_has_its_hash CHECK (sha256 = SHA2(content, 256))
+) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE /*M! utf8mb4_nopad_bin */ /*!80017 utf8mb4_0900_bin */
+  COMMENT 'Files that several messages carry, once each. Retention deletes what no row names any more, a day after it came.';
+
 CREATE TABLE IF NOT EXISTS outbox_attachment (
     id           BIGINT       NOT NULL AUTO_INCREMENT PRIMARY KEY,
     outbox_id    BIGINT       NOT NULL,
     name         TEXT         NOT NULL,
     content_type VARCHAR(255) NOT NULL DEFAULT 'application/octet-stream',
-    content      LONGBLOB     NOT NULL,
+    content      LONGBLOB     NULL COMMENT 'The bytes; or blob_sha256 names a shared file, or path one below [attachments] directory.',
     content_id   VARCHAR(255) NULL COMMENT 'For an inline image: the HTML names it as <img src="cid:...">.',
+    blob_sha256  CHAR(64)     NULL,
+    path         TEXT         NULL,
+    part         VARCHAR(16)  NOT NULL DEFAULT 'file' COMMENT 'file, or alternative: another form of the text, as text/calendar; method=REQUEST for an invitation.',
+    CONSTRAINT outbox_attachment_has_one_source CHECK ((content IS NOT NULL) + (blob_sha256 IS NOT NULL) + (path IS NOT NULL) = 1),
+    CONSTRAINT outbox_attachment_part_is_known CHECK (part IN ('file', 'alternative')),
     CONSTRAINT outbox_attachment_content_id_is_not_empty CHECK (content_id <> ''),
     CONSTRAINT outbox_attachment_of_row FOREIGN KEY (outbox_id) REFERENCES outbox (id) ON DELETE CASCADE,
-    INDEX outbox_attachment_by_row (outbox_id, id)
+    CONSTRAINT outbox_attachment_of_blob FOREIGN KEY (blob_sha256) REFERENCES outbox_blob (sha256),
+    INDEX outbox_attachment_by_row (outbox_id, id),
+    INDEX outbox_attachment_by_blob (blob_sha256)
 ) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE /*M! utf8mb4_nopad_bin */ /*!80017 utf8mb4_0900_bin */
   COMMENT 'Files that travel with a message, in order of id. Insert them in the same transaction as the row.';
+
+CREATE TABLE IF NOT EXISTS outbox_content (
+    outbox_id  BIGINT      NOT NULL PRIMARY KEY,
+    rendered   LONGBLOB    NULL COMMENT 'What its template gave when it was first tried, zlib of JSON: subject, text, html. Only while the row may be tried again.',
+    made_of    CHAR(64)    NULL COMMENT 'Hash of template, context, locale and subject as they were: where one is corrected, the row is rendered anew.',
+    sha256     CHAR(64)    NULL COMMENT 'Of the bytes that the relay accepted last; in hexadecimal.',
+    message    LONGBLOB    NULL COMMENT 'Those bytes, zlib.',
+    kept_at    DATETIME(6) NOT NULL,
+    CONSTRAINT outbox_content_rendered_says_of_what CHECK ((rendered IS NULL) = (made_of IS NULL)),
+    CONSTRAINT outbox_content_message_has_its_hash CHECK (message IS NULL OR sha256 IS NOT NULL),
+    CONSTRAINT outbox_content_of_row FOREIGN KEY (outbox_id) REFERENCES outbox (id) ON DELETE CASCADE,
+    INDEX outbox_content_by_time (kept_at)
+) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE /*M! utf8mb4_nopad_bin */ /*!80017 utf8mb4_0900_bin */
+  COMMENT 'What a row was made into, where that is kept: for another try of the same, or as [message] keep_sent says.';
 
 CREATE TABLE IF NOT EXISTS outbox_attempt (
     id           BIGINT       NOT NULL AUTO_INCREMENT PRIMARY KEY,
@@ -163,7 +201,7 @@ CREATE TABLE IF NOT EXISTS outbox_attempt (
     at           DATETIME(6)  NOT NULL,
     worker       VARCHAR(191) NOT NULL,
     recipient    VARCHAR(512) NULL COMMENT 'NULL: the whole message.',
-    outcome      VARCHAR(32)  NOT NULL COMMENT 'deferred, failed, in_doubt, died (composing it killed the worker), handed_back, accepted (after earlier trouble), accepted_twice, or an operator''s word.',
+    outcome      VARCHAR(32)  NOT NULL COMMENT 'deferred, failed, in_doubt, died (composing it killed the worker), handed_back, accepted (after earlier trouble), accepted_twice, bounced, complained or delayed (what came back later), or an operator''s word.',
     blame        VARCHAR(16)  NULL COMMENT 'session: the connection or the relay; destination: it takes less than we have; message; recipient; worker: a crash.',
     phase        VARCHAR(16)  NULL,
     relay        VARCHAR(300) NULL COMMENT 'host:port it was with.',
@@ -177,13 +215,26 @@ CREATE TABLE IF NOT EXISTS outbox_attempt (
   COMMENT 'History of what did not simply succeed; append-only. Deleting a row of outbox leaves its history.';
 
 CREATE TABLE IF NOT EXISTS outbox_suppression (
-    address    VARCHAR(512) NOT NULL PRIMARY KEY,
+    address    VARCHAR(512) NOT NULL,
+    list       VARCHAR(64)  NOT NULL DEFAULT '' COMMENT 'Only mail of this list (outbox.list). Empty: all mail.',
+    source     VARCHAR(16)  NOT NULL DEFAULT 'operator'
+        COMMENT 'Who says so: operator, bounce, complaint, unsubscribe (the recipient) or application.',
     reason     VARCHAR(1000) NOT NULL DEFAULT '',
     created_at DATETIME(6)  NOT NULL DEFAULT (UTC_TIMESTAMP(6)),
+    created_by VARCHAR(128) NOT NULL DEFAULT (LEFT(USER(), CHAR_LENGTH(USER()) - CHAR_LENGTH(SUBSTRING_INDEX(USER(), '@', -1)) - 1))
+        COMMENT 'The database user who wrote the line.',
+    expires_at DATETIME(6)  NULL COMMENT 'UTC. From then on it holds no longer. NULL: until it is deleted.',
+    PRIMARY KEY (address, list, source, created_by),
+    INDEX outbox_suppression_by_end (expires_at),
+    CONSTRAINT outbox_suppression_source_is_known CHECK
+        (source IN ('operator', 'bounce', 'complaint', 'unsubscribe', 'application')),
+    -- Whoever has unsubscribed is written to again when they subscribe again, not when a time is over.
+    CONSTRAINT outbox_suppression_unsubscribe_has_no_end CHECK (source <> 'unsubscribe' OR expires_at IS NULL),
+    CONSTRAINT outbox_suppression_expires_at_is_a_time CHECK (expires_at BETWEEN '1000-01-01' AND '9999-12-30'),
     CONSTRAINT outbox_suppression_address_is_lower_case CHECK (address = LOWER(address)),
     CONSTRAINT outbox_suppression_has_an_at_sign CHECK (address LIKE '%@%')
 ) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE /*M! utf8mb4_nopad_bin */ /*!80017 utf8mb4_0900_bin */
-  COMMENT 'Who is never sent to: lower-case addresses, or @domain for all of it.';
+  COMMENT 'Who is not sent to: lower-case addresses, or @domain for all of it. Each line counts by itself.';
 
 CREATE TABLE IF NOT EXISTS outbox_worker (
     name         VARCHAR(191) NOT NULL PRIMARY KEY,
@@ -208,6 +259,8 @@ CREATE TABLE IF NOT EXISTS outbox_throttle (
     kind          VARCHAR(16)   NOT NULL COMMENT 'outbox (name: empty), relay, sender, provider (a group of domains), domain.',
     name          VARCHAR(512)  NOT NULL,
     limits        VARCHAR(1000) NULL COMMENT 'What the configuration allows; changed there, not here. NULL: nothing is limited, it was only asked to slow down.',
+    limit_override VARCHAR(1000) NULL COMMENT 'What a person allows instead (poller limit), live, up or down; NULL: what the configuration allows. In the same words, or "none".',
+    overridden_by VARCHAR(255)  NULL COMMENT 'Who and when.',
     pace          DOUBLE        NOT NULL DEFAULT 1 COMMENT '1: at full pace. Less: this share of it, after a reply that asked to slow down; raised again step by step.',
     paused_until  DATETIME(6)   NULL COMMENT 'UTC. Nothing goes before. NULL or past: not paused.',
     reason        TEXT          NULL COMMENT 'Why it is paused or slow.',
@@ -215,6 +268,7 @@ CREATE TABLE IF NOT EXISTS outbox_throttle (
     recipient_limit INT         NULL COMMENT 'How many recipients this relay takes in one transaction, as learnt from its replies.',
     pipelining    VARCHAR(16)   NULL COMMENT 'The most that this relay bears of sending ahead ([smtp] pipelining), as learnt. It stays until a person sets it to NULL.',
     pipelining_reason VARCHAR(1000) NULL COMMENT 'What showed it.',
+    roused_at     DATETIME(6)   NULL COMMENT 'A person has ended its rest (poller retry --relay NAME --now): a worker that sees another time than before rests no more.',
     slots         TEXT          NULL COMMENT 'What was taken of the limits. JSON, kept by the workers; NULL forgets it.',
     updated_at    DATETIME(6)   NOT NULL DEFAULT (UTC_TIMESTAMP(6)),
     PRIMARY KEY (kind, name),
@@ -226,6 +280,27 @@ CREATE TABLE IF NOT EXISTS outbox_throttle (
     CONSTRAINT outbox_throttle_pipelining_is_known CHECK (pipelining IN ('overlap', 'transaction', 'off'))
 ) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE /*M! utf8mb4_nopad_bin */ /*!80017 utf8mb4_0900_bin */
   COMMENT 'What is paced, paused or slowed, for all workers. A plain UPDATE of pace or paused_until takes effect within seconds; deleting a row forgets what was taken and heard.';
+
+CREATE TABLE IF NOT EXISTS outbox_batch (
+    batch            VARCHAR(191) NOT NULL PRIMARY KEY,
+    state            VARCHAR(16) NOT NULL DEFAULT 'open' COMMENT 'open: something waits, is being sent, held or in doubt. settling: nothing is open any more, nobody has been told. telling: it stands in the log, others are being told. done: told, or nobody is to be.',
+    messages         BIGINT NOT NULL DEFAULT 0,
+    open             BIGINT NOT NULL DEFAULT 0,
+    sent             BIGINT NOT NULL DEFAULT 0,
+    not_sent         BIGINT NOT NULL DEFAULT 0,
+    held             BIGINT NOT NULL DEFAULT 0 COMMENT 'In doubt, or paused.',
+    first_attempt_at DATETIME(6),
+    last_finished_at DATETIME(6),
+    looked_at        DATETIME(6) NOT NULL,
+    done_at          DATETIME(6),
+    taken_until      DATETIME(6) COMMENT 'A worker is about to tell, or to pause it, until then; it may be dead after that.',
+    verdict          VARCHAR(16) COMMENT 'Of [batches] failed: NULL not judged yet; passed; pausing: rows are being paused; paused: done and told.',
+    version          BIGINT NOT NULL DEFAULT 1 COMMENT 'Grows with each change: a change is made only to what was seen.',
+    CONSTRAINT outbox_batch_state_is_known CHECK (state IN ('open', 'settling', 'telling', 'done')),
+    CONSTRAINT outbox_batch_verdict_is_known CHECK (verdict IN ('passed', 'pausing', 'paused')),
+    INDEX outbox_batch_by_state (state, looked_at)
+) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE /*M! utf8mb4_nopad_bin */ /*!80017 utf8mb4_0900_bin */
+  COMMENT 'What is known of each batch that moved, as of looked_at. The workers keep it; the truth is in outbox.';
 
 -- How much is waiting, going, finished?
 CREATE OR REPLACE ALGORITHM = TEMPTABLE VIEW outbox_now AS
@@ -309,7 +384,7 @@ GROUP BY domain;
 
 -- What is paused or slowed now, until when, and why? (waiting: its queued rows, where it is a domain)
 CREATE OR REPLACE ALGORITHM = TEMPTABLE VIEW outbox_throttled AS
-SELECT kind, name, paused_until, pace, reason, limits,
+SELECT kind, name, paused_until, pace, reason, coalesce(limit_override, limits) AS limits,
        CASE WHEN kind = 'domain'
             THEN (SELECT count(*) FROM outbox AS o WHERE o.status = 'queued' AND o.domain = t.name) END AS waiting
 FROM outbox_throttle AS t
@@ -319,7 +394,7 @@ WHERE paused_until > UTC_TIMESTAMP(6) OR pace < 1;
 -- only read can lock a row that the poller needs: HANDLER and FOR UPDATE ask for no more than SELECT on a table.
 CREATE OR REPLACE ALGORITHM = TEMPTABLE VIEW outbox_rows AS
 SELECT id, status, priority, due_at, expires_at, recipients, cc, bcc, sender, reply_to, envelope_from, subject, template, locale,
-       headers, message_id, batch, dedupe_key, on_doubt, max_attempts, relay, created_at, created_by, domain, lane, flow, attempts, doubts, setbacks,
+       headers, list, message_id, batch, dedupe_key, on_doubt, max_attempts, relay, created_at, created_by, domain, lane, flow, attempts, doubts, setbacks,
        first_attempt_at, claim_seq, claimed_by, claimed_at, reply_code, reply_status, reply_text, queue_id, error, sent_at,
        finished_at, updated_at
 FROM outbox;
@@ -338,8 +413,16 @@ SELECT id, outbox_id, claim_seq, at, worker, recipient, outcome, blame, phase, r
 FROM outbox_attempt;
 
 CREATE OR REPLACE ALGORITHM = TEMPTABLE VIEW outbox_suppressions AS
-SELECT address, reason, created_at
+SELECT address, list, source, reason, created_at, created_by, expires_at
 FROM outbox_suppression;
+
+-- Whom has this application taken off its lists? It may INSERT here what it learns, and DELETE what it has written itself.
+CREATE OR REPLACE ALGORITHM = MERGE VIEW outbox_unsubscribed AS
+SELECT address, list, source, reason, created_at, expires_at
+FROM outbox_suppression
+WHERE created_by = LEFT(USER(), CHAR_LENGTH(USER()) - CHAR_LENGTH(SUBSTRING_INDEX(USER(), '@', -1)) - 1)
+  AND source IN ('unsubscribe', 'complaint', 'application') AND address NOT LIKE '@%'
+WITH CHECK OPTION;
 
 CREATE OR REPLACE ALGORITHM = TEMPTABLE VIEW outbox_workers AS
 SELECT name, identity, incarnation, host, pid, version, started_at, heartbeat_at, lease_until, silent_from, stopped_at,
@@ -348,9 +431,14 @@ SELECT name, identity, incarnation, host, pid, version, started_at, heartbeat_at
 FROM outbox_worker;
 
 CREATE OR REPLACE ALGORITHM = TEMPTABLE VIEW outbox_throttles AS
-SELECT kind, name, limits, pace, paused_until, reason, session_limit, recipient_limit, pipelining, pipelining_reason, slots,
+SELECT kind, name, limits, limit_override, overridden_by, pace, paused_until, reason, session_limit, recipient_limit, pipelining,
+       pipelining_reason, roused_at, slots,
        updated_at
 FROM outbox_throttle;
+
+CREATE OR REPLACE ALGORITHM = TEMPTABLE VIEW outbox_batches AS
+SELECT batch, state, messages, open, sent, not_sent, held, first_attempt_at, last_finished_at, looked_at, done_at, taken_until, verdict, version
+FROM outbox_batch;
 
 -- What may an application see of its rows? No bodies, no addresses, nobody else's. Whoever made this view sees all rows.
 CREATE OR REPLACE ALGORITHM = TEMPTABLE VIEW outbox_state AS

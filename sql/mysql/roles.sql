@@ -6,18 +6,20 @@
 -- The views read with the rights of whoever ran `poller migrate`: keep that account.
 --
 --   outbox_app     an application: INSERTs what it may write, reads what became of it; no addresses, no bodies
---   outbox_reader  support and dashboards: everything but bodies, variables, attachments and secrets
+--   outbox_reader  support and dashboards: everything but bodies, kept content, variables, attachments and secrets
 --   outbox_poller  the service and its commands; no DDL: `poller migrate` needs more
 
 CREATE ROLE IF NOT EXISTS outbox_app, outbox_reader, outbox_poller;
 
 -- An application.
 GRANT INSERT (recipients, cc, bcc, sender, reply_to, envelope_from, subject, body_text, body_html, template, context,
-              locale, headers, raw, dsn, message_id, batch, priority, due_at, expires_at, dedupe_key, on_doubt, max_attempts, relay,
+              locale, headers, raw, dsn, list, message_id, batch, priority, due_at, expires_at, dedupe_key, on_doubt, max_attempts, relay,
               created_at)
     ON outbox TO outbox_app;
-GRANT INSERT (outbox_id, name, content_type, content, content_id) ON outbox_attachment TO outbox_app;
+GRANT INSERT (outbox_id, name, content_type, content, content_id, blob_sha256, path, part) ON outbox_attachment TO outbox_app;
+GRANT INSERT (sha256, content), SELECT (sha256) ON outbox_blob TO outbox_app;
 GRANT SELECT ON outbox_state TO outbox_app;
+GRANT SELECT, INSERT, DELETE ON outbox_unsubscribed TO outbox_app;
 
 -- Its files are for its own rows: a file of somebody else's would go out with the message. In one statement, so that any client
 -- can run it: the text in the place of a number is the error.
@@ -36,6 +38,7 @@ GRANT SELECT ON outbox_attempts TO outbox_reader;
 GRANT SELECT ON outbox_suppressions TO outbox_reader;
 GRANT SELECT ON outbox_workers TO outbox_reader;
 GRANT SELECT ON outbox_throttles TO outbox_reader;
+GRANT SELECT ON outbox_batches TO outbox_reader;
 GRANT SELECT ON outbox_throttled TO outbox_reader;
 GRANT SELECT ON outbox_now TO outbox_reader;
 GRANT SELECT ON outbox_stuck TO outbox_reader;
@@ -47,13 +50,16 @@ GRANT SELECT ON outbox_state TO outbox_reader;
 -- The poller. History is append-only: DELETE is for retention.
 GRANT SELECT, INSERT, UPDATE, DELETE ON outbox TO outbox_poller;
 GRANT SELECT, INSERT, UPDATE, DELETE ON outbox_recipient TO outbox_poller;
+GRANT SELECT, INSERT, UPDATE, DELETE ON outbox_content TO outbox_poller;
 GRANT SELECT, INSERT, UPDATE, DELETE ON outbox_suppression TO outbox_poller;
 GRANT SELECT, INSERT, UPDATE, DELETE ON outbox_worker TO outbox_poller;
 GRANT SELECT, INSERT, UPDATE, DELETE ON outbox_throttle TO outbox_poller;
+GRANT SELECT, INSERT, UPDATE, DELETE ON outbox_batch TO outbox_poller;
 GRANT SELECT ON outbox_throttled TO outbox_poller;
 GRANT SELECT ON outbox_workers TO outbox_poller;
 GRANT SELECT, INSERT, UPDATE, DELETE ON outbox_meta TO outbox_poller;
 GRANT SELECT, INSERT, DELETE ON outbox_attachment TO outbox_poller;
+GRANT SELECT, INSERT, DELETE ON outbox_blob TO outbox_poller;
 GRANT SELECT, INSERT, DELETE ON outbox_attempt TO outbox_poller;
 GRANT SELECT ON outbox_now TO outbox_poller;
 GRANT SELECT ON outbox_stuck TO outbox_poller;

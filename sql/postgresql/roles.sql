@@ -5,7 +5,7 @@
 -- It may be repeated. The roles can't log in: grant them to users, such as  GRANT outbox_app TO webshop;
 --
 --   outbox_app     an application: INSERTs what it may write, reads what became of it; no addresses, no bodies
---   outbox_reader  support and dashboards: everything but bodies, variables, attachments and secrets
+--   outbox_reader  support and dashboards: everything but bodies, kept content, variables, attachments and secrets
 --   outbox_poller  the service and its commands; no DDL: `poller migrate` needs the owner
 
 DO $$
@@ -26,12 +26,14 @@ REVOKE CREATE ON SCHEMA public FROM PUBLIC;
 
 -- An application. SELECT is for INSERT ... ON CONFLICT DO NOTHING RETURNING id.
 GRANT INSERT (recipients, cc, bcc, sender, reply_to, envelope_from, subject, body_text, body_html, template, context,
-              locale, headers, raw, dsn, message_id, batch, priority, due_at, expires_at, dedupe_key, on_doubt, max_attempts, relay,
+              locale, headers, raw, dsn, list, message_id, batch, priority, due_at, expires_at, dedupe_key, on_doubt, max_attempts, relay,
               created_at),
       SELECT (id)
     ON outbox TO outbox_app;
-GRANT INSERT (outbox_id, name, content_type, content, content_id), SELECT (id) ON outbox_attachment TO outbox_app;
+GRANT INSERT (outbox_id, name, content_type, content, content_id, blob_sha256, path, part), SELECT (id) ON outbox_attachment TO outbox_app;
+GRANT INSERT (sha256, content), SELECT (sha256) ON outbox_blob TO outbox_app;
 GRANT SELECT ON outbox_state TO outbox_app;
+GRANT SELECT, INSERT, DELETE ON outbox_unsubscribed TO outbox_app;
 
 -- Its files are for its own rows: a file of somebody else's would go out with the message.
 CREATE OR REPLACE FUNCTION outbox_own_files() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
@@ -54,20 +56,20 @@ CREATE TRIGGER outbox_own_files BEFORE INSERT ON outbox_attachment FOR EACH ROW 
 
 -- A reader. Not body_text, body_html, context, raw; not outbox_meta, which holds the secret behind Message-IDs.
 GRANT SELECT (id, status, priority, due_at, expires_at, recipients, cc, bcc, sender, reply_to, envelope_from, subject,
-              template, locale, headers, message_id, batch, dedupe_key, on_doubt, max_attempts, relay, created_at, created_by,
+              template, locale, headers, list, message_id, batch, dedupe_key, on_doubt, max_attempts, relay, created_at, created_by,
               domain, attempts, doubts, first_attempt_at, claim_seq, claimed_by, claimed_at, reply_code, reply_status, reply_text,
               queue_id, error, sent_at, finished_at, updated_at)
     ON outbox TO outbox_reader;
-GRANT SELECT (id, outbox_id, name, content_type, content_id) ON outbox_attachment TO outbox_reader;
-GRANT SELECT ON outbox_recipient, outbox_attempt, outbox_suppression, outbox_worker, outbox_throttle TO outbox_reader;
-GRANT SELECT ON outbox_rows, outbox_files, outbox_recipients, outbox_attempts, outbox_suppressions, outbox_workers, outbox_throttles
+GRANT SELECT (id, outbox_id, name, content_type, content_id, blob_sha256, path, part) ON outbox_attachment TO outbox_reader;
+GRANT SELECT ON outbox_recipient, outbox_attempt, outbox_suppression, outbox_worker, outbox_throttle, outbox_batch TO outbox_reader;
+GRANT SELECT ON outbox_rows, outbox_files, outbox_recipients, outbox_attempts, outbox_suppressions, outbox_workers, outbox_throttles, outbox_batches
     TO outbox_reader;
 GRANT SELECT ON outbox_now, outbox_stuck, outbox_failed_today, outbox_batch_progress, outbox_domains, outbox_throttled, outbox_state
     TO outbox_reader;
 
 -- The poller. History is append-only: DELETE is for retention.
-GRANT SELECT, INSERT, UPDATE, DELETE ON outbox, outbox_recipient, outbox_suppression, outbox_worker, outbox_throttle, outbox_meta
+GRANT SELECT, INSERT, UPDATE, DELETE ON outbox, outbox_recipient, outbox_content, outbox_suppression, outbox_worker, outbox_throttle, outbox_batch, outbox_meta
     TO outbox_poller;
-GRANT SELECT, INSERT, DELETE ON outbox_attachment, outbox_attempt TO outbox_poller;
+GRANT SELECT, INSERT, DELETE ON outbox_attachment, outbox_blob, outbox_attempt TO outbox_poller;
 GRANT SELECT ON outbox_now, outbox_stuck, outbox_failed_today, outbox_batch_progress, outbox_domains, outbox_throttled, outbox_workers, outbox_state
     TO outbox_poller;

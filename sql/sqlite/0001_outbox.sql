@@ -54,6 +54,8 @@ CREATE TABLE outbox (
     raw              BLOB,
     -- Of a raw message: the DSN parameters it was submitted with (RFC 3461), for a relay that takes them: {"mail": "RET=HDRS ENVID=x", "rcpt": {"a@example.com": "NOTIFY=NEVER"}}.
     dsn              TEXT,
+    -- The mailing list that the row is for, a name of [lists."name"]; it brings the header fields for unsubscribing. NULL: none.
+    list             TEXT,
     -- Fixed at the first claim, the same for every attempt.
     message_id       TEXT,
     -- A label that groups rows: a campaign, a nightly run.
@@ -79,6 +81,12 @@ CREATE TABLE outbox (
                         rtrim(coalesce(nullif(trim(recipients), ''), nullif(trim(cc), ''), bcc),
                               replace(coalesce(nullif(trim(recipients), ''), nullif(trim(cc), ''), bcc), '@', '')), '') || '(', '(') - 1), ',;> '))), 1, 255)
         END
+    ) VIRTUAL,
+    -- Of a row with one address, that one, in lower case: poller find. Of several each stands in outbox_recipient, from the
+    -- first attempt on.
+    address          TEXT GENERATED ALWAYS AS (
+        substr(lower(trim(substr(substr(coalesce(nullif(recipients, ''), nullif(cc, ''), bcc), instr(coalesce(nullif(recipients, ''), nullif(cc, ''), bcc), '<') + 1), 1,
+            instr(substr(coalesce(nullif(recipients, ''), nullif(cc, ''), bcc), instr(coalesce(nullif(recipients, ''), nullif(cc, ''), bcc), '<') + 1) || '>', '>') - 1))), 1, 320)
     ) VIRTUAL,
     -- The relay that the row names and the address of its sender: the limits that it falls under beside its destination's.
     lane             TEXT GENERATED ALWAYS AS (
@@ -187,6 +195,10 @@ CREATE INDEX outbox_due_by_flow ON outbox (flow, priority, due_at, id) WHERE sta
 CREATE INDEX outbox_held ON outbox (claimed_by) WHERE claimed_by IS NOT NULL AND status IN ('sending', 'paused', 'cancelled');
 CREATE INDEX outbox_by_batch ON outbox (batch, status, first_attempt_at, finished_at) WHERE batch IS NOT NULL;
 CREATE INDEX outbox_by_finish ON outbox (status, finished_at, domain) WHERE finished_at IS NOT NULL;
+-- poller find
+CREATE INDEX outbox_by_address ON outbox (address, id) WHERE address IS NOT NULL;
+CREATE INDEX outbox_by_message_id ON outbox (message_id) WHERE message_id IS NOT NULL;
+CREATE INDEX outbox_by_queue_id ON outbox (queue_id) WHERE queue_id IS NOT NULL;
 
 -- UPDATE outbox SET status = 'cancelled' is enough: the end is entered here, unless the row is in a worker's hands, which enters it.
 CREATE TRIGGER outbox_cancelled AFTER UPDATE OF status ON outbox
@@ -218,19 +230,57 @@ CREATE TABLE outbox_recipient (
     CONSTRAINT outbox_recipient_sent_has_a_time CHECK (status <> 'sent' OR sent_at IS NOT NULL)
 ) STRICT;
 
+CREATE INDEX outbox_recipient_by_address ON outbox_recipient (address);
+
+-- Files that several messages carry, once each. Retention deletes what no row names any more, a day after it came.
+CREATE TABLE outbox_blob (
+    -- Of the content, in hexadecimal: what outbox_attachment.blob_sha256 names it by.
+    sha256     TEXT NOT NULL PRIMARY KEY,
+    content    BLOB NOT NULL,
+    created_at TEXT NOT NULL DEFAULT (strftime('%Y-%m-%d %H:%M:%f', 'now') || '000'),
+    -- SQLite has no hash: the service looks when it reads.
+    CONSTRAINT outbox_blob_has_its_hash CHECK (length(sha256) = 64)
+) STRICT;
+
 -- Files that travel with a message, in order of id. Insert them in the same transaction as the row.
 CREATE TABLE outbox_attachment (
     id           INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,
     outbox_id    INTEGER NOT NULL REFERENCES outbox (id) ON DELETE CASCADE,
     name         TEXT    NOT NULL,
     content_type TEXT    NOT NULL DEFAULT 'application/octet-stream',
-    content      BLOB    NOT NULL,
+    -- The bytes; or blob_sha256 names a shared file, or path one below [attachments] directory.
+    content      BLOB,
     -- For an inline image: the HTML names it as <img src="cid:...">.
     content_id   TEXT,
+    blob_sha256  TEXT REFERENCES outbox_blob (sha256),
+    path         TEXT,
+    -- file, or alternative: another form of the text, as text/calendar; method=REQUEST for an invitation.
+    part         TEXT    NOT NULL DEFAULT 'file',
+    CONSTRAINT outbox_attachment_has_one_source CHECK ((content IS NOT NULL) + (blob_sha256 IS NOT NULL) + (path IS NOT NULL) = 1),
+    CONSTRAINT outbox_attachment_part_is_known CHECK (part IN ('file', 'alternative')),
     CONSTRAINT outbox_attachment_content_id_is_not_empty CHECK (content_id <> '')
 ) STRICT;
 
 CREATE INDEX outbox_attachment_by_row ON outbox_attachment (outbox_id, id);
+CREATE INDEX outbox_attachment_by_blob ON outbox_attachment (blob_sha256) WHERE blob_sha256 IS NOT NULL;
+
+-- What a row was made into, where that is kept: for another try of the same, or as [message] keep_sent says.
+CREATE TABLE outbox_content (
+    outbox_id  INTEGER NOT NULL PRIMARY KEY REFERENCES outbox (id) ON DELETE CASCADE,
+    -- What its template gave when it was first tried, zlib of JSON: subject, text, html. Only while the row may be tried again.
+    rendered   BLOB,
+    -- Hash of template, context, locale and subject as they were: where one is corrected, the row is rendered anew.
+    made_of    TEXT,
+    -- Of the bytes that the relay accepted last; in hexadecimal.
+    sha256     TEXT,
+    -- Those bytes, zlib.
+    message    BLOB,
+    kept_at    TEXT    NOT NULL,
+    CONSTRAINT outbox_content_rendered_says_of_what CHECK ((rendered IS NULL) = (made_of IS NULL)),
+    CONSTRAINT outbox_content_message_has_its_hash CHECK (message IS NULL OR sha256 IS NOT NULL)
+) STRICT;
+
+CREATE INDEX outbox_content_by_time ON outbox_content (kept_at);
 
 -- History of what did not simply succeed; append-only. Deleting a row of outbox leaves its history.
 CREATE TABLE outbox_attempt (
@@ -241,7 +291,7 @@ CREATE TABLE outbox_attempt (
     worker       TEXT    NOT NULL,
     -- NULL: the whole message.
     recipient    TEXT,
-    -- deferred, failed, in_doubt, died (composing it killed the worker), handed_back, accepted (after earlier trouble), accepted_twice, or an operator's word.
+    -- deferred, failed, in_doubt, died (composing it killed the worker), handed_back, accepted (after earlier trouble), accepted_twice, bounced, complained or delayed (what came back later), or an operator's word.
     outcome      TEXT    NOT NULL,
     -- session: the connection or the relay; destination: it takes less than we have; message; recipient; worker: a crash.
     blame        TEXT,
@@ -257,14 +307,32 @@ CREATE TABLE outbox_attempt (
 
 CREATE INDEX outbox_attempt_by_row ON outbox_attempt (outbox_id, id);
 
--- Who is never sent to: lower-case addresses, or @domain for all of it.
+-- Who is not sent to: lower-case addresses, or @domain for all of it. Each line counts by itself.
 CREATE TABLE outbox_suppression (
-    address    TEXT NOT NULL PRIMARY KEY,
+    address    TEXT NOT NULL,
+    -- Only mail of this list (outbox.list). Empty: all mail.
+    list       TEXT NOT NULL DEFAULT '',
+    -- Who says so: operator, bounce, complaint, unsubscribe (the recipient) or application.
+    source     TEXT NOT NULL DEFAULT 'operator',
     reason     TEXT NOT NULL DEFAULT '',
     created_at TEXT NOT NULL DEFAULT (strftime('%Y-%m-%d %H:%M:%f000', 'now')),
+    -- The database user who wrote the line. SQLite has none.
+    created_by TEXT NOT NULL DEFAULT '',
+    -- From then on it holds no longer. NULL: until it is deleted.
+    expires_at TEXT,
+    PRIMARY KEY (address, list, source, created_by),
+    CONSTRAINT outbox_suppression_source_is_known CHECK
+        (source IN ('operator', 'bounce', 'complaint', 'unsubscribe', 'application')),
+    -- Whoever has unsubscribed is written to again when they subscribe again, not when a time is over.
+    CONSTRAINT outbox_suppression_unsubscribe_has_no_end CHECK (source <> 'unsubscribe' OR expires_at IS NULL),
+    CONSTRAINT outbox_suppression_expires_at_is_a_time CHECK (expires_at IS NULL OR (expires_at GLOB '[1-9][0-9][0-9][0-9]-[0-1][0-9]-[0-3][0-9] [0-2][0-9]:[0-5][0-9]:[0-5][0-9]*'
+        AND (length(expires_at) = 19 OR (expires_at GLOB '*.[0-9]*' AND ltrim(substr(expires_at, 20, 1), '.') = '' AND ltrim(substr(expires_at, 21), '0123456789') = ''))
+        AND strftime('%Y-%m-%d %H:%M:%S', substr(expires_at, 1, 19), '+0 days') IS substr(expires_at, 1, 19))),
     CONSTRAINT outbox_suppression_address_is_lower_case CHECK (address = lower(address)),
     CONSTRAINT outbox_suppression_has_an_at_sign CHECK (address LIKE '%@%')
 ) STRICT;
+
+CREATE INDEX outbox_suppression_by_end ON outbox_suppression (expires_at) WHERE expires_at IS NOT NULL;
 
 -- Who works here. After lease_until another worker judges the rows that this one holds.
 CREATE TABLE outbox_worker (
@@ -298,6 +366,10 @@ CREATE TABLE outbox_throttle (
     name          TEXT    NOT NULL,
     -- What the configuration allows; changed there, not here. NULL: nothing is limited, it was only asked to slow down.
     limits        TEXT,
+    -- What a person allows instead (poller limit), live, up or down; NULL: what the configuration allows. In the same words, or "none".
+    limit_override TEXT,
+    -- Who and when.
+    overridden_by TEXT,
     -- 1: at full pace. Less: this share of it, after a reply that asked to slow down; raised again step by step.
     pace          REAL    NOT NULL DEFAULT 1,
     -- Nothing goes before. NULL or past: not paused.
@@ -312,6 +384,8 @@ CREATE TABLE outbox_throttle (
     pipelining    TEXT,
     -- What showed it.
     pipelining_reason TEXT,
+    -- A person has ended its rest (poller retry --relay NAME --now): a worker that sees another time than before rests no more.
+    roused_at     TEXT,
     -- What was taken of the limits. JSON, kept by the workers; NULL forgets it.
     slots         TEXT,
     updated_at    TEXT    NOT NULL DEFAULT (strftime('%Y-%m-%d %H:%M:%f000', 'now')),
@@ -324,6 +398,33 @@ CREATE TABLE outbox_throttle (
     CONSTRAINT outbox_throttle_recipient_limit_is_positive CHECK (recipient_limit > 0),
     CONSTRAINT outbox_throttle_pipelining_is_known CHECK (pipelining IN ('overlap', 'transaction', 'off'))
 ) STRICT;
+
+-- What is known of each batch that moved, as of looked_at. The workers keep it; the truth is in outbox.
+CREATE TABLE outbox_batch (
+    batch            TEXT NOT NULL PRIMARY KEY,
+    -- open: something waits, is being sent, held or in doubt. settling: nothing is open any more, nobody has been told. telling: it stands in the log, others are being told. done: told, or nobody is to be.
+    state            TEXT NOT NULL DEFAULT 'open',
+    messages         INTEGER NOT NULL DEFAULT 0,
+    open             INTEGER NOT NULL DEFAULT 0,
+    sent             INTEGER NOT NULL DEFAULT 0,
+    not_sent         INTEGER NOT NULL DEFAULT 0,
+    -- In doubt, or paused.
+    held             INTEGER NOT NULL DEFAULT 0,
+    first_attempt_at TEXT,
+    last_finished_at TEXT,
+    looked_at        TEXT NOT NULL,
+    done_at          TEXT,
+    -- A worker is about to tell, or to pause it, until then; it may be dead after that.
+    taken_until      TEXT,
+    -- Of [batches] failed: NULL not judged yet; passed; pausing: rows are being paused; paused: done and told.
+    verdict          TEXT,
+    -- Grows with each change: a change is made only to what was seen.
+    version          INTEGER NOT NULL DEFAULT 1,
+    CONSTRAINT outbox_batch_state_is_known CHECK (state IN ('open', 'settling', 'telling', 'done')),
+    CONSTRAINT outbox_batch_verdict_is_known CHECK (verdict IN ('passed', 'pausing', 'paused'))
+) STRICT;
+
+CREATE INDEX outbox_batch_by_state ON outbox_batch (state, looked_at);
 
 -- How much is waiting, going, finished?
 CREATE VIEW outbox_now AS
@@ -413,7 +514,7 @@ GROUP BY domain;
 
 -- What is paused or slowed now, until when, and why? (waiting: its queued rows, where it is a domain)
 CREATE VIEW outbox_throttled AS
-SELECT kind, name, paused_until, pace, reason, limits,
+SELECT kind, name, paused_until, pace, reason, coalesce(limit_override, limits) AS limits,
        CASE WHEN kind = 'domain'
             THEN (SELECT count(*) FROM outbox AS o WHERE o.status = 'queued' AND o.domain = t.name) END AS waiting
 FROM outbox_throttle AS t
@@ -422,7 +523,7 @@ WHERE paused_until > strftime('%Y-%m-%d %H:%M:%f000', 'now') OR pace < 1;
 -- The tables as a reader may see them: no bodies, no variables, no contents, no secrets.
 CREATE VIEW outbox_rows AS
 SELECT id, status, priority, due_at, expires_at, recipients, cc, bcc, sender, reply_to, envelope_from, subject, template, locale,
-       headers, message_id, batch, dedupe_key, on_doubt, max_attempts, relay, created_at, created_by, domain, lane, flow, attempts, doubts, setbacks,
+       headers, list, message_id, batch, dedupe_key, on_doubt, max_attempts, relay, created_at, created_by, domain, lane, flow, attempts, doubts, setbacks,
        first_attempt_at, claim_seq, claimed_by, claimed_at, reply_code, reply_status, reply_text, queue_id, error, sent_at,
        finished_at, updated_at
 FROM outbox;
@@ -441,8 +542,29 @@ SELECT id, outbox_id, claim_seq, at, worker, recipient, outcome, blame, phase, r
 FROM outbox_attempt;
 
 CREATE VIEW outbox_suppressions AS
-SELECT address, reason, created_at
+SELECT address, list, source, reason, created_at, created_by, expires_at
 FROM outbox_suppression;
+
+-- Whom has this application taken off its lists? It may INSERT here what it learns, and DELETE what it has written itself.
+CREATE VIEW outbox_unsubscribed AS
+SELECT address, list, source, reason, created_at, expires_at
+FROM outbox_suppression
+WHERE created_by = '' AND source IN ('unsubscribe', 'complaint', 'application') AND address NOT LIKE '@%';
+
+CREATE TRIGGER outbox_unsubscribed_insert INSTEAD OF INSERT ON outbox_unsubscribed
+BEGIN
+    SELECT RAISE(ABORT, 'CHECK OPTION failed: outbox_unsubscribed')
+    WHERE NEW.address LIKE '@%' OR coalesce(NEW.source, '') NOT IN ('unsubscribe', 'complaint', 'application');
+    INSERT INTO outbox_suppression (address, list, source, reason, expires_at)
+    VALUES (NEW.address, coalesce(NEW.list, ''), NEW.source, coalesce(NEW.reason, ''), NEW.expires_at);
+END;
+
+CREATE TRIGGER outbox_unsubscribed_delete INSTEAD OF DELETE ON outbox_unsubscribed
+BEGIN
+    DELETE FROM outbox_suppression
+    WHERE address = OLD.address AND list = OLD.list AND source = OLD.source AND created_by = '';
+END;
+
 
 CREATE VIEW outbox_workers AS
 SELECT name, identity, incarnation, host, pid, version, started_at, heartbeat_at, lease_until, silent_from, stopped_at,
@@ -451,9 +573,14 @@ SELECT name, identity, incarnation, host, pid, version, started_at, heartbeat_at
 FROM outbox_worker;
 
 CREATE VIEW outbox_throttles AS
-SELECT kind, name, limits, pace, paused_until, reason, session_limit, recipient_limit, pipelining, pipelining_reason, slots,
+SELECT kind, name, limits, limit_override, overridden_by, pace, paused_until, reason, session_limit, recipient_limit, pipelining,
+       pipelining_reason, roused_at, slots,
        updated_at
 FROM outbox_throttle;
+
+CREATE VIEW outbox_batches AS
+SELECT batch, state, messages, open, sent, not_sent, held, first_attempt_at, last_finished_at, looked_at, done_at, taken_until, verdict, version
+FROM outbox_batch;
 
 -- What may an application see of its rows? No bodies, no addresses.
 CREATE VIEW outbox_state AS

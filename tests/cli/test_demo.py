@@ -7,11 +7,15 @@ import email.policy
 import io
 import logging
 import os
+import pty
 import re
+import select
 import signal
 import sqlite3
 import subprocess
 import sys
+import time
+import urllib.request
 from collections import Counter
 from contextlib import closing
 from dataclasses import dataclass
@@ -123,6 +127,48 @@ def test_ctrl_c_stops_in_order_and_says_what_is_left(stopped: Ended) -> None:
     assert "messages left: they wait in the outbox." in stopped.screen
 
 
+# ---- on a terminal
+
+
+def test_on_a_terminal_the_page_stays_until_ctrl_c(tmp_path: Path) -> None:
+    master, terminal = pty.openpty()
+    command = [sys.executable, "-c", "from poller.cli.demo import demo_command as d; d()"]
+    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "200"}
+    with subprocess.Popen(
+        [*command, "--messages", "40", "--directory", str(tmp_path / "demo")],
+        stdin=terminal,
+        stdout=terminal,
+        stderr=terminal,
+        env=environment,
+        start_new_session=True,
+    ) as process:
+        os.close(terminal)
+        screen = read_until(master, "until Ctrl-C.")
+        address = re.findall(r"http://127\.0\.0\.1:\d+/", screen)[0]
+        with urllib.request.urlopen(address, timeout=10) as answer:
+            page = answer.read().decode()
+        with closing(sqlite3.connect(tmp_path / "demo" / "outbox.db")) as connection, connection:
+            connection.execute("INSERT INTO outbox (recipients, body_text) VALUES ('late@example.com', 'Still here?')")
+        deadline = time.monotonic() + 30
+        while not list((tmp_path / "demo" / "mail").glob("*late*")) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 0
+    os.close(master)
+    assert "· poller</title>" in page
+    assert len(list((tmp_path / "demo" / "mail").glob("*late*"))) == 1
+
+
+def read_until(terminal: int, words: str) -> str:
+    """What a person sees, up to these words."""
+    seen, deadline = "", time.monotonic() + 60
+    while words not in seen:
+        assert time.monotonic() < deadline, seen
+        if select.select([terminal], [], [], 0.2)[0]:
+            seen += os.read(terminal, 65536).decode("utf-8", "replace")
+    return seen
+
+
 # ---- run to its end
 
 
@@ -130,6 +176,10 @@ def test_it_ends_by_itself_and_as_planned(ended: Ended) -> None:
     assert ended.code == 0, ended.screen
     counts = Counter(dict(asked(ended, "SELECT status, count(*) FROM outbox GROUP BY status")))
     assert counts == {"sent": MESSAGES - 2, "failed": 1, "suppressed": 1}
+
+
+def test_the_screen_says_where_the_page_is(ended: Ended) -> None:
+    assert re.search(r"Watch it, and read the mail, on a page: http://127\.0\.0\.1:\d+/", ended.screen)
 
 
 def test_each_sent_row_is_one_file_without_defects(ended: Ended, mail: list[EmailMessage]) -> None:

@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from poller.config.load import RELAYS, Config, ConfigError, Problem, load
+from poller.config.load import COMPOSING, HTTP, RELAYS, Config, ConfigError, Problem, load
 from poller.judgement.advice import ReplyPattern
 from poller.judgement.providers import SHIPPED as PROVIDERS
+from poller.message.list_settings import ListSettings
 from poller.message.settings import DkimSettings
 from poller.pacing.limits import Limit
 from poller.pacing.settings import ProviderSettings
+from poller.settings import TokenSettings
 from poller.smtp.relays import FirstRelaySettings, RelaySettings, relays_of
 from poller.smtp.settings import OAuth2Settings
 from poller.units import Rate
@@ -29,7 +31,7 @@ SECTIONS: dict[str, Any] = {
     item.name: getattr(Config(), item.name) for item in fields(Config) if is_dataclass(getattr(Config(), item.name))
 }
 TABLES = {("throttle", "providers"), ("throttle", "domains"), ("throttle", "senders"), ("throttle", "replies")}
-TABLES |= {("smtp", "oauth2"), ("submission", "users")}
+TABLES |= {("smtp", "oauth2"), ("http", "tokens"), ("submission", "users")}
 """What lies below a section; the keys in them are none of the section."""
 KEYS = [
     (section, item)
@@ -552,6 +554,8 @@ TABLE_KEYS = [
         ("[throttle.domains.b]", Limit),
         ("[[throttle.replies]]", ReplyPattern),
         ('[dkim."b.test"]', DkimSettings),
+        ("[lists.b]", ListSettings),
+        ("[http.tokens.b]", TokenSettings),
     )
     for item in fields(settings)
     if item.name != "oauth2"
@@ -824,12 +828,92 @@ def test_what_is_wrong_with_a_domain_that_signs_is_said_by_key(text: str, line: 
     assert problem.startswith(f"config.toml:{line}: {key}: {expected}")
 
 
+# ---- mailing lists
+
+SECRET = "k" * 32
+ONE = "[lists.news]\nid = 'news.b.test'\n"
+URL = ONE + "unsubscribe_url = "
+
+
+def test_a_list_and_the_key_of_its_links() -> None:
+    Path("keys").write_text(f"{SECRET}\n{SECRET}old\n")
+    config = load(written(URL + "'https://b.test/u?t={token}'\n[unsubscribe]\nkey_file = 'keys'\n"), {})
+    assert config.lists == {"news": ListSettings(id="news.b.test", unsubscribe_url="https://b.test/u?t={token}")}
+    assert config.unsubscribe.key == f"{SECRET}\n{SECRET}old"
+    assert SECRET not in repr(config)
+
+
+FORMS = {
+    "unsubscribe_url": "percent-encode what is special in it",
+    "unsubscribe_mailto": "not a mailto URL for a header field",
+    "feedback_id": "with {batch}, {list} and {template} only",
+}
+
+
+@pytest.mark.parametrize(
+    ("text", "place", "expected"),
+    [
+        ("[lists.news]\nname = 'News'", "1: lists.news.id", "must be given"),
+        ("[lists.'a b']\nid = 'a.b'", '1: lists."a b"', "a list's name has letters, digits"),
+        ("[lists.news]\nid = 'news'", "2: lists.news.id", 'not a list id; write it like "news.example.com"'),
+        (ONE + 'name = "a\\nb"', "3: lists.news.name", "not a name to show"),
+        (URL + "'https://b.test/u'", "3: lists.news.unsubscribe_url", "it is for everybody alike; write {token} once"),
+        (URL + "'https://b.test/{token}/{token}'", "3: lists.news.unsubscribe_url", "it is for everybody alike"),
+        (
+            URL + "'http://b.test/{token}'",
+            "3: lists.news.unsubscribe_url",
+            "one-click needs a URL that begins with https",
+        ),
+        *(
+            (f"{ONE}{key} = '{value}'", f"3: lists.news.{key}", FORMS[key])
+            for key, value in (
+                ("unsubscribe_url", "https://b.test/{token}#there"),
+                ("unsubscribe_url", "https://b.test/a,b/{token}"),
+                ("unsubscribe_url", "https://b.test/a>b/{token}"),
+                ("unsubscribe_url", "https://b.test/a b/{token}"),
+                ("unsubscribe_url", "https://bücher.test/{token}"),
+                ("unsubscribe_url", "https://me:pw@b.test/{token}"),
+                ("unsubscribe_mailto", "leave@b.test"),
+                ("unsubscribe_mailto", "mailto:leave@b.test, mailto:x@b.test"),
+                ("feedback_id", "{batch"),
+                ("feedback_id", "{recipients}:x"),
+                ("feedback_id", "{batch.__class__}:x"),
+                ("feedback_id", "a b"),
+            )
+        ),
+        (URL + f"'https://b.test/{'x' * 300}/{{token}}'", "3: lists.news.unsubscribe_url", "too long; at most 300"),
+        ("[unsubscribe]\nkey = 'hunter2'", "2: unsubscribe.key", "has 7 characters, and a key has 32 at least"),
+        (f"[unsubscribe]\nkey = '''{SECRET}\nhunter2'''", "2: unsubscribe.key", "line 2 has 7 characters"),
+        ("[unsubscribe]\nkey_file = '/nowhere/k'", "2: unsubscribe.key_file", "/nowhere/k: No such file or directory"),
+    ],
+)
+def test_what_is_wrong_with_a_list_is_said_by_key(text: str, place: str, expected: str) -> None:
+    (problem,) = problems_of(text)
+    assert problem.startswith(f"config.toml:{place}")
+    assert expected in problem
+    assert "hunter2" not in problem
+
+
+def test_a_list_with_links_needs_a_key_and_one_without_does_not() -> None:
+    (problem,) = problems_of(URL + "'https://b.test/u/{token}'\n")
+    assert problem.startswith("config.toml:1: lists.news: it has a link for each recipient, and there is no key")
+    load(written(ONE + "unsubscribe_mailto = 'mailto:leave@b.test'\n[smtp]\nhost = 'localhost'\n"), {})
+
+
+def test_who_makes_no_message_needs_no_key() -> None:
+    text = URL + "'https://b.test/u/{token}'\n[unsubscribe]\nkey_file = '/nowhere'\n[smtp]\nhost = 'localhost'\n"
+    assert list(load(written(text), {}, unread=COMPOSING).lists) == ["news"]
+
+
 # ---- the example
 
-_HEADER = re.compile(r"#?\[\[?((?:throttle\.|submission\.)?[a-z_]+)(?:\.(?:\w+(?P<below>\.oauth2)?|\"[^\"]+\"))?\]?\]")
+_HEADER = re.compile(
+    r"#?\[\[?((?:(?:throttle|http|submission)\.)?[a-z_]+)(?:\.(?:\w+(?P<below>\.oauth2)?|\"[^\"]+\"))?\]?\]"
+)
 _OPTIONAL = re.compile(r"^#(?=[a-z_]+ = |\[)", re.MULTILINE)
-_SECRET_ELSEWHERE = re.compile(
-    rf"^#(?:{'|'.join(['client_secret', *(item.name for _, item in KEYS if not item.repr)])})_(?:file|command) = .*\n",
+_SECRETS = "|".join(["client_secret", *(item.name for _, item in KEYS if not item.repr and item.name != "key")])
+_SECRET_ELSEWHERE = re.compile(  # a key_file may also be one of DKIM's, which is no secret's other form
+    rf"^#(?:(?:{_SECRETS})_(?:file|command) = |(?:key|token)_(?:file|command) = .*(?:unsubscribe|bounces|anna)).*\n",
     re.MULTILINE,
 )
 WITH_TOKENS = ["office", "gmail", "own", "program", "sidecar"]
@@ -843,6 +927,8 @@ _TABLES: dict[str, set[str]] = {
     "throttle.domains": set(),
     "throttle.providers": {item.name for item in fields(ProviderSettings)} - _LIMIT,
     "throttle.replies": {item.name for item in fields(ReplyPattern)},
+    "lists": {item.name for item in fields(ListSettings)},
+    "http.tokens": {item.name for item in fields(TokenSettings)},
 }
 """The tables that an operator names or lists: the keys that no section has shown before."""
 
@@ -937,3 +1023,40 @@ def test_a_place_to_listen_at_is_a_host_and_a_port(place: str) -> None:
         load(written(f'[smtp]\nhost = "localhost"\n[http]\nlisten = "{place}"\n'), {})
     for right in ("127.0.0.1:8025", "[::1]:8025", "localhost:0"):
         load(written(f'[smtp]\nhost = "localhost"\n[http]\nlisten = "{right}"\n'), {})
+
+
+# ---- who may see the page
+
+_ANNA = f'[http.tokens.anna]\ntoken = "{"x" * 20}"\n'
+_PROXY = 'user_header = "X-Remote-User"\ntrusted_proxies = ["10.0.0.0/8"]\n'
+
+
+@pytest.mark.parametrize("more", [_ANNA, _PROXY, "page = false\n"])
+def test_beyond_this_machine_the_page_wants_tokens_or_a_proxy(more: str) -> None:
+    beyond = '[http]\nlisten = "0.0.0.0:8025"\n'
+    with pytest.raises(ConfigError, match=r"http\.listen: others can reach it, .*\[http\.tokens\.NAME\]"):
+        load(written(beyond), {})
+    load(written(beyond + more), {})
+    for place in ("localhost:1", "127.0.0.9:1", "[::1]:1"):
+        load(written(f'[http]\nlisten = "{place}"\n'), {})
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('[http.tokens.anna]\ntoken = "hunter2"\n', r"http\.tokens\.anna\.token: could be guessed; at least 20"),
+        ('[http]\nuser_header = "X Y"\n', r"http\.user_header: must be the name of a header"),
+        ('[http]\nuser_header = "X-User"\ntrusted_proxies = []\n', r"http\.user_header: nobody would be believed"),
+        ('[http]\ntrusted_proxies = ["::1", "proxy"]\n', r"http\.trusted_proxies: item 2: must be an address"),
+    ],
+)
+def test_who_may_see_the_page_is_judged_without_a_value_shown(text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as error:
+        load(written(text), {})
+    assert "hunter2" not in f"{error.value} {error.value!r}"
+
+
+def test_who_only_looks_needs_no_token_of_the_page() -> None:
+    text = '[http.tokens.anna]\ntoken_file = "/nowhere/anna"\n'
+    assert list(load(written(text), {}, unread=HTTP).http.tokens) == ["anna"]
+    assert "x" * 20 not in repr(load(written(_ANNA), {}))

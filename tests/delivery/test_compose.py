@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from poller.delivery.compose import SMALL, Compose
+from poller.delivery.files import Files
 from poller.journal import JournalTrouble
 from poller.message.composer import Composer
 from poller.message.draft import Unsendable
@@ -28,8 +29,8 @@ class Store:
     def suppresses_anyone(self) -> bool:
         return bool(self.blocked)
 
-    def suppressed(self, addresses: set[str]) -> dict[str, str]:
-        return {address: why for address, why in self.blocked.items() if address in addresses}
+    def suppressed(self, addresses: set[str]) -> dict[tuple[str, str], str]:
+        return {("", address): why for address, why in self.blocked.items() if address in addresses}
 
     def attachments(self, _: int) -> list[dict[str, Any]]:
         return [{"name": "a.txt", "content_type": "text/plain", "content": b"A", "content_id": None}]
@@ -70,6 +71,7 @@ class Room:
             composer=Composer(MessageSettings(sender="shop@example.com"), TemplateSettings()),
             relays=("smtp",),
             clock=lambda: self.seconds,
+            files=Files(fetch=lambda _: None),
         )
 
     def ahead(self, row: ClaimedRow) -> None:
@@ -186,7 +188,7 @@ def test_long_lists_are_read_only_when_the_journal_counts(room: Room) -> None:
     room.store.blocked = {many[0]: "asked us to stop"}
     suppressed = room.store.suppressed
 
-    def after_the_journal(addresses: set[str]) -> dict[str, str]:
+    def after_the_journal(addresses: set[str]) -> dict[tuple[str, str], str]:
         assert not addresses or room.journal.told == ["begin 1"]
         return suppressed(addresses)
 

@@ -299,3 +299,37 @@ def test_the_name_of_a_file_is_decoded_by_modern_readers_too() -> None:
     part = parsed(attachments=(attachment("請求書.pdf"),)).get_payload()[1]
     assert part.get_filename() == "請求書.pdf"
     assert decoded("invoice.pdf") == "invoice.pdf"
+
+
+INVITATION = "BEGIN:VCALENDAR\r\nMETHOD:REQUEST\r\nSUMMARY:Grüße\r\nEND:VCALENDAR\r\n".encode()
+
+
+@pytest.mark.parametrize(
+    ("html", "files", "expected"),
+    [
+        (None, 0, ("alternative", "text/plain", "text/calendar")),
+        ("<p>x</p>", 0, ("alternative", "text/plain", "text/html", "text/calendar")),
+        (
+            '<img src="cid:logo">',
+            1,
+            (
+                "mixed",
+                ("alternative", "text/plain", ("related", "text/html", "image/png"), "text/calendar"),
+                "application/pdf",
+            ),
+        ),
+    ],
+)
+def test_an_invitation_is_the_last_alternative_and_no_file(html: str | None, files: int, expected: Any) -> None:
+    """Outlook and Gmail show their buttons for it (RFC 6047 section 2.4)."""
+    kind = "text/calendar; method=REQUEST"
+    invitation = attachment("", kind, content=INVITATION, is_alternative=True)
+    others = [attachment("l.png", "image/png", content_id="logo"), attachment()][: 2 * files]
+    message = content(body_text="x", body_html=html, attachments=(invitation, *others))
+    assert_well_formed(message)
+    whole = email.message_from_bytes(message)
+    assert shape(whole) == expected
+    (part,) = [part for part in whole.walk() if part.get_content_type() == "text/calendar"]
+    assert (part.get_param("method"), part.get_param("charset")) == ("REQUEST", "utf-8")
+    assert part["Content-Disposition"] is None
+    assert part.get_payload(decode=True) == INVITATION

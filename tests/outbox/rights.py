@@ -42,6 +42,7 @@ def _my(role: str, says: str, statement: str, *, allowed: bool = False) -> Attem
 
 
 _ROW = "INSERT INTO outbox (recipients, body_text{0}) VALUES ('a@example.com', 'x'{1})"
+_LEFT = "INSERT INTO outbox_unsubscribed (address, list, source) VALUES ({0}, 'news', {1})"
 _FILE = "INSERT INTO outbox_attachment (outbox_id, name, content) VALUES ({0}, 'a.txt', 'x')"
 
 APPLICATION = (
@@ -54,6 +55,11 @@ APPLICATION = (
     ),
     _each(APP, "writes a row with a dedupe_key", _ROW.format(", dedupe_key", ", 'k1'"), allowed=True),
     _each(APP, "adds a file to its own row", _FILE.format("{own}"), allowed=True),
+    _each(APP, "enters who has left a list", _LEFT.format("'a@example.com'", "'unsubscribe'"), allowed=True),
+    _each(APP, "reads whom it has entered itself", "SELECT address, list FROM outbox_unsubscribed", allowed=True),
+    _each(
+        APP, "takes back what it has entered", "DELETE FROM outbox_unsubscribed WHERE address = 'a@b.c'", allowed=True
+    ),
     _each(APP, "reads the state of its rows", "SELECT status, error FROM outbox_state", allowed=True),
     _pg(APP, "gets the id of what it writes", _ROW.format("", "") + " RETURNING id", allowed=True),
     _pg(
@@ -76,12 +82,17 @@ APPLICATION = (
     _each(APP, "reads whole rows", "SELECT * FROM outbox"),
     _each(APP, "reads the rows without bodies", "SELECT * FROM outbox_rows"),
     _each(APP, "reads files", "SELECT content FROM outbox_attachment"),
+    _each(APP, "reads shared files", "SELECT content FROM outbox_blob"),
+    _each(APP, "deletes a shared file", "DELETE FROM outbox_blob"),
+    _each(APP, "reads what is kept of messages", "SELECT message FROM outbox_content"),
     _each(APP, "reads recipients", "SELECT address FROM outbox_recipient"),
     _each(APP, "reads the history", "SELECT error FROM outbox_attempt"),
     _each(APP, "reads the key of Message-IDs", "SELECT value FROM outbox_meta"),
     _each(APP, "reads the workers", "SELECT * FROM outbox_worker"),
     _each(APP, "reads the suppression list", "SELECT * FROM outbox_suppression"),
     _each(APP, "puts somebody on the suppression list", "INSERT INTO outbox_suppression (address) VALUES ('a@b.c')"),
+    _each(APP, "takes somebody off the suppression list", "DELETE FROM outbox_suppression"),
+    _each(APP, "changes what it has entered", "UPDATE outbox_unsubscribed SET list = 'offers'"),
     _each(APP, "cancels rows", "UPDATE outbox SET status = 'cancelled'"),
     _each(APP, "moves its row to the front", "UPDATE outbox SET priority = 0 WHERE id = {own}"),
     _each(APP, "deletes its row", "DELETE FROM outbox WHERE id = {own}"),
@@ -133,6 +144,8 @@ READING = (
     _each(READER, "reads variables", "SELECT context FROM outbox"),
     _each(READER, "reads whole rows", "SELECT * FROM outbox"),
     _each(READER, "reads files", "SELECT content FROM outbox_attachment"),
+    _each(READER, "reads shared files", "SELECT content FROM outbox_blob"),
+    _each(READER, "reads what is kept of messages", "SELECT message FROM outbox_content"),
     _each(READER, "reads the key of Message-IDs", "SELECT value FROM outbox_meta"),
     _each(READER, "writes a row", _ROW.format("", "")),
     _each(READER, "cancels rows", "UPDATE outbox SET status = 'cancelled'"),

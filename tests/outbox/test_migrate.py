@@ -188,7 +188,8 @@ def test_a_file_that_a_person_ran_counts_as_applied(bare: Engine, kind: str, bar
 
 def test_by_hand_or_not_the_columns_are_the_same(bare: Engine, kind: str, bare_database: DatabaseSettings) -> None:
     by_client(kind, bare_database, migrations(bare.dialect.name)[0].sql)
-    assert [c["name"] for c in sa.inspect(bare).get_columns("outbox")] == [c.name for c in outbox.columns]
+    there = [c["name"] for c in sa.inspect(bare).get_columns("outbox")]
+    assert [name for name in there if name != "address"] == [c.name for c in outbox.columns]  # which is for an index
 
 
 @pytest.mark.parametrize("kind", ["mariadb"])

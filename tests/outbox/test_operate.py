@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, get_args
 
 import pytest
@@ -31,7 +31,7 @@ from poller.outbox.doubts import doubts
 from poller.outbox.migrate import refused_trigger
 from poller.outbox.operate import FROM, Action, NotInDoubt, Selection, change, count, pause_all, resolve, resume_all
 from poller.outbox.rows import Late
-from poller.outbox.tables import Utc
+from poller.outbox.tables import Utc, outbox
 from poller.pacing.gate import Gate
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ TO: dict[Action, str] = {
     "resume": "queued",
     "cancel": "cancelled",
     "retry": "queued",
+    "retry-now": "queued",
     "resolve-sent": "sent",
     "resolve-resend": "queued",
     "resolve-failed": "failed",
@@ -56,6 +57,10 @@ def test_an_action_changes_rows_of_its_statuses_and_leaves_others_alone(
     store: Store, status: str, action: Action
 ) -> None:
     row_id = row_with(store, status, recipients=BOTH)
+    if action == "retry-now" and status == "queued":
+        values = {"claim_seq": 1, "due_at": datetime(2100, 1, 1, tzinfo=UTC)}  # it waits for another try
+        with store.engine.begin() as connection:
+            connection.execute(sa.update(outbox).where(outbox.c.id == row_id).values(values))
     before = row_of(store.engine, row_id)
     changes = status in FROM[action]
     chosen = Selection(ids=(row_id,))

@@ -26,11 +26,16 @@ VIEWS = {
     "outbox_throttled",
     "outbox_failed_today",
     "outbox_batch_progress",
+    "outbox_batches",
     "outbox_domains",
     "outbox_state",
+    "outbox_unsubscribed",
     *(f"outbox_{name}" for name in ("rows", "files", "recipients", "attempts", "suppressions", "workers", "throttles")),
 }
 NOT_EVERYWHERE = re.compile(r"(claimed|first_attempt|sent|finished|updated)_at_is_a_time$")  # SQLite: times are text
+
+
+FOR_AN_INDEX = ("outbox", "address")  # `poller find`; PostgreSQL has a function instead, which costs a drain less
 
 
 def refused(engine: Engine, statement: str, **values: Any) -> str:
@@ -50,7 +55,7 @@ def _has_default(column: Any) -> bool:
 
 @pytest.mark.parametrize("table", metadata.sorted_tables, ids=lambda table: table.name)
 def test_the_columns_in_python_are_those_of_the_database_in_order(engine: Engine, table: sa.Table) -> None:
-    there = sa.inspect(engine).get_columns(table.name)
+    there = [c for c in sa.inspect(engine).get_columns(table.name) if (table.name, c["name"]) != FOR_AN_INDEX]
     expected = [(c.name, bool(c.nullable), c.server_default is not None) for c in table.columns]
     keys = {c.name for c in table.primary_key} & {"id"}
     actual = [(c["name"], c["nullable"], c["name"] not in keys and (_has_default(c) or "computed" in c)) for c in there]
@@ -64,7 +69,7 @@ def test_keys_in_python_are_those_of_the_database(engine: Engine, table: sa.Tabl
         (tuple(k["constrained_columns"]), k["referred_table"], tuple(k["referred_columns"]))
         for k in look.get_foreign_keys(table.name)
     }
-    expected = {((k.parent.name,), "outbox", ("id",)) for k in table.foreign_keys}
+    expected = {((k.parent.name,), k.column.table.name, (k.column.name,)) for k in table.foreign_keys}
     assert expected == foreign
     primary = look.get_pk_constraint(table.name)["constrained_columns"]
     assert [c.name for c in table.primary_key] == primary
@@ -72,10 +77,11 @@ def test_keys_in_python_are_those_of_the_database(engine: Engine, table: sa.Tabl
     assert {(c.name,) for c in table.columns if c.unique} == unique
 
 
-def test_domain_lane_and_flow_are_the_only_generated_columns(engine: Engine) -> None:
+def test_domain_address_lane_and_flow_are_the_only_generated_columns(engine: Engine) -> None:
     look = sa.inspect(engine)
     generated = [(t, c["name"]) for t in metadata.tables for c in look.get_columns(t) if "computed" in c]
-    assert generated == [("outbox", "domain"), ("outbox", "lane"), ("outbox", "flow")]
+    expected = [("outbox", "domain"), FOR_AN_INDEX, ("outbox", "lane"), ("outbox", "flow")]
+    assert generated == [one for one in expected if one != FOR_AN_INDEX or engine.dialect.name != "postgresql"]
 
 
 def test_every_index_that_the_file_names_is_there(engine: Engine, kind: str) -> None:

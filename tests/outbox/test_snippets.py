@@ -27,7 +27,7 @@ NAMES = {"PostgreSQL": "postgresql", "MariaDB": "mariadb", "SQLite": "sqlite"}
 _SNIPPET = re.compile(r"^(?P<indent> *)```sql\n(?P<text>.*?)^ *```", re.MULTILINE | re.DOTALL)
 _HEADING = re.compile(rf"^-- ({'|'.join(NAMES)})\b.*$", re.MULTILINE)
 _NEEDS = "CREATE TABLE customer (email VARCHAR(99), wants_news BOOLEAN)"
-OF_APPLICATIONS = {"README.md", "using.md"}
+OF_APPLICATIONS = {"README.md", "using.md", "lists.md"}
 
 
 class Snippet(NamedTuple):

@@ -18,8 +18,8 @@ import sqlalchemy as sa
 from click.testing import CliRunner
 from servers.fault import FaultServer
 
+from poller.answers.reasons import Reasons
 from poller.cli import look, main, raw
-from poller.cli.reasons import Reasons
 from poller.cli.session import Stop, as_json
 from poller.config.load import load
 

@@ -20,6 +20,7 @@ from poller.delivery.arrow import Bounds, Delivery
 from poller.delivery.claim_plan import Pacing
 from poller.delivery.clock import DatabaseTime
 from poller.delivery.compose import Compose
+from poller.delivery.files import Files
 from poller.delivery.outcomes import Outcomes
 from poller.delivery.prefetch import Prefetch
 from poller.delivery.recorder import Recorder
@@ -136,7 +137,7 @@ class Rows:
     def suppresses_anyone(self) -> bool:
         return False
 
-    def suppressed(self, _: Collection[str]) -> dict[str, str]:
+    def suppressed(self, _: Collection[str]) -> dict[tuple[str, str], str]:
         return {}
 
     def still_sending(self, ids: Collection[int]) -> set[int]:
@@ -389,9 +390,9 @@ class Careful(Composer):
 
     world: World
 
-    def compose(self, draft: Any) -> Any:
+    def compose(self, draft: Any, reader: str | None = None) -> Any:
         self.world.step()
-        return super().compose(draft)
+        return super().compose(draft, reader)
 
 
 class World:
@@ -541,7 +542,14 @@ class World:
                 clock=self.time,
             ),
             outcomes=Outcomes(recorder=recorder, composer=composer, retry=retry, log=log, chance=self.chance.random),
-            composing=Compose(store=store, journal=journal, composer=composer, relays=("smtp",), clock=self.time),
+            composing=Compose(
+                store=store,
+                journal=journal,
+                composer=composer,
+                relays=("smtp",),
+                clock=self.time,
+                files=Files(fetch=lambda _: None),
+            ),
             ahead=Prefetch(bookkeeper=at_once, claiming=claiming, may_claim=lambda: True, unavailable=lambda _: None),
             returns=Returns(store=store, journal=journal, bookkeeper=at_once, log=log),
             journal=journal,

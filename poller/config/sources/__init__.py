@@ -21,7 +21,7 @@ from poller.config.sources.file import SYSTEM_CONFIG, at_home, find
 from poller.config.sources.known import Key, Known, is_below, is_settings
 from poller.config.sources.layers import MARK, Given, Layer, environment_layer, file_layer
 from poller.config.sources.problems import ConfigError, Problem, dotted
-from poller.config.sources.secrets import bases_of, with_secrets
+from poller.config.sources.secrets import UNREAD, bases_of, with_secrets
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = [
     "MARK",
     "SYSTEM_CONFIG",
+    "UNREAD",
     "ConfigError",
     "Given",
     "Key",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from poller.answers.standing import due_of
 from poller.forecast import Breath, Forecast, forecast
 from poller.outbox.guard import home_of, stranger
 from poller.outbox.report import knows_its_home
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from poller.config.load import Config
     from poller.forecast import Standing, Waiting
     from poller.outbox import Engine
-    from poller.outbox.report import Glance
+    from poller.outbox.report import Glance, Overview
 
 
 def foreseen(config: Config, engine: Engine, seen: Glance, standing: Standing, waiting: list[Waiting]) -> Forecast:
@@ -27,6 +28,15 @@ def foreseen(config: Config, engine: Engine, seen: Glance, standing: Standing, w
     poll = config.poll
     breath = Breath(batch_size=poll.batch_size, batch_pause=poll.batch_pause, workers=workers, speed=speed(engine))
     return forecast(waiting, standing, breath)
+
+
+def left_of(config: Config, engine: Engine, seen: Overview, standing: Standing) -> tuple[list[str], float | None]:
+    """Why nobody can say when what is due will have gone; else how many seconds it takes."""
+    if not seen.due:
+        return [], 0.0
+    if unknown := list(why_unknown(config, engine, seen)):
+        return unknown, None
+    return [], foreseen(config, engine, seen, standing, due_of(config, engine, standing, seen)).seconds
 
 
 def why_unknown(config: Config, engine: Engine, seen: Glance) -> Iterator[str]:

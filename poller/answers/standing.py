@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from poller.cli.session import moment
 from poller.forecast import Standing, Waiting, in_force, paced_in_words, used_of
 from poller.message.addresses import parse_list, parse_one
 from poller.outbox.waiting import Sides, WaitingRows, throttles, waiting_rows
@@ -13,6 +12,7 @@ from poller.pacing.hours import closes_at, opens_at
 from poller.pacing.mx import Within, resolver_of_this_machine
 from poller.pacing.words import words_of_limit
 from poller.smtp.relays import relays_of
+from poller.visible import moment
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -124,7 +124,7 @@ def _rank(standing: Standing, key: ScopeKey, paced: Paced) -> int:
         return 0
     if paced.state.pace < 1:
         return 1
-    return 2 if words_of_limit(paced.limit) or _learnt(paced) else _SILENT
+    return 2 if words_of_limit(paced.limit) or paced.overridden_by or _learnt(paced) else _SILENT
 
 
 def _learnt(paced: Paced) -> bool:
@@ -149,7 +149,7 @@ def screen_lines(standing: Standing) -> Iterator[tuple[str, str]]:
 def _word(standing: Standing, key: ScopeKey, paced: Paced) -> str:
     if standing.pause_of(key):
         return "paused"
-    return "slow" if paced.state.pace < 1 else "limit"
+    return "slow" if paced.state.pace < 1 else "override" if paced.overridden_by else "limit"
 
 
 def _line(standing: Standing, key: ScopeKey, paced: Paced) -> str:
@@ -188,6 +188,8 @@ def as_values(standing: Standing) -> dict[str, Any]:
                 "kind": key.kind,
                 "name": key.name,
                 "limits": words_of_limit(paced.limit) or None,
+                "overridden_by": paced.overridden_by,
+                "configured": words_of_limit(paced.configured) or None,
                 "pace": paced.state.pace,
                 "paused_until": paced.state.paused_until if standing.pause_of(key) else None,
                 "reason": paced.state.reason or None,

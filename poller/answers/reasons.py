@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from poller.cli.foresight import why_unknown
-from poller.cli.pacing import address_of, domains_of, gear_in_words, standing_of, until_open
-from poller.cli.session import moment
+from poller.answers.foresight import why_unknown
+from poller.answers.standing import address_of, domains_of, gear_in_words, standing_of, until_open
 from poller.forecast import paced_in_words, senders_of
 from poller.outbox.report import glance
 from poller.outbox.waiting import domains_waiting, rows_before
 from poller.pacing.gate import ScopeKey
 from poller.units import format_duration
+from poller.visible import moment
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
