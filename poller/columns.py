@@ -26,6 +26,8 @@ DRAFT_COLUMNS = (
 
 APPLICATION_COLUMNS = (
     *DRAFT_COLUMNS,
+    "raw",
+    "dsn",
     "message_id",
     "batch",
     "priority",

@@ -12,8 +12,12 @@ from __future__ import annotations
 
 import enum
 from dataclasses import field
+from typing import TYPE_CHECKING
 
 from poller.frozen import dataclass
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 _DONE = 2
 
@@ -90,6 +94,8 @@ class Message:
     recipients: tuple[str, ...]
     content: bytes = field(repr=False)
     smtputf8: bool = False
+    dsn: Mapping[str, str] | None = None
+    """DSN parameters (RFC 3461), for a relay that offers them: of MAIL under "", of a recipient under its address."""
     envelope_id: str = ""
     """By which a delivery status notification is to name it (RFC 3461); "" where none is asked for."""
 

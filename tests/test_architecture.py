@@ -40,10 +40,10 @@ LAYERS: tuple[dict[str, set[str]], ...] = (
         "message": {"jinja2", "markupsafe", "cryptography", "css_inline"},
         "smtp": set(),
         "journal": set(),
-        "outbox": {"sqlalchemy", "psycopg"},
+        "outbox": {"sqlalchemy", "psycopg", "pymysql"},
     },
     {"forecast": set(), "published": {"dns"}, "application": set()},
-    {"delivery": set(), "alerts": set()},
+    {"delivery": set(), "alerts": set(), "submission": {"aiosmtpd"}},
     {"batches": set()},
     {"config": {"pydantic"}},
     {"worker": {"apscheduler"}},
@@ -61,6 +61,7 @@ ONLY_IN = {
     "dns": {"poller.pacing.mx", "poller.published.records"},
     "pydantic": {"poller.config.load"},
     "cryptography": {"poller.message.keys"},
+    "aiosmtpd": {"poller.submission.line"},
     "css_inline": {"poller.message.inlining"},
 }
 """Libraries of one file in a room: the rest of it can do without."""
@@ -188,13 +189,13 @@ def pure_rooms_with_a_log(modules: list[Module]) -> list[str]:
 
 
 def more_than_settings(modules: list[Module]) -> list[str]:
-    rooms = ("poller.outbox", "poller.message", "poller.smtp", "poller.journal", "poller.delivery", "poller.forecast")
+    rooms = ("outbox", "message", "smtp", "journal", "delivery", "forecast", "submission")
     return [
         f"{module.name} imports {name}"
         for module in modules
         if module.room in SETTINGS_ONLY
         for name in module.imports
-        if is_in(name, rooms) and not re.search(r"\.(\w*settings|relays)\.", name)
+        if is_in(name, {f"poller.{room}" for room in rooms}) and not re.search(r"\.(\w*settings|relays)\.", name)
     ]
 
 

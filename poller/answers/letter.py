@@ -67,6 +67,8 @@ def made_now(
         date=(row["first_attempt_at"] or row["created_at"]).replace(microsecond=0),
         attachments=files.of(attachments_of(engine, row["id"])),
         batch=row["batch"],
+        raw=row["raw"],
+        dsn=row["dsn"],
         **{name: row[name] for name in DRAFT_COLUMNS},
     )
     if found is not None and found.kept.rendered is not None:

@@ -183,6 +183,8 @@ def _draft(written: Written, composer: Composer) -> Draft:
             for file in written.files
         ),
         batch=row["batch"],
+        raw=row["raw"],
+        dsn=row["dsn"],
         **{name: row[name] for name in DRAFT_COLUMNS},
     )
 

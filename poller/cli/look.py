@@ -166,10 +166,10 @@ def _story(engine: Engine, row_id: int) -> Story:
 
 def _show_story(told: Story) -> None:
     for name, value in told.row.items():
-        if value is not None and name not in {"body_text", "body_html"}:
+        if value is not None and name not in {"body_text", "body_html", "raw"}:
             say(f"{name:<17}{moment(value) if name.endswith('_at') else value}")
         elif value is not None:
-            say(f"{name:<17}{len(value)} characters")
+            say(f"{name:<17}{len(value)} {'bytes' if name == 'raw' else 'characters'}")
     for file in told.attachments:
         where = f"{file['size']} bytes" if file["path"] is None else f"at {file['path']}"
         say(f"attachment       {file['name']} ({file['content_type']}, {where})")

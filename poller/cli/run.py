@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from poller import log
+from poller.cli.listen import taking_mail
 from poller.cli.serve import listening
 from poller.cli.session import Duration, Misused, configuration, in_words
 from poller.outbox.database import DatabaseUnavailable, connect
@@ -48,7 +49,7 @@ def run(context: click.Context, mode: Mode | None, limit: float | None) -> None:
         service = Service(config, mode=mode or "forever", limit=limit)
     except OSError as error:
         raise Misused(f"[worker] state_dir {error.filename or config.worker.state_dir}: {error.strerror}") from None
-    with _listening(config, service):
+    with _listening(config, service), taking_mail(config):
         finished = service.run()
     if finished.refused:
         raise Misused(finished.refused)

@@ -87,17 +87,23 @@ def in_words(command: Callable[P, R]) -> Callable[P, R]:
 
 
 def configuration(
-    context: click.Context, *, to_send: bool = False, to_compose: bool = False, to_serve: bool = False
+    context: click.Context,
+    *,
+    to_send: bool = False,
+    to_compose: bool = False,
+    to_serve: bool = False,
+    to_take: bool = False,
 ) -> Config:
     """The configuration that `--config` and the environment name. Raises ConfigError.
 
-    Only who means `to_send` needs the relays' secrets, who means `to_compose` those of messages, and who means
-    `to_serve` those of messages and of the page: one that can't be read must not keep anybody from looking, or from
-    switching all off.
+    Only who means `to_send` needs the relays' secrets, who means `to_compose` those of messages, who means `to_serve`
+    those of messages and of the page, and who means `to_take` mail those of its senders: one that can't be read must
+    not keep anybody from looking, or from switching all off.
     """
     named = context.find_root().obj
     page = () if to_serve else HTTP
     unread = () if to_send else (*RELAYS, *page) if to_compose or to_serve else (*RELAYS, *COMPOSING, *page)
+    unread = unread if to_send or to_take else (*unread, "submission")
     return load(Path(named) if named else None, os.environ, unread=unread)
 
 

@@ -56,6 +56,7 @@ from poller.settings import HttpSettings, LogSettings, PollSettings, WorkerSetti
 from poller.settings import contradictions as http_contradictions
 from poller.smtp.relays import FirstRelaySettings, RelaySettings, names_in_trouble
 from poller.smtp.relays import contradictions as relay_contradictions
+from poller.submission.settings import SubmissionSettings, is_loopback
 from poller.units import Misfit, format_duration
 
 if TYPE_CHECKING:
@@ -105,6 +106,7 @@ class Config:
     retention: RetentionSettings = field(default_factory=RetentionSettings)
     http: HttpSettings = field(default_factory=HttpSettings)
     alerts: AlertSettings = field(default_factory=AlertSettings)
+    submission: SubmissionSettings = field(default_factory=SubmissionSettings)
     batches: BatchSettings = field(default_factory=BatchSettings)
     bounces: BounceSettings = field(default_factory=BounceSettings)
     source: Path | None = field(default=None, compare=False)
@@ -316,9 +318,27 @@ _LAST_PORT = 65535
 
 
 def _no_place_to_listen(config: Config) -> str:
-    found = _PLACE.fullmatch(config.http.listen) if config.http.listen is not None else None
-    is_right = config.http.listen is None or (found is not None and int(found["port"]) <= _LAST_PORT)
-    return "" if is_right else 'must be HOST:PORT, such as "127.0.0.1:8025"'
+    return _no_place(config.http.listen, "127.0.0.1:8025")
+
+
+def _no_place_for_mail(config: Config) -> str:
+    return _no_place(config.submission.listen, "127.0.0.1:2525")
+
+
+def _no_place(listen: str | None, example: str) -> str:
+    found = _PLACE.fullmatch(listen) if listen is not None else None
+    is_right = listen is None or (found is not None and int(found["port"]) <= _LAST_PORT)
+    return "" if is_right else f'must be HOST:PORT, such as "{example}"'
+
+
+def _in_a_circle(config: Config) -> str:
+    """What comes in would go out to where it comes in."""
+    if config.submission.listen is None:
+        return ""
+    host, port = config.submission.place
+    relays = (config.smtp, *config.relays.values())
+    circle = any(is_loopback(relay.host or "") and str(relay.port) == port and is_loopback(host) for relay in relays)
+    return "a relay has the same address, so mail would go round in a circle; choose another port" if circle else ""
 
 
 def _nobody_to_carry_alarms(config: Config) -> str:
@@ -341,6 +361,8 @@ _CHECKS: tuple[tuple[tuple[Key, ...], Callable[[Config], str]], ...] = (
     ((("worker", "heartbeat"), ("worker", "takeover")), _heartbeat_slow),
     ((("http", "listen"),), _no_place_to_listen),
     ((("alerts", "relay"),), _nobody_to_carry_alarms),
+    ((("submission", "listen"),), _no_place_for_mail),
+    ((("submission", "listen"), ("smtp", "port")), _in_a_circle),
     ((("batches", "relay"),), _nobody_to_carry_reports),
 )
 """The keys that a check weighs against each other, the one to blame first."""

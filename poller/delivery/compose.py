@@ -102,6 +102,7 @@ class Compose:
             if self._suppresses_anyone and _has_long_lists(row):
                 suppressed = self.store.suppressed(self._addresses([row]))
             files = self.files.of(self.store.attachments(row.id)) if row.has_attachments else ()
+            raw = self.store.raw(row.id) if row.is_raw else (None, None)
             prepared = prepare(
                 row,
                 files,
@@ -111,6 +112,7 @@ class Compose:
                 at_once=at_once,
                 relays=self.relays,
                 not_now=not_now,
+                raw=raw,
             )
         except (Unsendable, DatabaseUnavailable):
             self.journal.end(row.id, row.claim_seq)
@@ -135,7 +137,7 @@ def _has_long_lists(row: ClaimedRow) -> bool:
 
 def _is_plain(row: ClaimedRow) -> bool:
     content = row.content
-    if row.has_attachments or content.get("template"):
+    if row.has_attachments or row.is_raw or content.get("template"):
         return False
     size = sum([len(content.get(name) or "") for name in _TEXTS])
     return size <= SMALL and (not (headers := content.get("headers")) or len(str(headers)) <= SMALL)

@@ -66,15 +66,17 @@ def prepare(
     at_once: int,
     relays: Collection[str],
     not_now: Collection[str] = (),
+    raw: tuple[bytes | None, object] = (None, None),
 ) -> Prepared:
     """`suppressed` has a reason by list ("": all mail) and address; `at_once` recipients fit one transaction.
 
-    Raises Unsendable. Recipients whose wire address is in `not_now` stay open.
+    Raises Unsendable. Recipients whose wire address is in `not_now` stay open. `raw` is a whole message and its DSN
+    parameters.
     """
     if row.relay is not None and row.relay not in relays:
         known = ", ".join(sorted(relays))
         raise Unsendable("relay", f"there is no relay {row.relay!r}; name one of {known}, or none, then: poller retry")
-    draft = _draft(row, attachments)
+    draft = _draft(row, attachments, raw)
     recipients = _purely(composer.recipients, draft)
     standing = standing_of(row, [recipient.address for recipient in recipients])
     open_ones = {state.address: state for state in standing.recipients if state.status == "queued"}
@@ -155,13 +157,18 @@ def _purely(compose: Callable[[Draft], T], draft: Draft) -> T:
         raise Unsendable("composing", f"failed with {type(reason).__name__}: {reason}") from reason
 
 
-def _draft(row: ClaimedRow, attachments: tuple[Attachment, ...]) -> Draft:
+def _draft(
+    row: ClaimedRow, attachments: tuple[Attachment, ...], raw: tuple[bytes | None, object] = (None, None)
+) -> Draft:
     date = row.first_attempt_at  # the field leaves out what is less than a second
+    whole, dsn = raw
     return Draft(
         id=row.id,
         message_id=row.message_id,
         date=date,
         attachments=attachments,
+        raw=whole,
+        dsn=dsn,
         batch=row.batch,
         **row.content,
     )
@@ -176,6 +183,7 @@ def _message(row: ClaimedRow, composed: Composed, wire: tuple[str, ...]) -> Mess
         recipients=wire,
         content=composed.content,
         smtputf8=composed.smtputf8,
+        dsn=composed.dsn,
         envelope_id=composed.envelope_id,
     )
 

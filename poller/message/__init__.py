@@ -11,4 +11,5 @@ The same draft, templates and settings give the same bytes, so that a message ca
     characters   what may stand in a header, in a body
     fields       header fields and folding; `headers` the column of extra ones; `words` encoded words
     parts        MIME
+    whole        a message that came whole; `delivery_status` its DSN parameters
 """

@@ -5,7 +5,8 @@ Rule 1. Composing is a pure function of the draft, the settings and the template
 Rule 2. What is wrong with a row is found here and raised as `Unsendable`, with the column to change and the remedy.
 Rule 3. `bcc` is read, and never written.
 Rule 4. Every line ends in CRLF, none is longer than 998 octets, every byte is seven-bit; but for an address whose local
-        part is not ASCII, which makes the message `smtputf8` (RFC 6532). Domains are written in ASCII always.
+        part is not ASCII, which makes the message `smtputf8` (RFC 6532). Domains are written in ASCII always. A raw
+        message goes out as it came (`poller.message.whole`).
 Rule 5. What is signed is what goes out: nothing is changed behind the signature.
 
 It does not stuff dots, and does not judge whether an address exists.
@@ -20,17 +21,20 @@ from urllib.parse import quote
 
 from poller.frozen import Unreadable
 from poller.message import characters, fields, parts
+from poller.message.delivery_status import wire_parameters
 from poller.message.draft import Composed, Draft, Recipient, TooLarge, Unsendable
 from poller.message.headers import extra_fields
 from poller.message.inlining import inliner, trouble
 from poller.message.mailing_list import MailingLists
+from poller.message.message_id import valid_message_id
 from poller.message.missing import missing_variables
-from poller.message.reading import address_list, one_address, read_lists, require_message_id, valid_message_id
+from poller.message.reading import address_list, one_address, read_lists, require_message_id
 from poller.message.return_path import ReturnPaths
 from poller.message.signing import Signing
 from poller.message.staging import Staging
 from poller.message.templates import Rendered, Templates
 from poller.message.text import text_from_html
+from poller.message.whole import LEFT_OUT, taken_apart
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -41,9 +45,11 @@ if TYPE_CHECKING:
     from poller.message.parts import Part
     from poller.message.reading import Lists
     from poller.message.settings import DkimSettings, MessageSettings, TemplateSettings
+    from poller.message.whole import Whole
 
 _LISTS = ("recipients", "cc", "bcc")
-_COLUMNS = tuple(name for name in Draft.__dataclass_fields__ if name not in {"id", "date", "attachments", "rendered"})
+_NO_TEXT = {"id", "date", "attachments", "rendered", "raw", "dsn"}
+_COLUMNS = tuple(name for name in Draft.__dataclass_fields__ if name not in _NO_TEXT)
 
 
 class Composer:
@@ -127,8 +133,10 @@ class Composer:
         """The complete message, or Unsendable. `reader` is the address that it is for, if not for all of them alike."""
         self._staging.must_be_readable()
         _require_readable(draft, _COLUMNS)
+        if draft.raw is not None:
+            return self._as_it_came(draft, draft.raw)
         message_id = require_message_id(draft.message_id)
-        sender = one_address("sender", draft.sender or self._settings.sender or "")
+        sender = self._sender(draft)
         lists = _mailboxes(draft)
         reply_to = address_list("reply_to", draft.reply_to)
         reader = self._staging.wire(reader or next(iter(_all(lists))).address)  # a tester's link is no customer's
@@ -162,6 +170,48 @@ class Composer:
             envelope_id=self._return_paths.envelope_id(token),
             rendered=content if draft.template is not None else None,
         )
+
+    def _sender(self, draft: Draft) -> Mailbox:
+        return one_address("sender", draft.sender or self._settings.sender or "")
+
+    def _as_it_came(self, draft: Draft, raw: bytes) -> Composed:
+        """A raw message, with what it lacks in front (RFC 6409 section 8), signed unless its domain has done so."""
+        if draft.attachments:
+            raise Unsendable("attachments", "a raw message is whole; put the files into it, as MIME parts")
+        message = taken_apart(raw)
+        lines = [field.line for field in message.fields if field.name not in LEFT_OUT]
+        head = b"".join([*(f"{line}\r\n".encode() for line in self._lacking(draft, message)), *lines])
+        author = message.author or (None if message.value("from") else self._sender(draft))
+        signer = self.signing.signing_domain(author.domain) if author else None
+        is_signed = not message.signing_domains.isdisjoint({signer, author.domain if author else None})
+        signatures = b""
+        if author and not is_signed:
+            signatures = self.signing.signatures(author.domain, head, [message.body], draft.date)
+        content = b"".join((signatures, head, b"\r\n", message.body))
+        if len(content) > self._settings.max_size:
+            raise _too_large(draft, len(content), self._settings.max_size)
+        sender = author if author and not draft.sender else self._sender(draft)
+        token = self._return_paths.token(draft)
+        mail_from = _reverse_path(draft, sender, self._return_paths.address(token))
+        dsn = None if self._staging.redirect_to else wire_parameters(draft.dsn)
+        return Composed(
+            mail_from=mail_from,
+            content=content,
+            smtputf8=not (head.isascii() and mail_from.isascii()),
+            dsn=dsn,
+            envelope_id=self._return_paths.envelope_id(token),
+        )
+
+    def _lacking(self, draft: Draft, message: Whole) -> Iterable[str]:
+        """The fields that a raw message must have and has not."""
+        if self._staging.redirect_to:  # its recipients may be blind copies: Rule 3
+            yield f"X-Poller-Redirected-Bcc: {sum(map(len, _mailboxes(draft).values()))}"
+        if message.value("date") is None:
+            yield fields.date_field(draft.date)
+        if not message.value("from"):
+            yield _from_field(self._sender(draft))
+        if not message.value("message-id"):
+            yield f"Message-ID: {require_message_id(draft.message_id)}"
 
     def missing_variables(self, draft: Draft) -> str:
         """Those that its template asks for and the row does not give, all of them; "" where none is found."""
@@ -308,6 +358,7 @@ def _too_large(draft: Draft, size: int, most: int) -> TooLarge:
         "body_html": len(draft.body_html or ""),
         "body_text": len(draft.body_text or ""),
         "template": 1 if draft.template else 0,
+        "raw": len(draft.raw or b""),
     }
     column = max(sizes, key=lambda name: sizes[name])
     remedy = "send less, or raise [message] max_size if the relay takes more"

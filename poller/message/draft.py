@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal
 from poller.frozen import dataclass
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from datetime import datetime
 
     from poller.message.templates import Rendered
@@ -75,6 +76,10 @@ class Draft:
     list: str | None = None
     batch: str | None = None
     attachments: tuple[Attachment, ...] = ()
+    raw: bytes | None = field(default=None, repr=False)
+    """A whole message, instead of subject, bodies and template."""
+    dsn: object = None
+    """With `raw`: the DSN parameters that it was submitted with."""
     rendered: Rendered | None = None
     """What its template gave before: it is not asked again."""
 
@@ -103,6 +108,8 @@ class Composed:
     mail_from: str
     content: bytes = field(repr=False)
     smtputf8: bool = False
+    dsn: Mapping[str, str] | None = None
+    """DSN parameters (RFC 3461): of MAIL under "", of a recipient under its wire address."""
     envelope_id: str = ""
     """For a relay that offers DSN (RFC 3461), in characters that need no xtext; "" for none."""
     rendered: Rendered | None = None

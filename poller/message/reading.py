@@ -7,12 +7,12 @@ Raises `Unsendable`, naming the column and the remedy.
 
 from __future__ import annotations
 
-import re
 from functools import lru_cache
 from typing import TYPE_CHECKING, Literal
 
 from poller.message import addresses, characters
 from poller.message.draft import Unsendable
+from poller.message.message_id import MESSAGE_ID_MOST, valid_message_id
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,21 +21,13 @@ if TYPE_CHECKING:
 
     Lists = Mapping[Literal["to", "cc", "bcc"], tuple[Mailbox, ...]]
 
-_ATEXT = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+"
-_MESSAGE_ID = re.compile(rf"<{_ATEXT}(?:\.{_ATEXT})*@(?:{_ATEXT}(?:\.{_ATEXT})*|\[[!-Z^-~]+\])>")
 MOST_RECIPIENTS = 10_000
-_MESSAGE_ID_MOST = 250  # characters: with its name it stays well within a line, and within an index of any database
-
-
-def valid_message_id(text: str) -> bool:
-    """Whether the text is `<left@right>` as RFC 5322 section 3.6.4 has it, in ASCII, 250 characters at most."""
-    return len(text) <= _MESSAGE_ID_MOST and _MESSAGE_ID.fullmatch(text) is not None and "=?" not in text
 
 
 def require_message_id(text: str) -> str:
     """The text, or Unsendable."""
     if not valid_message_id(text):
-        reason = f"{characters.shown(text)} is not <left@right> in ASCII, {_MESSAGE_ID_MOST} at most"
+        reason = f"{characters.shown(text)} is not <left@right> in ASCII, {MESSAGE_ID_MOST} at most"
         raise Unsendable("message_id", f"{reason}; correct it, or leave it out and one is made")
     return text
 

@@ -55,13 +55,15 @@ _CLAIM_NAMES = """
 """
 CLAIM_COLUMNS = tuple(outbox.c[name] for name in _CLAIM_NAMES.split())
 HAS_ATTACHMENTS = "EXISTS (SELECT 1 FROM outbox_attachment AS a WHERE a.outbox_id = {o}.id) AS has_attachments"
-CLAIMED = (*CLAIM_COLUMNS, sa.column("has_attachments", sa.Boolean))
-"""What a claim gives of each row."""
+IS_RAW = "{o}.raw IS NOT NULL AS is_raw"
+CLAIMED = (*CLAIM_COLUMNS, sa.column("has_attachments", sa.Boolean), sa.column("is_raw", sa.Boolean))
+"""What a claim gives of each row. Files and a raw message are large: they are fetched when it is the row's turn."""
 
 
-def claimed_list(table: str) -> str:
+def claimed_list(table: str, is_raw: str = IS_RAW) -> str:
     """CLAIMED, of `outbox` by the name of `table`."""
-    return ", ".join((*(f"{table}.{column.name}" for column in CLAIM_COLUMNS), HAS_ATTACHMENTS.format(o=table)))
+    columns = (f"{table}.{column.name}" for column in CLAIM_COLUMNS)
+    return ", ".join((*columns, HAS_ATTACHMENTS.format(o=table), is_raw.format(o=table)))
 
 
 _HELD = ", ".join(f"'{status}'" for status in statuses.IN_HAND)

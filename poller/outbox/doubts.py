@@ -45,7 +45,8 @@ def _doubts(connection: Connection) -> list[Doubt]:
         _of_the_last(column).label(f"last_{column.name}")
         for column in (attempt.c.worker, attempt.c.relay, attempt.c.at)
     ]
-    query = sa.select(outbox, *last).where(outbox.c.status == "in_doubt")
+    small = [column for column in outbox.c if column is not outbox.c.raw]
+    query = sa.select(*small, *last).where(outbox.c.status == "in_doubt")
     rows = connection.execute(query.order_by(outbox.c.id).limit(MOST)).all()
     held = sa.select(recipient.c.outbox_id, recipient.c.address).where(
         recipient.c.status == "in_doubt", recipient.c.outbox_id.in_([row.id for row in rows])

@@ -60,7 +60,18 @@ def rows_of_batch(engine: Engine, batch: str) -> BatchRows:
     return transaction(engine, work, reading=True)
 
 
-_NAMES = ("id", "message_id", "first_attempt_at", "created_at", "expires_at", "relay", "batch", *DRAFT_COLUMNS)
+_NAMES = (
+    "id",
+    "message_id",
+    "first_attempt_at",
+    "created_at",
+    "expires_at",
+    "relay",
+    "batch",
+    "raw",
+    "dsn",
+    *DRAFT_COLUMNS,
+)
 
 
 def written(engine: Engine, ids: Collection[int]) -> list[Written]:

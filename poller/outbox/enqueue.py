@@ -31,6 +31,18 @@ def enqueue_alone(engine: Engine, *, attachments: Iterable[Mapping[str, Any]] = 
         raise RowRefused(f"the database refused the row: {error}") from None
 
 
+def enqueue_once(engine: Engine, **columns: Any) -> int:
+    """`enqueue_alone`, or the id of the row that has its `dedupe_key`. Raises RowRefused, DatabaseUnavailable."""
+    try:
+        return enqueue_alone(engine, **columns)
+    except RowRefused:
+        query = sa.select(outbox.c.id).where(outbox.c.dedupe_key == columns.get("dedupe_key"))
+        found = transaction(engine, lambda c: c.execute(query).scalar(), reading=True)
+        if found is None:
+            raise
+        return int(found)
+
+
 def enqueue(connection: Connection, *, attachments: Iterable[Mapping[str, Any]] = (), **columns: Any) -> int:
     """Insert one row of `outbox` and return its id; it goes out when the caller commits.
 

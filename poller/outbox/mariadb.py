@@ -39,6 +39,7 @@ from poller.outbox.dialect import (
     placed,
     steps_as_json,
 )
+from poller.outbox.plain import SQL_MODE
 from poller.outbox.trouble import DatabaseUnavailable
 
 if TYPE_CHECKING:
@@ -54,14 +55,12 @@ if TYPE_CHECKING:
 # --- the session ---
 
 READ_TIMEOUT_S = 120  # Far above any statement of ours; a dead peer must not hold us for hours.
-SQL_MODE = "STRICT_ALL_TABLES,NO_ZERO_DATE,NO_ZERO_IN_DATE,NO_ENGINE_SUBSTITUTION"
-"""From the first word on: SQLAlchemy asks at once how names are quoted."""
 CONNECT_ARGS = {
     "connect_timeout": CONNECT_TIMEOUT_S,
     "read_timeout": READ_TIMEOUT_S,
     "write_timeout": READ_TIMEOUT_S,
     "charset": "utf8mb4",
-    "sql_mode": SQL_MODE,
+    "sql_mode": SQL_MODE,  # from the first word on: SQLAlchemy asks at once how names are quoted
 }
 _SESSION = (
     "sql_select_limit = 18446744073709551615, sql_safe_updates = 0, sql_big_selects = 1, sql_auto_is_null = 0,"

@@ -315,6 +315,13 @@ def attachments_of(engine: Engine, row_id: int) -> list[Mapping[str, Any]]:
     return transaction(engine, lambda c: list(_mappings(c, query.order_by(attachment.c.id))), reading=True)
 
 
+def raw_of(engine: Engine, row_id: int) -> tuple[bytes | None, object]:
+    """A row's raw message and its DSN parameters; nothing of a row that is gone."""
+    query = sa.select(outbox.c.raw, outbox.c.dsn).where(outbox.c.id == row_id)
+    found = transaction(engine, lambda c: c.execute(query).first(), reading=True)
+    return (found.raw, found.dsn) if found else (None, None)
+
+
 PIECE = 2 * 1024 * 1024
 """Bytes of a file that are fetched at a time. The driver's buffer grows to a power of two above it, and stays so."""
 _PIECES = f"""

@@ -46,6 +46,7 @@ class ClaimedRow:
     content: Mapping[str, Any] = field(repr=False)
     known: Mapping[str, RecipientState] = field(default_factory=dict)
     has_attachments: bool = False
+    is_raw: bool = False
     kept: Kept | None = None
     """What is kept of its content from an earlier try, but for the message itself."""
     grant: Grant = NOT_PACED

@@ -133,6 +133,8 @@ def keyed_message_id(key: str, row_id: int, created_at: str, domain: str) -> str
 
 _NOW = "strftime('%Y-%m-%d %H:%M:%f000', 'now')"
 _MESSAGE_ID = "poller_message_id(:key, {o}id, {o}created_at, :domain)"
+_IS_RAW = "typeof({o}.raw) = 'blob' AS is_raw"
+"""In RETURNING of an UPDATE of this table SQLite 3.40 says of each NULL that it is NOT NULL."""
 _CLAIM = sa.text(f"""
 UPDATE outbox
 SET {CLAIM_SET.format(o="", now=_NOW, message_id=_MESSAGE_ID.format(o=""))}
@@ -147,14 +149,14 @@ WHERE id IN (
     WHERE {NOT_PAUSED}
     LIMIT :limit
 )
-RETURNING {claimed_list("outbox")}
+RETURNING {claimed_list("outbox", _IS_RAW)}
 """).columns(*CLAIMED)
 
 _THESE = sa.text(f"""
 UPDATE outbox
 SET {CLAIM_SET.format(o="", now=_NOW, message_id=_MESSAGE_ID.format(o=""))}
 WHERE id IN (SELECT value FROM json_each(:ids)) AND status = 'queued'
-RETURNING {claimed_list("outbox")}
+RETURNING {claimed_list("outbox", _IS_RAW)}
 """).columns(*CLAIMED)
 
 _STEPS = ", ".join(f"json_extract(value, '$.{name}') AS {name}" for name in STEP_TYPES)

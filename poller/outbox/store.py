@@ -33,7 +33,7 @@ from poller.outbox.database import DatabaseRefusal, DatabaseUnavailable, refusal
 from poller.outbox.dialect import CLAIM_COLUMNS, CLAIMED, ClaimRequest, claimed_list
 from poller.outbox.dialects import DIALECTS
 from poller.outbox.identity import message_id_key
-from poller.outbox.report import attachments_of
+from poller.outbox.report import attachments_of, raw_of
 from poller.outbox.rows import ClaimedRow, Found, NameTaken, Recorded, Registered
 from poller.outbox.tables import Utc, attempt, meta, outbox, recipient
 from poller.outbox.tables import worker as worker_table
@@ -338,8 +338,8 @@ class Store:
             now = self._now_on(connection)
             message_id = given(connection, key=self._message_id_key(), domain=self._domain).label("message_id")
             columns = [message_id if column.name == "message_id" else column for column in CLAIM_COLUMNS]
-            without = sa.false().label("has_attachments")
-            found = sa.select(*columns, without, outbox.c.finished_at).where(outbox.c.id.in_(ids))
+            without = (sa.false().label("has_attachments"), sa.false().label("is_raw"))
+            found = sa.select(*columns, *without, outbox.c.finished_at).where(outbox.c.id.in_(ids))
             rows = connection.execute(found).all()
             known = _known_recipients(connection, [row.id for row in rows]) if rows else {}
             return {row.id: self._as_found(row, known.get(row.id, {}), now) for row in rows}
@@ -372,6 +372,10 @@ class Store:
     def attachments(self, row_id: int) -> list[Mapping[str, Any]]:
         """A row's attachments in order: name, content_type, content, content_id."""
         return attachments_of(self.engine, row_id)
+
+    def raw(self, row_id: int) -> tuple[bytes | None, object]:
+        """A row's raw message, and its DSN parameters."""
+        return raw_of(self.engine, row_id)
 
     def suppresses_anyone(self) -> bool:
         """Whether there is anybody on the suppression list."""
@@ -571,4 +575,5 @@ def _as_claimed(row: Any, known: Mapping[str, RecipientState]) -> ClaimedRow:
         content=dict(zip(DRAFT_COLUMNS, row[_DRAFT], strict=True)),
         known=known,
         has_attachments=row[_ATTACHED],
+        is_raw=row[_ATTACHED + 1],
     )

@@ -127,6 +127,8 @@ outbox = sa.Table(
     sa.Column("context", _Json()),
     sa.Column("locale", sa.Text),
     sa.Column("headers", _Json()),
+    sa.Column("raw", _Blob()),
+    sa.Column("dsn", _Json()),
     sa.Column("list", sa.Text),
     sa.Column("message_id", sa.Text),
     sa.Column("batch", sa.Text),

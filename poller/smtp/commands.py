@@ -13,6 +13,8 @@ import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from poller.exchange import Message
     from poller.smtp.replies import Features
 
@@ -28,6 +30,8 @@ def lacking(message: Message, features: Features) -> str:
         return "an address without control characters"
     if _needs_smtputf8(message) and not features.smtputf8:
         return "SMTPUTF8: an address or header is not ASCII, and the relay takes only ASCII"
+    if not (features.eight_bit_mime or message.content.isascii()):
+        return "8BITMIME: the message holds bytes that are not ASCII, and the relay takes only ASCII"
     limit = features.size_limit
     if limit and len(message.content) > limit:
         return f"SIZE: the message has {len(message.content):,} bytes, the relay takes at most {limit:,}"
@@ -50,6 +54,9 @@ def envelope_commands(message: Message, features: Features) -> list[bytes]:
         options += " BODY=8BITMIME"
     if smtputf8:
         options += " SMTPUTF8"
+    if message.dsn and features.dsn:
+        lines = [f"MAIL FROM:<{message.mail_from}>{options}{_with(message.dsn, '')}\r\n".encode()]
+        return lines + [f"RCPT TO:<{to}>{_with(message.dsn, to)}\r\n".encode() for to in message.recipients]
     if not (features.dsn and message.envelope_id):
         lines = [f"MAIL FROM:<{message.mail_from}>{options}\r\n".encode()]
         lines += [f"RCPT TO:<{recipient}>\r\n".encode() for recipient in message.recipients]
@@ -67,6 +74,10 @@ def _notified(recipient: str) -> str:
         return " NOTIFY=FAILURE,DELAY"
     xtext = _NEEDS_XTEXT.sub(lambda found: f"+{ord(found[0]):02X}", recipient)
     return f" NOTIFY=FAILURE,DELAY ORCPT=rfc822;{xtext}"
+
+
+def _with(said: Mapping[str, str], name: str) -> str:
+    return f" {parameters}" if (parameters := said.get(name)) else ""
 
 
 def in_two(message_content: bytes, last: int) -> tuple[memoryview | None, bytes]:

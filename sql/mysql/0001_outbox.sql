@@ -39,6 +39,8 @@ expired: too late. suppressed: every recipient stands in outbox_suppression',
     context          JSON         NULL,
     locale           VARCHAR(64)  NULL,
     headers          JSON         NULL COMMENT 'Extra header fields: {"Name": "value"} or {"Name": ["value", ...]}.',
+    raw              LONGBLOB     NULL COMMENT 'A complete message (RFC 5322), instead of subject, bodies and template: it goes out as it is, to recipients, cc and bcc; what it lacks of Date, Message-ID and From is added.',
+    dsn              JSON         NULL COMMENT 'Of a raw message: the DSN parameters it was submitted with (RFC 3461), for a relay that takes them: {"mail": "RET=HDRS ENVID=x", "rcpt": {"a@example.com": "NOTIFY=NEVER"}}.',
     list             VARCHAR(64)  NULL COMMENT 'The mailing list that the row is for, a name of [lists."name"]; it brings the header fields for unsubscribing. NULL: none.',
     message_id       VARCHAR(255) NULL COMMENT 'Fixed at the first claim, the same for every attempt.',
     batch            VARCHAR(191) NULL COMMENT 'A label that groups rows: a campaign, a nightly run.',
@@ -88,10 +90,13 @@ expired: too late. suppressed: every recipient stands in outbox_suppression',
     CONSTRAINT outbox_has_a_recipient CHECK
         (TRIM(CONCAT(COALESCE(recipients, ''), COALESCE(cc, ''), COALESCE(bcc, ''))) <> ''),
     CONSTRAINT outbox_has_a_body_or_template CHECK
-        (body_text IS NOT NULL OR body_html IS NOT NULL OR template IS NOT NULL
+        (body_text IS NOT NULL OR body_html IS NOT NULL OR template IS NOT NULL OR raw IS NOT NULL
          OR status IN ('sent', 'partial', 'failed', 'cancelled', 'expired', 'suppressed')),
     CONSTRAINT outbox_body_or_template_not_both CHECK
         (template IS NULL OR (body_text IS NULL AND body_html IS NULL)),
+    CONSTRAINT outbox_raw_is_the_whole_message CHECK
+        (raw IS NULL OR (body_text IS NULL AND body_html IS NULL AND template IS NULL AND headers IS NULL AND reply_to IS NULL)),
+    CONSTRAINT outbox_dsn_is_an_object_beside_raw CHECK (dsn IS NULL OR (raw IS NOT NULL AND JSON_TYPE(dsn) = 'OBJECT')),
     CONSTRAINT outbox_message_id_is_ascii CHECK (LENGTH(message_id) = CHAR_LENGTH(message_id)),
     CONSTRAINT outbox_context_is_an_object CHECK (JSON_TYPE(context) = 'OBJECT'),
     CONSTRAINT outbox_headers_is_an_object CHECK (JSON_TYPE(headers) = 'OBJECT'),

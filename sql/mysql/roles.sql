@@ -14,7 +14,7 @@ CREATE ROLE IF NOT EXISTS outbox_app, outbox_reader, outbox_poller;
 
 -- An application.
 GRANT INSERT (recipients, cc, bcc, sender, reply_to, envelope_from, subject, body_text, body_html, template, context,
-              locale, headers, list, message_id, batch, priority, due_at, expires_at, dedupe_key, on_doubt, max_attempts, relay,
+              locale, headers, raw, dsn, list, message_id, batch, priority, due_at, expires_at, dedupe_key, on_doubt, max_attempts, relay,
               created_at)
     ON outbox TO outbox_app;
 GRANT INSERT (outbox_id, name, content_type, content, content_id, blob_sha256, path, part) ON outbox_attachment TO outbox_app;
@@ -55,7 +55,7 @@ GRANT EXECUTE ON PROCEDURE outbox_cancel TO outbox_app;
 GRANT EXECUTE ON PROCEDURE outbox_replace TO outbox_app;
 
 -- A reader: views and no tables. With SELECT on one column of a table one reads all of them by HANDLER, and locks rows
--- with FOR UPDATE. Not body_text, body_html, context; not outbox_meta, which holds the secret behind Message-IDs.
+-- with FOR UPDATE. Not body_text, body_html, context, raw; not outbox_meta, which holds the secret behind Message-IDs.
 GRANT SELECT ON outbox_rows TO outbox_reader;
 GRANT SELECT ON outbox_files TO outbox_reader;
 GRANT SELECT ON outbox_recipients TO outbox_reader;

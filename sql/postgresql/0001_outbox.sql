@@ -32,6 +32,8 @@ CREATE TABLE outbox (
     context          jsonb,
     locale           text,
     headers          jsonb,
+    raw              bytea,
+    dsn              jsonb,
     list             text,
     message_id       text,
     batch            text,
@@ -77,10 +79,13 @@ CREATE TABLE outbox (
         (btrim(coalesce(recipients, '') || coalesce(cc, '') || coalesce(bcc, '')) <> ''),
     -- Retention may empty the bodies of finished rows.
     CONSTRAINT outbox_has_a_body_or_template CHECK
-        (body_text IS NOT NULL OR body_html IS NOT NULL OR template IS NOT NULL
+        (body_text IS NOT NULL OR body_html IS NOT NULL OR template IS NOT NULL OR raw IS NOT NULL
          OR status IN ('sent', 'partial', 'failed', 'cancelled', 'expired', 'suppressed')),
     CONSTRAINT outbox_body_or_template_not_both CHECK
         (template IS NULL OR (body_text IS NULL AND body_html IS NULL)),
+    CONSTRAINT outbox_raw_is_the_whole_message CHECK
+        (raw IS NULL OR (body_text IS NULL AND body_html IS NULL AND template IS NULL AND headers IS NULL AND reply_to IS NULL)),
+    CONSTRAINT outbox_dsn_is_an_object_beside_raw CHECK (dsn IS NULL OR (raw IS NOT NULL AND jsonb_typeof(dsn) = 'object')),
     CONSTRAINT outbox_message_id_is_ascii CHECK (octet_length(message_id) = length(message_id)),
     CONSTRAINT outbox_context_is_an_object CHECK (jsonb_typeof(context) = 'object'),
     CONSTRAINT outbox_headers_is_an_object CHECK (jsonb_typeof(headers) = 'object'),
@@ -119,6 +124,8 @@ COMMENT ON COLUMN outbox.bcc IS 'Receives the message and is never named in it.'
 COMMENT ON COLUMN outbox.envelope_from IS 'Bounce address; NULL: the sender''s, empty: the null reverse-path <>.';
 COMMENT ON COLUMN outbox.template IS 'Name of a template, instead of body_text and body_html; context holds its variables, locale the language to prefer.';
 COMMENT ON COLUMN outbox.headers IS 'Extra header fields: {"Name": "value"} or {"Name": ["value", ...]}.';
+COMMENT ON COLUMN outbox.raw IS 'A complete message (RFC 5322), instead of subject, bodies and template: it goes out as it is, to recipients, cc and bcc; what it lacks of Date, Message-ID and From is added.';
+COMMENT ON COLUMN outbox.dsn IS 'Of a raw message: the DSN parameters it was submitted with (RFC 3461), for a relay that takes them: {"mail": "RET=HDRS ENVID=x", "rcpt": {"a@example.com": "NOTIFY=NEVER"}}.';
 COMMENT ON COLUMN outbox.list IS 'The mailing list that the row is for, a name of [lists."name"]; it brings the header fields for unsubscribing. NULL: none.';
 COMMENT ON COLUMN outbox.message_id IS 'Fixed at the first claim, the same for every attempt.';
 COMMENT ON COLUMN outbox.batch IS 'A label that groups rows: a campaign, a nightly run.';

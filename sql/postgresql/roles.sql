@@ -27,7 +27,7 @@ REVOKE CREATE ON SCHEMA public FROM PUBLIC;
 
 -- An application. SELECT is for INSERT ... ON CONFLICT DO NOTHING RETURNING id.
 GRANT INSERT (recipients, cc, bcc, sender, reply_to, envelope_from, subject, body_text, body_html, template, context,
-              locale, headers, list, message_id, batch, priority, due_at, expires_at, dedupe_key, on_doubt, max_attempts, relay,
+              locale, headers, raw, dsn, list, message_id, batch, priority, due_at, expires_at, dedupe_key, on_doubt, max_attempts, relay,
               created_at),
       SELECT (id)
     ON outbox TO outbox_app;
@@ -78,7 +78,7 @@ $$;
 REVOKE ALL ON FUNCTION outbox_cancel(text), outbox_replace(text) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION outbox_cancel(text), outbox_replace(text) TO outbox_app;
 
--- A reader. Not body_text, body_html, context; not outbox_meta, which holds the secret behind Message-IDs.
+-- A reader. Not body_text, body_html, context, raw; not outbox_meta, which holds the secret behind Message-IDs.
 GRANT SELECT (id, status, priority, due_at, expires_at, recipients, cc, bcc, sender, reply_to, envelope_from, subject,
               template, locale, headers, list, message_id, batch, dedupe_key, on_doubt, max_attempts, relay, created_at, created_by,
               domain, attempts, doubts, first_attempt_at, claim_seq, claimed_by, claimed_at, reply_code, reply_status, reply_text,

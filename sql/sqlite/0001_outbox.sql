@@ -50,6 +50,10 @@ CREATE TABLE outbox (
     locale           TEXT,
     -- Extra header fields: {"Name": "value"} or {"Name": ["value", ...]}.
     headers          TEXT,
+    -- A complete message (RFC 5322), instead of subject, bodies and template: it goes out as it is, to recipients, cc and bcc; what it lacks of Date, Message-ID and From is added.
+    raw              BLOB,
+    -- Of a raw message: the DSN parameters it was submitted with (RFC 3461), for a relay that takes them: {"mail": "RET=HDRS ENVID=x", "rcpt": {"a@example.com": "NOTIFY=NEVER"}}.
+    dsn              TEXT,
     -- The mailing list that the row is for, a name of [lists."name"]; it brings the header fields for unsubscribing. NULL: none.
     list             TEXT,
     -- Fixed at the first claim, the same for every attempt.
@@ -128,10 +132,15 @@ CREATE TABLE outbox (
         (trim(coalesce(recipients, '') || coalesce(cc, '') || coalesce(bcc, '')) <> ''),
     -- Retention may empty the bodies of finished rows.
     CONSTRAINT outbox_has_a_body_or_template CHECK
-        (body_text IS NOT NULL OR body_html IS NOT NULL OR template IS NOT NULL
+        (body_text IS NOT NULL OR body_html IS NOT NULL OR template IS NOT NULL OR raw IS NOT NULL
          OR status IN ('sent', 'partial', 'failed', 'cancelled', 'expired', 'suppressed')),
     CONSTRAINT outbox_body_or_template_not_both CHECK
         (template IS NULL OR (body_text IS NULL AND body_html IS NULL)),
+    CONSTRAINT outbox_raw_is_the_whole_message CHECK
+        (raw IS NULL OR (typeof(raw) = 'blob'
+         AND body_text IS NULL AND body_html IS NULL AND template IS NULL AND headers IS NULL AND reply_to IS NULL)),
+    CONSTRAINT outbox_dsn_is_an_object_beside_raw CHECK
+        (dsn IS NULL OR (raw IS NOT NULL AND json_valid(dsn) AND json_type(dsn) = 'object')),
     -- Every write of the poller names it: text that can't be read back as it is would never match.
     CONSTRAINT outbox_message_id_is_ascii CHECK (message_id NOT GLOB '*[^ -~]*' AND length(CAST(message_id AS BLOB)) = length(message_id)),
     CONSTRAINT outbox_context_is_an_object CHECK (context IS NULL OR (json_valid(context) AND json_type(context) = 'object')),

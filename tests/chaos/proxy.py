@@ -68,6 +68,11 @@ class CommitCutter:
         self._lines.discard(line)
 
 
+def _is_commit(data: bytes) -> bool:
+    """Not `BEGIN ISOLATION LEVEL READ COMMITTED`."""
+    return data.rstrip(b"\0").endswith(b"COMMIT")
+
+
 class _Line:
     def __init__(self, proxy: CommitCutter, near: socket.socket, far: socket.socket) -> None:
         self._proxy, self._near, self._far = proxy, near, far
@@ -78,7 +83,7 @@ class _Line:
     def to_server(self) -> None:
         with contextlib.suppress(OSError):
             while data := self._near.recv(READ):
-                when = self._proxy.decide() if b"COMMIT" in data else None
+                when = self._proxy.decide() if _is_commit(data) else None
                 if when:
                     self._proxy.cuts += 1
                 if when == "before the server had it":

@@ -31,7 +31,7 @@ SECTIONS: dict[str, Any] = {
     item.name: getattr(Config(), item.name) for item in fields(Config) if is_dataclass(getattr(Config(), item.name))
 }
 TABLES = {("throttle", "providers"), ("throttle", "domains"), ("throttle", "senders"), ("throttle", "replies")}
-TABLES |= {("smtp", "oauth2"), ("http", "tokens")}
+TABLES |= {("smtp", "oauth2"), ("http", "tokens"), ("submission", "users")}
 """What lies below a section; the keys in them are none of the section."""
 KEYS = [
     (section, item)
@@ -907,7 +907,9 @@ def test_who_makes_no_message_needs_no_key() -> None:
 
 # ---- the example
 
-_HEADER = re.compile(r"#?\[\[?((?:(?:throttle|http)\.)?[a-z_]+)(?:\.(?:\w+(?P<below>\.oauth2)?|\"[^\"]+\"))?\]?\]")
+_HEADER = re.compile(
+    r"#?\[\[?((?:(?:throttle|http|submission)\.)?[a-z_]+)(?:\.(?:\w+(?P<below>\.oauth2)?|\"[^\"]+\"))?\]?\]"
+)
 _OPTIONAL = re.compile(r"^#(?=[a-z_]+ = |\[)", re.MULTILINE)
 _SECRETS = "|".join(["client_secret", *(item.name for _, item in KEYS if not item.repr and item.name != "key")])
 _SECRET_ELSEWHERE = re.compile(  # a key_file may also be one of DKIM's, which is no secret's other form
@@ -920,6 +922,7 @@ _TABLES: dict[str, set[str]] = {
     "relays": {item.name for item in fields(RelaySettings)} - {item.name for item in fields(FirstRelaySettings)},
     "relays.oauth2": {item.name for item in fields(OAuth2Settings)},
     "dkim": {item.name for item in fields(DkimSettings)},
+    "submission.users": {"password"},
     "throttle.senders": set(),
     "throttle.domains": set(),
     "throttle.providers": {item.name for item in fields(ProviderSettings)} - _LIMIT,
@@ -1003,6 +1006,15 @@ def test_a_variable_with_single_underscores_is_not_passed_over_in_silence() -> N
     with pytest.raises(ConfigError, match=r"\$POLLER_DATABASE_URL.*is read as nothing; write POLLER__DATABASE__URL"):
         load(path, {"POLLER_DATABASE_URL": "sqlite:///x.db"})
     assert load(path, {"POLLER_CONFIG": str(path), "POLLER_TEST_LONG": "1", "POLLER_SHOP_URL": "x"}).source == path
+
+
+def test_mail_is_not_sent_to_where_it_comes_in() -> None:
+    text = '[smtp]\nhost = "{}"\nport = 2525\nsecurity = "none"\n[submission]\nlisten = "127.0.0.1:2525"\n'
+    with pytest.raises(ConfigError, match=r"submission\.listen: a relay has the same address"):
+        load(written(text.format("localhost")), {})
+    load(written(text.format("relay.example.com")), {})
+    with pytest.raises(ConfigError, match=r"submission\.listen: must be HOST:PORT"):
+        load(written('[submission]\nlisten = "2525"\n'), {})
 
 
 @pytest.mark.parametrize("place", ["8025", "127.0.0.1", "127.0.0.1:99999", "http://localhost:8025", "::1:80", ""])

@@ -36,6 +36,9 @@ class Store:
     def attachments(self, _: int) -> list[dict[str, Any]]:
         return [{"name": "a.txt", "content_type": "text/plain", "content": b"A", "content_id": None}]
 
+    def raw(self, _: int) -> tuple[bytes, None]:
+        return b"X: 1\r\n\r\nHello\r\n", None
+
 
 class Journal:
     """What it was told."""
@@ -144,6 +147,13 @@ def test_attachments_are_fetched_at_its_turn(room: Room) -> None:
     room.ahead(with_file)
     assert room.journal.told == []
     assert b"a.txt" in room.prepared(with_file).message.content
+
+
+def test_a_raw_message_is_fetched_at_its_turn(room: Room) -> None:
+    whole = replace(row(1, subject=None, body_text=None), is_raw=True)
+    room.ahead(whole)
+    assert room.journal.told == []
+    assert room.prepared(whole).message.content.endswith(b"X: 1\r\n\r\nHello\r\n")
 
 
 def test_what_is_wrong_with_a_row_is_said_at_its_turn(room: Room) -> None:

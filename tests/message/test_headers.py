@@ -24,8 +24,8 @@ from message.rows import (
     printable,
 )
 
-from poller.message.composer import valid_message_id
 from poller.message.draft import Unsendable
+from poller.message.message_id import valid_message_id
 from poller.message.words import clusters, encode
 
 UNSUBSCRIBE = "<https://shop.test/u/" + "x" * 400 + "?a=1&b=2>, <mailto:u@shop.test?subject=unsubscribe>"

@@ -47,6 +47,12 @@ _FILE = "INSERT INTO outbox_attachment (outbox_id, name, content) VALUES ({0}, '
 
 APPLICATION = (
     _each(APP, "writes a row", _ROW.format("", ""), allowed=True),
+    _each(
+        APP,
+        "writes a whole message",
+        "INSERT INTO outbox (recipients, raw) VALUES ('a@example.com', 'x')",
+        allowed=True,
+    ),
     _each(APP, "writes a row with a dedupe_key", _ROW.format(", dedupe_key", ", 'k1'"), allowed=True),
     _each(APP, "adds a file to its own row", _FILE.format("{own}"), allowed=True),
     _each(APP, "enters who has left a list", _LEFT.format("'a@example.com'", "'unsubscribe'"), allowed=True),
@@ -138,6 +144,7 @@ READING = (
     _each(READER, "reads the suppression list", "SELECT * FROM outbox_suppressions", allowed=True),
     _each(READER, "reads bodies", "SELECT body_text FROM outbox"),
     _each(READER, "reads HTML", "SELECT body_html FROM outbox"),
+    _each(READER, "reads raw messages", "SELECT raw FROM outbox"),
     _each(READER, "reads variables", "SELECT context FROM outbox"),
     _each(READER, "reads whole rows", "SELECT * FROM outbox"),
     _each(READER, "reads files", "SELECT content FROM outbox_attachment"),

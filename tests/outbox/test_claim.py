@@ -96,6 +96,16 @@ def test_the_attachments_of_a_claimed_row_are_read_in_order(store: Store) -> Non
     ]
 
 
+def test_a_claim_tells_of_a_raw_message_and_fetches_it_at_its_turn(store: Store) -> None:
+    raw, dsn = bytes(range(1, 256)) * 20_000, {"mail": "RET=HDRS"}
+    row_id = insert(store.engine, raw=raw, dsn=dsn, subject=None, body_text=None)
+    row = claimed(store)
+    assert (row.is_raw, "raw" in row.content, store.raw(row_id)) == (True, False, (raw, dsn))
+    insert(store.engine)
+    assert not claimed(store).is_raw
+    assert store.raw(0) == (None, None)
+
+
 def test_attachments_of_any_size_are_read_whole(store: Store) -> None:
     row_id = insert(store.engine)
     contents = [random.Random(size).randbytes(size) for size in (0, 2 * PIECE, 1, PIECE + 1, PIECE)]

@@ -32,9 +32,9 @@ EXAMPLES = int(os.environ.get("POLLER_TEST_EXAMPLES", "3"))
 """Random values for each column, beside those that are known to be hard."""
 TEXTS = (
     *("recipients", "cc", "bcc", "sender", "reply_to", "envelope_from", "subject", "body_text", "body_html"),
-    *("template", "locale", "message_id", "relay", "batch", "dedupe_key", "created_by"),
+    *("template", "locale", "message_id", "relay", "batch", "dedupe_key", "created_by", "raw"),
 )
-JSONS = ("context", "headers")
+JSONS = ("context", "headers", "dsn")
 OTHERS = ("priority", "due_at", "expires_at", "max_attempts", "on_doubt", "created_at", "status")
 FILES = ("name", "content", "content_type", "content_id")
 HARD_TEXTS = (
@@ -137,13 +137,15 @@ def values(kind: str, column: str, chance: random.Random) -> Iterator[str]:
     yield from RAW[kind]
 
 
-def statements(column: str, value: str) -> Iterator[str]:
+def statements(kind: str, column: str, value: str) -> Iterator[str]:
     """A good row but for one column, of itself or of its file."""
     row = {"recipients": "'you@example.com'", "subject": "'Hello'", "body_text": "'Text'"}
     if column == "context":
         row |= {"template": "'hello'", "body_text": "NULL"}
-    if column == "body_html":
+    if column in {"body_html", "raw", "dsn"}:
         row["body_text"] = "NULL"
+    if column == "dsn":
+        row["raw"] = "x'48690a'" if kind != "postgresql" else "'Hi'"
     if column not in FILES:
         row[column] = value
     yield f"INSERT INTO outbox ({', '.join(row)}) VALUES ({', '.join(row.values())})"
@@ -161,7 +163,7 @@ def rows(bench: Bench, kind: str) -> dict[int, tuple[str, str]]:
             for value in values(kind, column, chance):
                 try:
                     with connection.begin_nested():
-                        for insert in statements(column, value):
+                        for insert in statements(kind, column, value):
                             connection.exec_driver_sql(insert.replace("%", "%%") if kind != "sqlite" else insert)
                         row_id = connection.exec_driver_sql("SELECT max(id) FROM outbox").scalar_one()
                 except (sa.exc.DBAPIError, ValueError):

@@ -256,6 +256,7 @@ def test_without_a_clean_state_no_transaction_begins(answer: bytes, features: Fe
     assert session.over == reason
 
 
+WITH_DSN = replace(MESSAGE, dsn={"": "RET=HDRS", "b@b.test": "NOTIFY=NEVER"})
 EIGHT_BIT = replace(MESSAGE, content=b"Subject: x\r\n\r\ncaf\xc3\xa9\r\n")
 UTF8 = replace(MESSAGE, recipients=("d\u00f6r@b.test",), smtputf8=True)
 ALL = Features(pipelining=True, size=True, size_limit=1000, eight_bit_mime=True, smtputf8=True)
@@ -268,7 +269,8 @@ ALL = Features(pipelining=True, size=True, size_limit=1000, eight_bit_mime=True,
         (MESSAGE, PLAIN, b"MAIL FROM:<a@a.test>"),
         (replace(MESSAGE, mail_from=""), PLAIN, b"MAIL FROM:<>"),
         (EIGHT_BIT, ALL, b"MAIL FROM:<a@a.test> SIZE=21 BODY=8BITMIME"),
-        (EIGHT_BIT, PLAIN, b"MAIL FROM:<a@a.test>"),
+        (WITH_DSN, Features(dsn=True), b"MAIL FROM:<a@a.test> RET=HDRS"),
+        (WITH_DSN, PLAIN, b"MAIL FROM:<a@a.test>"),
         (UTF8, ALL, b"MAIL FROM:<a@a.test> SIZE=21 BODY=8BITMIME SMTPUTF8"),
         (replace(UTF8, smtputf8=False), ALL, b"MAIL FROM:<a@a.test> SIZE=21 BODY=8BITMIME SMTPUTF8"),
     ],
@@ -280,6 +282,11 @@ def test_mail_names_what_the_message_needs_and_the_relay_knows(
     assert b"".join(script.heard).split(b"\r\n")[0] == expected
 
 
+def test_a_recipient_has_its_own_dsn_parameters_at_a_relay_that_takes_them() -> None:
+    script = run([OK] * 3 + [GO, OK], Features(dsn=True), WITH_DSN)[2]
+    assert b"".join(script.heard).split(b"\r\n")[1:3] == [b"RCPT TO:<b@b.test> NOTIFY=NEVER", b"RCPT TO:<c@c.test>"]
+
+
 @pytest.mark.parametrize(
     ("message", "features", "words"),
     [
@@ -288,6 +295,7 @@ def test_mail_names_what_the_message_needs_and_the_relay_knows(
             replace(ALL, smtputf8=False),
             "SMTPUTF8: an address or header is not ASCII, and the relay takes only ASCII",
         ),
+        (EIGHT_BIT, PLAIN, "8BITMIME: the message holds bytes that are not ASCII, and the relay takes only ASCII"),
         (
             replace(MESSAGE, content=b"x" * 1001),
             ALL,
