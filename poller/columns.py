@@ -41,6 +41,12 @@ APPLICATION_COLUMNS = (
 )
 """What an application may write; everything else is the poller's."""
 
+RAW_COLUMNS = ("raw", "dsn")
+"""Of these, what only a message has that comes whole (`poller.submission`)."""
+
+MAIL_COLUMNS = tuple(name for name in APPLICATION_COLUMNS if name not in RAW_COLUMNS)
+"""Of these, what `poller.Mail` has."""
+
 FILE_COLUMNS = ("name", "content", "content_type", "content_id", "part")
 """Of `outbox_attachment`, beside `outbox_id`, for a file whose content is given with it."""
 

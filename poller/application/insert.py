@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from poller.application import keys
 from poller.application.mail import values_of
 from poller.application.refusals import Duplicate
-from poller.columns import APPLICATION_COLUMNS, FILE_COLUMNS, PARTS
+from poller.columns import FILE_COLUMNS, MAIL_COLUMNS, PARTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -30,9 +30,9 @@ ROWS = 1000  # to a chunk; more of them save nothing
 BYTES = 2_000_000  # characters, about: MariaDB takes 16 MB at once, MySQL's oldest default is 4
 _PARAMETERS = {"postgresql": 65_535, "mysql": 1_000_000, "sqlite": 32_766}
 """To a statement. MySQL's drivers write them into it."""
-_BY_DEFAULT = tuple(map(APPLICATION_COLUMNS.index, ("priority", "due_at", "created_at")))
+_BY_DEFAULT = tuple(map(MAIL_COLUMNS.index, ("priority", "due_at", "created_at")))
 """The table fills them in, and NULL is refused."""
-_TIMES = tuple(map(APPLICATION_COLUMNS.index, ("due_at", "expires_at", "created_at")))
+_TIMES = tuple(map(MAIL_COLUMNS.index, ("due_at", "expires_at", "created_at")))
 _SQLITE_TIME = "%Y-%m-%d %H:%M:%S.%f"
 
 
@@ -140,7 +140,7 @@ def _alike(link: Link, chunk: list[Mail]) -> Iterator[tuple[list[int], list[str]
         rows.append(values)
     for places, rows in groups.values():
         used = [at for at, column in enumerate(zip(*rows, strict=True)) if any(value is not None for value in column)]
-        yield places, [APPLICATION_COLUMNS[at] for at in used], [[row[at] for at in used] for row in rows]
+        yield places, [MAIL_COLUMNS[at] for at in used], [[row[at] for at in used] for row in rows]
 
 
 def _values(link: Link, mail: Mail) -> list[Any]:

@@ -15,7 +15,7 @@ from dataclasses import field
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Literal
 
-from poller.columns import APPLICATION_COLUMNS
+from poller.columns import MAIL_COLUMNS
 from poller.frozen import dataclass
 from poller.message.draft import Attachment, Unsendable
 from poller.message.reading import one_address
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
 LOWEST_PRIORITY = 9
 _TIMES = ("due_at", "expires_at", "created_at")
-_JSON = tuple(APPLICATION_COLUMNS.index(name) for name in ("context", "headers"))
-_values = attrgetter(*APPLICATION_COLUMNS)
+_JSON = tuple(MAIL_COLUMNS.index(name) for name in ("context", "headers"))
+_values = attrgetter(*MAIL_COLUMNS)
 _LISTS = ("recipients", "cc", "bcc", "reply_to")
 
 
@@ -85,7 +85,7 @@ class Mail:
 
 
 def values_of(mail: Mail) -> list[Any]:
-    """In the order of APPLICATION_COLUMNS, as Python has them; `context` and `headers` as JSON."""
+    """In the order of MAIL_COLUMNS, as Python has them; `context` and `headers` as JSON."""
     values = list(_values(mail))
     for place in _JSON:
         if values[place] is not None:

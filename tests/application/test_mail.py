@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import poller
-from poller.columns import APPLICATION_COLUMNS
+from poller.columns import MAIL_COLUMNS
 from poller.message.composer import Composer
 from poller.message.draft import Draft
 from poller.message.settings import MessageSettings, TemplateSettings
@@ -70,7 +70,7 @@ def test_a_worker_would_say_the_same(columns: dict[str, Any]) -> None:
 
 
 def test_a_mail_has_just_the_columns_of_the_table() -> None:
-    assert tuple(spec.name for spec in fields(poller.Mail)) == (*APPLICATION_COLUMNS, "attachments")
+    assert tuple(spec.name for spec in fields(poller.Mail)) == (*MAIL_COLUMNS, "attachments")
 
 
 def test_a_list_of_addresses_has_one_in_each_entry() -> None:
