@@ -191,7 +191,7 @@ def test_names_in_trouble_are_told_by_the_key_that_gives_them() -> None:
 @pytest.mark.parametrize(
     ("values", "keys", "message"),
     [
-        ({"username": "u"}, ("username", "password"), "needs here.password beside it"),
+        ({"username": "u"}, ("username", "password"), "needs here.password beside it, or [here.oauth2]"),
         ({"password": "p"}, ("password", "username"), "needs here.username beside it"),
         (
             {"username": "u", "password": "p", "security": "none", "host": "127.0.0.1.example.com"},
