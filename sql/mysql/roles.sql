@@ -14,7 +14,7 @@ CREATE ROLE IF NOT EXISTS outbox_app, outbox_reader, outbox_poller;
 
 -- An application.
 GRANT INSERT (recipients, cc, bcc, sender, reply_to, envelope_from, subject, body_text, body_html, template, context,
-              locale, headers, raw, dsn, list, message_id, batch, priority, due_at, expires_at, dedupe_key, on_doubt, max_attempts, relay,
+              locale, headers, list, raw, dsn, message_id, batch, priority, due_at, expires_at, dedupe_key, on_doubt, max_attempts, relay,
               created_at)
     ON outbox TO outbox_app;
 GRANT INSERT (outbox_id, name, content_type, content, content_id, blob_sha256, path, part) ON outbox_attachment TO outbox_app;

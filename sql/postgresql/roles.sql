@@ -27,7 +27,7 @@ REVOKE CREATE ON SCHEMA public FROM PUBLIC;
 
 -- An application. SELECT is for INSERT ... ON CONFLICT DO NOTHING RETURNING id.
 GRANT INSERT (recipients, cc, bcc, sender, reply_to, envelope_from, subject, body_text, body_html, template, context,
-              locale, headers, raw, dsn, list, message_id, batch, priority, due_at, expires_at, dedupe_key, on_doubt, max_attempts, relay,
+              locale, headers, list, raw, dsn, message_id, batch, priority, due_at, expires_at, dedupe_key, on_doubt, max_attempts, relay,
               created_at),
       SELECT (id)
     ON outbox TO outbox_app;
