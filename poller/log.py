@@ -88,6 +88,7 @@ EVENTS: Final[Mapping[str, str]] = MappingProxyType({
     "outbox.resumed": "an operator has switched the outbox on again",
     "operator.acted": "somebody did something from the page: who, what, and to how many rows",
     "tick.failed": "an error that nobody foresaw ends the process; the next start judges what it held",
+    "job.failed": "an error that nobody foresaw in what stands beside the mail; the mail goes on; tried again later",
     "rows.purged": "what was past the time that `[retention]` gives it was deleted",
     "bounce.told": "a message came back, is late, or somebody complained of it: written into its row's history",
     "bounce.ignored": "what came to the address for bounces is none: an automatic reply, or nothing that anybody knows",

@@ -52,7 +52,7 @@ def findings(settings: AlertSettings, seen: Seen) -> Iterator[Finding]:
         for worker, words in seen.trouble.items():
             yield Finding(name=f"trouble of {worker}", words=f"{worker}: {words}", after=settings.trouble)
     if settings.in_doubt is not None and seen.pulse.in_doubt >= settings.in_doubt:
-        words = f"{seen.pulse.in_doubt} messages are in doubt; settle them with: poller resolve"
+        words = f"{_messages(seen.pulse.in_doubt)} in doubt; to settle: poller resolve"
         yield Finding(name="in doubt", words=words)
     if settings.failures is not None and seen.ended >= FAILURES_OF and seen.failed >= settings.failures * seen.ended:
         words = f"{seen.failed} of {seen.ended} messages that ended within the last hour failed; see: poller failures"
@@ -62,10 +62,10 @@ def findings(settings: AlertSettings, seen: Seen) -> Iterator[Finding]:
 def _waiting(settings: AlertSettings, seen: Seen) -> Iterator[Finding]:
     beat = seen.pulse
     if settings.oldest_due is not None and beat.oldest_due_seconds > settings.oldest_due:
-        words = f"{beat.due} messages are due, the oldest for {format_duration(beat.oldest_due_seconds)}"
+        words = f"{_messages(beat.due)} due, the oldest for {format_duration(beat.oldest_due_seconds)}"
         yield Finding(name="oldest due", words=words)
     if settings.nothing_sent is not None and beat.is_stuck(settings.nothing_sent):
-        yield Finding(name="nothing sent", words=f"{beat.due} messages are due, and {beat.last_sent}")
+        yield Finding(name="nothing sent", words=f"{_messages(beat.due)} due, and {beat.last_sent}")
 
 
 def _workers(seen: Seen) -> Iterator[Finding]:
@@ -74,4 +74,10 @@ def _workers(seen: Seen) -> Iterator[Finding]:
         return
     for worker, state in seen.workers.items():
         if state == "silent":
-            yield Finding(name=f"silent {worker}", words=f"the worker {worker} has missed three heartbeats")
+            quoted = worker.replace("'", "''")
+            remedy = f"start it again; if it is gone for good: DELETE FROM outbox_worker WHERE name = '{quoted}'"
+            yield Finding(name=f"silent {worker}", words=f"the worker {worker} has missed three heartbeats; {remedy}")
+
+
+def _messages(number: int) -> str:
+    return "1 message is" if number == 1 else f"{number:,} messages are"

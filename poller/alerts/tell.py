@@ -1,8 +1,8 @@
 """Telling: by mail, past the outbox and perhaps by another relay; by a command; by a signed webhook.
 
 Rule 1. Each way is tried, whatever became of the others. An alarm is told when one of them took it.
-Rule 2. Every way ends in bounded time: COMMAND_S, WEBHOOK_S, and for mail the relay's own timeouts, the final reply
-        excepted, which is waited for MAIL_S at most.
+Rule 2. No step of a way waits long: COMMAND_S, WEBHOOK_S, MAIL_S, each time it waits for an answer. A worker that is
+        to stop begins no further way.
 Rule 3. A webhook is signed as Standard Webhooks has it: `webhook-id`, `webhook-timestamp`, `webhook-signature`. The id
         is the same for the same news, so that who hears it twice can tell. No redirect is followed.
 """
@@ -16,8 +16,9 @@ import json
 import subprocess
 import urllib.error
 import urllib.request
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
+from http.client import HTTPException
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from poller.exchange import Message, RelayTrouble
@@ -28,12 +29,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from poller.alerts.alarms import Kind
+    from poller.log import Logger
     from poller.message.composer import Composer
     from poller.smtp.relays import RelaySettings
 
-COMMAND_S: Final = 30.0
+COMMAND_S: Final = 20.0
 WEBHOOK_S: Final = 10.0
-MAIL_S: Final = 60.0
+MAIL_S: Final = 20.0
 _SAYS: dict[Kind, str] = {"raised": "Alarm", "still": "Still", "over": "Over"}
 
 
@@ -43,25 +45,27 @@ class NotToldError(Exception):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class News:
-    """What is told. `since` is when it began, seconds since the epoch; `at` when this is told."""
+    """What is told. `since` is when it began, in seconds since the epoch; `at` when this is told, `before` the last."""
 
     alarm: str
     kind: Kind
     words: str
     since: float
     at: float
+    before: float | None = None
     outbox: str
     worker: str
 
     @property
     def id(self) -> str:
         """The same for the same news."""
-        told = f"{self.outbox} {self.alarm} {self.kind} {self.since} {self.at // 60 if self.kind == 'still' else ''}"
+        told = f"{self.outbox} {self.alarm} {self.kind} {self.since} {self.before if self.kind == 'still' else ''}"
         return hashlib.sha256(told.encode()).hexdigest()[:32]
 
     def as_json(self) -> str:
         """For a command, and for a webhook."""
         facts = asdict(self)
+        del facts["before"]
         facts |= {"id": self.id, "since": when(self.since), "at": when(self.at)}
         return json.dumps(facts, ensure_ascii=False)
 
@@ -131,6 +135,33 @@ class Addressees(Protocol):
         """What signs."""
 
 
+@dataclass(kw_only=True, slots=True)
+class Teller:
+    """Tells by each of the `ways`. `failed` is the event that says that one did not take it."""
+
+    ways: tuple[Callable[[Notice], None], ...]
+    log: Logger
+    failed: str
+    is_stopping: Callable[[], bool] = field(default=lambda: False)
+
+    def tell(self, notice: Notice, **about: str) -> bool:
+        """Whether one of them took it (Rule 1). `about` is for the log."""
+        took = [self._told_by(way, notice, about) for way in self.ways]
+        return any(took)
+
+    def _told_by(self, way: Callable[[Notice], None], notice: Notice, about: dict[str, str]) -> bool:
+        if self.is_stopping():
+            return False
+        try:
+            way(notice)
+        except NotToldError as why:
+            reason = str(why)
+        else:
+            return True
+        self.log.error(self.failed, **about, reason=reason)
+        return False
+
+
 def ways(settings: Addressees, composer: Composer, relay: RelaySettings | None) -> tuple[Callable[[Notice], None], ...]:
     """The ways that the settings name. Each raises NotToldError."""
     found: list[Callable[[Notice], None]] = []
@@ -145,7 +176,8 @@ def ways(settings: Addressees, composer: Composer, relay: RelaySettings | None) 
 
 def by_mail(news: Notice, settings: Addressees, composer: Composer, relay: RelaySettings) -> None:
     """One message to all of `email`, in a session of its own."""
-    bounded = replace(relay, end_timeout=min(relay.end_timeout, MAIL_S), reply_timeout=min(relay.reply_timeout, MAIL_S))
+    waits = ("connect_timeout", "reply_timeout", "data_timeout", "block_timeout", "end_timeout")
+    bounded = replace(relay, **{name: min(getattr(relay, name), MAIL_S) for name in waits})
     courier = Courier(bounded, table="smtp" if settings.relay == "smtp" else f"relays.{settings.relay}")
     try:
         message = _message(news, settings, composer)
@@ -209,16 +241,16 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
 def by_webhook(news: Notice, url: str, secret: str) -> None:
     """Rule 3. Anything but 2xx is a refusal."""
     body = news.as_json().encode()
-    request = urllib.request.Request(url, data=body, method="POST")  # noqa: S310 - https, or this machine: the settings
-    for name, value in signed(news, body, secret).items():
-        request.add_header(name, value)
+    fields = signed(news, body, secret)
     try:
+        request = urllib.request.Request(url, data=body, headers=fields, method="POST")  # noqa: S310 - the settings say https
         with urllib.request.build_opener(_NoRedirect).open(request, timeout=WEBHOOK_S):
             pass
     except urllib.error.HTTPError as error:
         raise NotToldError(f"webhook: it answered {error.code}") from None
-    except (OSError, ValueError) as error:
-        raise NotToldError(f"webhook: {getattr(error, 'reason', error)}") from None
+    except (OSError, ValueError, HTTPException) as error:  # the last: an answer that is no HTTP
+        said = getattr(error, "reason", None) or str(error) or type(error).__name__
+        raise NotToldError(f"webhook: {said}") from None
 
 
 def signed(news: Notice, body: bytes, secret: str) -> dict[str, Any]:

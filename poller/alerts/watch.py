@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from poller.alerts.alarms import alarm_of, seen_again, seen_no_more, taken, told, wants
 from poller.alerts.conditions import Finding, Seen, findings
-from poller.alerts.tell import News, NotToldError
+from poller.alerts.tell import News
 from poller.outbox.alarms import SharedAlarms
 from poller.outbox.report import ended_lately, glance, pulse
 from poller.outbox.trouble import DatabaseUnavailable
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from poller.alerts.alarms import Alarm, Kind
     from poller.alerts.settings import AlertSettings
-    from poller.alerts.tell import Notice
+    from poller.alerts.tell import Teller
     from poller.log import Logger
     from poller.outbox import Engine
 
@@ -67,7 +67,7 @@ class Watch:
 
     settings: AlertSettings
     engine: Engine
-    ways: tuple[Callable[[Notice], None], ...]
+    teller: Teller
     worker: str
     outbox: str
     clock: Callable[[], float]
@@ -129,22 +129,12 @@ class Watch:
             words=alarm.words,
             since=alarm.since,
             at=now,
+            before=alarm.told,
             outbox=self.outbox,
             worker=self.worker,
         )
         self.log.warning("alert.told", alarm=name, kind=kind, reason=alarm.words)
-        took = [self._told_by(way, news) for way in self.ways]  # all of them, whatever the first said
-        return any(took)
-
-    def _told_by(self, way: Callable[[Notice], None], news: News) -> bool:
-        try:
-            way(news)
-        except NotToldError as why:
-            failure = str(why)
-        else:
-            return True
-        self.log.error("alert.failed", alarm=news.alarm, reason=failure)
-        return False
+        return self.teller.tell(news, alarm=name)
 
 
 def look(engine: Engine) -> Seen:

@@ -16,7 +16,6 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from poller.alerts.tell import NotToldError
 from poller.batches.life import is_over, looked_at, may_be_bad, verdict_on
 from poller.batches.report import Report
 from poller.judgement.alike import reason_of
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from datetime import datetime
 
-    from poller.alerts.tell import Notice
+    from poller.alerts.tell import Teller
     from poller.batches.report import Kind
     from poller.batches.settings import BatchSettings
     from poller.log import Logger
@@ -49,7 +48,7 @@ class BatchWatch:
 
     settings: BatchSettings
     engine: Engine
-    ways: tuple[Callable[[Notice], None], ...]
+    teller: Teller
     worker: str
     outbox: str
     clock: Callable[[], float]
@@ -100,8 +99,8 @@ class BatchWatch:
         report = self._report(one.batch, "done", progress, "")
         if one.state == "settling":
             self.log.info("batch.done", **_facts(report))
-            mine = self._shared.change(mine, {"state": "telling" if self.ways else "done"})
-        if self.ways and mine is not None and self._tell(report):
+            mine = self._shared.change(mine, {"state": "telling" if self.teller.ways else "done"})
+        if self.teller.ways and mine is not None and self._tell(report):
             self._shared.change(mine, {"state": "done", "taken_until": None})
 
     # --- the beginning ---
@@ -127,7 +126,7 @@ class BatchWatch:
         why = f"{self.settings.failed or 1:.0%} or more of the first {self.settings.of} messages failed"
         report = self._report(batch, "paused", self._shared.progress(batch), why)
         self.log.warning("batch.paused", rows=changed.rows, reason=why, **_facts(report))
-        if not self.ways or self._tell(report):
+        if not self.teller.ways or self._tell(report):
             self._held(batch)
 
     def _held(self, batch: str) -> None:
@@ -154,18 +153,7 @@ class BatchWatch:
         )
 
     def _tell(self, report: Report) -> bool:
-        took = [self._told_by(way, report) for way in self.ways]  # all of them, whatever the first said
-        return any(took)
-
-    def _told_by(self, way: Callable[[Notice], None], report: Report) -> bool:
-        try:
-            way(report)
-        except NotToldError as why:
-            failure = str(why)
-        else:
-            return True
-        self.log.error("batch.untold", batch=report.batch, reason=failure)
-        return False
+        return self.teller.tell(report, batch=report.batch)
 
 
 def _facts(report: Report) -> dict[str, Any]:

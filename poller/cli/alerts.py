@@ -36,7 +36,7 @@ def alerts(context: click.Context, *, test: bool) -> None:
     log.configure(config.log)
     watch = alert_watch(config, database(config), socket.gethostname(), log.get_logger())
     if test:
-        _try(watch.ways, watch.outbox)
+        _try(watch.teller.ways, watch.outbox)
         return
     wrong = watch.round()
     if wrong:

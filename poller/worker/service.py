@@ -53,7 +53,8 @@ STEP_S = 1.0  # by which the wall clock must leave the monotonic one to count as
 WATCH_S = 0.5  # how often the main thread looks at the monotonic clock
 PURGE_EVERY_S = 600.0
 CUT_GRACE_S = 5.0  # after the line was cut, for the delivering thread to write down what it knows
-"""Row statuses that make `--once` and `--drain` exit 1."""
+BESIDE = frozenset({"purge", "alerts", "batches"})
+"""Jobs beside the mail: an error in one of them is told, and stops no mail. It runs again at its next time."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -165,19 +166,22 @@ class Service:
     def _schedule_alerts(self, scheduler: BackgroundScheduler) -> None:
         from poller.worker.alerting import alert_watch  # noqa: PLC0415 - few want it
 
-        watch = alert_watch(self.config, self._engine, self.name, self._log)
+        watch = alert_watch(self.config, self._engine, self.name, self._log, self._flags.stop.is_set)
         every = self.config.alerts.every
         scheduler.add_job(watch.round, "interval", seconds=every, id="alerts", executor="alerts")
 
     def _schedule_batches(self, scheduler: BackgroundScheduler) -> None:
         from poller.worker.alerting import batch_watch  # noqa: PLC0415 - it takes a while to import
 
-        watch = batch_watch(self.config, self._engine, self.name, self._log)
+        watch = batch_watch(self.config, self._engine, self.name, self._log, self._flags.stop.is_set)
         every = self.config.batches.every
         scheduler.add_job(watch.round, "interval", seconds=every, id="batches", executor="batches")
 
     def _crashed(self, event: JobExecutionEvent) -> None:
         error = event.exception
+        if event.job_id in BESIDE:
+            self._log.error("job.failed", job=event.job_id, reason=repr(error), traceback=event.traceback)
+            return
         about = ", ".join(getattr(error, "__notes__", ())) or None  # the row that it happened with
         self._log.error("tick.failed", job=event.job_id, about=about, reason=repr(error), traceback=event.traceback)
         self._wishes.put("crashed")

@@ -6,9 +6,11 @@ import base64
 import hashlib
 import hmac
 import json
+import socket
 import sys
 import threading
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import TYPE_CHECKING, Any
@@ -21,7 +23,7 @@ from servers.fault import Faults, FaultServer
 from poller.alerts.alarms import SETTLED_S, TELLING_S, Alarm, alarm_of, seen_again, seen_no_more, taken, told, wants
 from poller.alerts.conditions import Finding, Seen, findings
 from poller.alerts.settings import AlertSettings
-from poller.alerts.tell import News, NotToldError, by_command, by_webhook, ways
+from poller.alerts.tell import News, NotToldError, Teller, by_command, by_webhook, ways
 from poller.alerts.watch import Watch
 from poller.cli import main
 from poller.config.load import Config
@@ -219,6 +221,49 @@ def test_a_webhook_that_nobody_takes_says_so() -> None:
         by_webhook(NEWS, "http://127.0.0.1:9/", SECRET)
 
 
+@pytest.mark.parametrize("answer", [b"no HTTP at all\r\n", b"", b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 200], ids=repr)
+def test_an_answer_that_is_no_http_is_a_refusal(answer: bytes) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def answering() -> None:
+            line, _ = listening.accept()
+            with line:
+                line.recv(4096)
+                line.sendall(answer)
+
+        thread = threading.Thread(target=answering)
+        thread.start()
+        with pytest.raises(NotToldError, match="webhook: "):
+            by_webhook(NEWS, f"http://127.0.0.1:{listening.getsockname()[1]}/", SECRET)
+        thread.join()
+
+
+@pytest.mark.parametrize("url", ["https://[", "https://a b/", "https://:x/"])
+def test_an_address_that_is_none_is_a_refusal(url: str) -> None:
+    with pytest.raises(NotToldError, match="webhook: "):
+        by_webhook(NEWS, url, SECRET)
+
+
+def test_news_that_could_not_be_told_keep_their_id_and_a_reminder_has_one_of_its_own() -> None:
+    still = replace(NEWS, kind="still", before=100.0)
+    assert replace(NEWS, at=900.0).id == NEWS.id
+    assert replace(still, at=900.0).id == still.id
+    assert len({NEWS.id, still.id, replace(still, before=200.0).id}) == 3
+
+
+def test_who_is_to_stop_begins_no_further_way() -> None:
+    told_by: list[str] = []
+    stopping = [False]
+
+    def first(_: object) -> None:
+        told_by.append("first")
+        stopping[0] = True
+
+    ways_of = (first, lambda _: told_by.append("second"))
+    teller = Teller(ways=ways_of, log=get_logger(), failed="alert.failed", is_stopping=lambda: stopping[0])
+    assert (teller.tell(NEWS, alarm="in doubt"), told_by) == (True, ["first"])
+
+
 # ---- one round, on a real outbox
 
 
@@ -232,7 +277,7 @@ class Watched:
             Watch(
                 settings=settings,
                 engine=engine,
-                ways=ways(settings, composer_of(config), relay),
+                teller=Teller(ways=ways(settings, composer_of(config), relay), log=get_logger(), failed="alert.failed"),
                 worker=name,
                 outbox="here",
                 clock=lambda: datetime.now(UTC).timestamp(),
@@ -331,7 +376,7 @@ def test_an_alarm_goes_by_mail_past_the_outbox(engine: Engine) -> None:
         watched.rounds()
     (message,) = relay.messages
     assert message.recipients == ("ops@example.com", "dba@example.com")
-    assert b"Subject: [poller] Alarm: 1 messages are in doubt" in message.content
+    assert b"Subject: [poller] Alarm: 1 message is in doubt; to settle: poller resolve" in message.content
     assert b"Auto-Submitted: auto-generated" in message.content
 
 

@@ -11,7 +11,7 @@ import pytest
 import sqlalchemy as sa
 from outbox.ground import history_of, insert, status_of
 
-from poller.alerts.tell import NotToldError
+from poller.alerts.tell import NotToldError, Teller
 from poller.batches.settings import BatchSettings
 from poller.batches.watch import BatchWatch
 from poller.log import get_logger
@@ -36,7 +36,7 @@ def watch(engine: Engine, *ways: Callable[[Notice], None], **settings: Any) -> B
     made = BatchWatch(
         settings=BatchSettings(**{**PROMPT, **settings}),
         engine=engine,
-        ways=ways,
+        teller=Teller(ways=ways, log=get_logger(), failed="batch.untold"),
         worker="w1",
         outbox="here",
         clock=time.monotonic,

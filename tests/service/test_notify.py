@@ -1,17 +1,20 @@
-"""A supervisor is told that the worker is ready, alive and stopping, over a real socket; and what the unit may do."""
+"""What stands beside the mail: a supervisor hears of it over a real socket, and an error there stops no mail."""
 
 from __future__ import annotations
 
 import shutil
 import socket
 import subprocess
+import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from servers.fault import Faults, FaultServer
+from structlog.testing import capture_logs
 
+from poller.batches.watch import BatchWatch
 from poller.config.load import load
 from poller.worker.notify import Supervisor
 from poller.worker.service import Service
@@ -49,6 +52,25 @@ def test_ready_alive_and_stopping_are_told_in_this_order(
     while "STOPPING=1" not in told and time.monotonic() < deadline:
         told.append(listening.recv(100).decode())
     assert (told[0], set(told[1:-1]), told[-1]) == ("READY=1", {"WATCHDOG=1"}, "STOPPING=1")
+
+
+@ONE
+def test_an_error_beside_the_mail_stops_no_mail(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(BatchWatch, "round", broken)
+    with FaultServer(Faults()) as relay, capture_logs() as lines:
+        config = bench.configure(relay.host, relay.port, batches={"every": "100ms"})
+        service = Service(load(config, {}), limit=2.5)
+        late = threading.Timer(1.0, bench.insert)
+        late.start()
+        finished = service.run(signals=False)
+        late.join()
+    assert {(line["job"], line["reason"]) for line in lines if line["event"] == "job.failed"} == {
+        ("batches", "ZeroDivisionError()")
+    }
+    assert (finished.crashed, bench.statuses()) == (False, {"sent": 1})
 
 
 @pytest.mark.parametrize("environ", [{}, {"NOTIFY_SOCKET": "/nowhere/at/all"}, {"NOTIFY_SOCKET": "@nobody-listens"}])
