@@ -94,6 +94,7 @@ EVENTS: Final[Mapping[str, str]] = MappingProxyType({
     "bounce.ignored": "what came to the address for bounces is none: an automatic reply, or nothing that anybody knows",
     "bounce.unmatched": "a bounce tells of no row that is here",
     "bounce.forged": "a bounce has a token that is not one of ours; nothing was believed of it",
+    "bounce.refused": "the database refuses what a bounce says; it is left out, and the others are taken",
     "bounce.waiting": "the mailbox for bounces, or the database, can't be reached; it is looked at again",
     "alert.told": "an alarm of `[alerts]` is told: raised, still there, or over",
     "alert.failed": "an alarm could not be told that way; it is tried again in two minutes",

@@ -43,8 +43,9 @@ def waiting(address: str, password: str = "") -> Iterator[bytes]:
                 yield from _of_mbox(path)
             case _:
                 yield from _of_imap(urlsplit(address), password)
-    except OSError as error:
-        raise MailboxTrouble(f"[bounces] {error.filename or address}: {error.strerror or error}") from None
+    except (OSError, mailbox.Error) as error:  # the latter: somebody changed an mbox without its lock
+        said = getattr(error, "strerror", None) or str(error)
+        raise MailboxTrouble(f"[bounces] {getattr(error, 'filename', None) or address}: {said}") from None
 
 
 def _of_maildir(path: Path) -> Iterator[bytes]:

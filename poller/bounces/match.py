@@ -3,7 +3,8 @@
 Rule 1. A token in the address that the bounce came to, or in its envelope id, names the row. A token that is none of
         ours names nothing, and what else the message says is not believed either.
 Rule 2. Without any token a Message-ID of ours may tell: nobody guesses one. Then the outbox must know both it and the
-        recipient (`poller.outbox.returned`).
+        recipient (`poller.outbox.returned`). What is no Message-ID is not looked for: a database may refuse its
+        letters.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from poller.frozen import dataclass
+from poller.message.message_id import valid_message_id
 from poller.sealed import BadToken
 
 if TYPE_CHECKING:
@@ -36,4 +38,5 @@ def match(returned: Returned, paths: ReturnPaths) -> Match:
             return Match(marked=paths.row_of(token))
         except BadToken as why:
             refused = str(why)
-    return Match(forged=refused) if refused else Match(message_ids=returned.message_ids)
+    known = tuple(name for name in returned.message_ids if valid_message_id(name))
+    return Match(forged=refused) if refused else Match(message_ids=known)

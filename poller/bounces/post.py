@@ -4,7 +4,8 @@ Rule 1. A message is done with when what it says is written down, or is nobody's
         database is away it stays.
 Rule 2. A hard bounce says that there is no such mailbox; a policy, a full mailbox or a message that is too large is
         none (HARD). Only a hard bounce and a complaint suppress, and only if `[bounces] suppress` says so.
-Rule 3. Nothing that comes in here is executed, rendered or sent on; and a message that can't be read harms no other.
+Rule 3. Nothing that comes in here is executed, rendered or sent on; and a message that can't be read, or that the
+        database refuses, harms no other.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from poller.bounces.read import returned
 from poller.log import shortened
 from poller.message.return_path import fingerprint
 from poller.outbox.returned import News, write
+from poller.outbox.trouble import DatabaseRefusal
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -47,10 +49,14 @@ class Post:
     def take(self, raw: bytes) -> str:
         """Write down what a message says, and return that in a word.
 
-        bounced, complained, delayed, delivered; known (it was written before); auto_reply, unknown, unmatched, forged.
-        Raises DatabaseUnavailable: then it is to be brought again.
+        bounced, complained, delayed, delivered; known (it was written before); auto_reply, unknown, unmatched, forged;
+        refused (by the database, for what it says). Raises DatabaseUnavailable: then it is to be brought again.
         """
-        word = self._take(returned(raw))
+        try:
+            word = self._take(returned(raw))
+        except DatabaseRefusal as why:
+            self.log.warning("bounce.refused", reason=str(why))
+            word = "refused"
         self.counts[word] += 1
         return word
 

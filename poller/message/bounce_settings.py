@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 PLACE: Final = "{token}"
 LOCAL_PART_MOST: Final = 64  # octets, RFC 5321 section 4.5.3.1.1
-TOKEN_LETTERS: Final = 47  # of a token for a row
+TOKEN_LETTERS: Final = 53  # of a token for a row, in base32
 _PATTERN = re.compile(r"[A-Za-z0-9._=+-]*\{token\}[A-Za-z0-9._=+-]*@[A-Za-z0-9.-]+")
 
 

@@ -1,7 +1,9 @@
 """Pure: where bounces go, so that each finds its row: a return path and an envelope id that carry a token.
 
-    bounces+AQ…@example.com    `[bounces] address = "bounces+{token}@example.com"` (VERP)
+    bounces+ae…@example.com    `[bounces] address = "bounces+{token}@example.com"` (VERP)
     ENVID=AQ…                  where the relay offers DSN (RFC 3461)
+
+In the address it stands in base32 and in small letters: there are systems that change the case of a local part.
 
 Rule 1. A token is signed (`poller.sealed`): nobody can make one for another row, nor one for unsubscribing.
 Rule 2. It names the row and holds part of a hash of its Message-ID: after a restored backup an id may be another row's.
@@ -12,6 +14,8 @@ Raises BadToken from `row_of`.
 
 from __future__ import annotations
 
+import base64
+import binascii
 import hashlib
 import struct
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -26,7 +30,7 @@ if TYPE_CHECKING:
     from poller.sealed import Keys
 
 PURPOSE: Final = "bounce"
-_CONTENT = struct.Struct(">Q6s")
+_CONTENT = struct.Struct(">Q4s")
 
 
 class Marked(NamedTuple):
@@ -57,7 +61,8 @@ class ReturnPaths:
         """The return path with this token; None where none is configured."""
         if not (token and self._settings.address):
             return None
-        return token.join(self._around)
+        octets = base64.urlsafe_b64decode(token + "=" * (-len(token) % 4))
+        return base64.b32encode(octets).decode().rstrip("=").lower().join(self._around)
 
     def envelope_id(self, token: str) -> str:
         """For a relay that offers DSN; "" for none."""
@@ -69,10 +74,10 @@ class ReturnPaths:
         if not self._settings.address:
             return
         for address in addresses:
-            local = address.removeprefix(before)
-            if local != address or not before:
-                token = local[: len(local) - len(after)]
-                if local.lower().endswith(after.lower()) and token:
+            small = address.lower()
+            if small.startswith(before.lower()) and small.endswith(after.lower()):
+                token = _as_written(small[len(before) : len(small) - len(after)])
+                if token:
                     yield token
 
     def row_of(self, token: str) -> Marked:
@@ -88,4 +93,13 @@ class ReturnPaths:
 
 def fingerprint(message_id: str) -> bytes:
     """Rule 2."""
-    return hashlib.sha256(message_id.encode()).digest()[:6]
+    return hashlib.sha256(message_id.encode()).digest()[:4]
+
+
+def _as_written(text: str) -> str:
+    """A token from the base32 of an address; as it is where it is none, for `row_of` to refuse."""
+    try:
+        octets = base64.b32decode(text.upper() + "=" * (-len(text) % 8))
+    except (binascii.Error, ValueError):
+        return text
+    return base64.urlsafe_b64encode(octets).rstrip(b"=").decode()

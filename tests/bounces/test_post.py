@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import binascii
+import contextlib
 import io
 import json
 from dataclasses import replace
@@ -24,6 +26,7 @@ from poller.outbox.tables import attempt, outbox, recipient, suppression
 from poller.units import Misfit
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from sqlalchemy.engine import Engine
@@ -61,6 +64,10 @@ def token(row_id: int, message_id: str = ORDER, settings: BounceSettings = SETTI
 
 
 def returned(text: str, mark: str) -> bytes:
+    """A message that came back to the address of a token; what is no token stands there as it is."""
+    with contextlib.suppress(binascii.Error, ValueError):
+        address = ReturnPaths(SETTINGS).address(mark) or ""
+        mark = address.removeprefix("bounces+").partition("@")[0]
     return text.replace("{token}", mark).encode()
 
 
@@ -105,6 +112,56 @@ def test_an_envelope_id_tells_as_well(engine: Engine) -> None:
     assert history(engine) == [(row_id, GONE, "bounced", "5.1.1")]
 
 
+@pytest.mark.parametrize("change", [str.upper, str.title, str.lower], ids=["upper", "title", "lower"])
+def test_who_changes_the_case_of_an_address_spoils_no_token(engine: Engine, change: Callable[[str], str]) -> None:
+    row_id = sent(engine, GONE)
+    address = ReturnPaths(SETTINGS).address(token(row_id)) or ""
+    text = POSTFIX.replace("bounces+{token}@shop.example", change(address))
+    assert post(engine).take(text.encode()) == "bounced"
+
+
+@pytest.mark.parametrize("name", ["<a\0b@shop.example>", "<\udcff@shop.example>", "<" + "x" * 240 + ">"], ids=repr)
+def test_a_message_id_that_a_database_would_refuse_is_not_looked_for(engine: Engine, name: str) -> None:
+    sent(engine, GONE)
+    text = POSTFIX.replace("<cafe0123@shop.example>", name).encode("utf-8", "surrogateescape")
+    assert post(engine, BounceSettings()).take(text) == "unmatched"
+
+
+def test_what_the_database_refuses_stands_in_nobodys_way(database: DatabaseSettings, tmp_path: Path) -> None:
+    engine = connect(database)
+    first, second = sent(engine, GONE), sent(engine, GONE, message_id="<2@shop.example>")
+    with engine.begin() as connection:
+        for statement in refusing(engine, first):
+            connection.exec_driver_sql(statement)
+    for name in ("new", "cur", "tmp"):
+        (tmp_path / "mail" / name).mkdir(parents=True)
+    (tmp_path / "mail/new/1").write_bytes(returned(POSTFIX, token(first)))
+    (tmp_path / "mail/new/2").write_bytes(returned(POSTFIX, token(second, "<2@shop.example>")))
+    words = [*configured(database, tmp_path, f'mailbox = "maildir:{tmp_path}/mail"\n'), "--once"]
+    result = CliRunner().invoke(main, words)
+    assert result.output.splitlines()[-1] == "1 bounced, 1 refused"
+    assert history(engine) == [(second, GONE, "bounced", "5.1.1")]
+    engine.dispose()
+
+
+def refusing(engine: Engine, row_id: int) -> list[str]:
+    """A DBA's trigger that lets no history of one row in."""
+    match engine.dialect.name:
+        case "postgresql":
+            body = f"BEGIN IF NEW.outbox_id = {row_id} THEN RAISE EXCEPTION 'no'; END IF; RETURN NEW; END"
+            return [
+                f"CREATE FUNCTION no() RETURNS trigger LANGUAGE plpgsql AS $${body}$$",
+                "CREATE TRIGGER no BEFORE INSERT ON outbox_attempt FOR EACH ROW EXECUTE FUNCTION no()",
+            ]
+        case "sqlite":
+            when = f"WHEN NEW.outbox_id = {row_id} BEGIN SELECT RAISE(ABORT, 'no'); END"
+            return [f"CREATE TRIGGER no BEFORE INSERT ON outbox_attempt {when}"]
+        case _:
+            says = "SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'no'"
+            when = f"IF NEW.outbox_id = {row_id} THEN {says}; END IF"
+            return [f"CREATE TRIGGER no BEFORE INSERT ON outbox_attempt FOR EACH ROW {when}"]
+
+
 def test_of_several_recipients_the_one_that_it_is_about(engine: Engine) -> None:
     row_id = sent(engine, "a@there.example", GONE)
     assert post(engine).take(returned(POSTFIX, token(row_id))) == "bounced"
@@ -121,7 +178,7 @@ def forged(row_id: int) -> dict[str, str]:
     good = token(row_id)
     other = replace(SETTINGS, key="another key of thirty-two letters")
     return {
-        "changed": good[:-1] + ("A" if good[-1] != "A" else "B"),
+        "changed": good[:20] + ("A" if good[20] != "A" else "B") + good[21:],
         "cut": good[:20],
         "of another key": token(row_id, settings=other),
         "of another row": token(row_id + 1),
@@ -189,9 +246,9 @@ def test_a_return_path_without_its_one_token_is_refused(address: str) -> None:
 
 
 def test_a_return_path_that_would_be_too_long_is_refused() -> None:
-    with pytest.raises(Misfit, match="17 characters"):
+    with pytest.raises(Misfit, match="11 characters"):
         BounceSettings(address="a-mailbox-for-bounces+{token}@example.com")
-    paths = ReturnPaths(BounceSettings(address=f"{'b' * 17}{{token}}@example.com", key=KEY))
+    paths = ReturnPaths(BounceSettings(address=f"{'b' * 11}{{token}}@example.com", key=KEY))
     address = paths.address(paths.token(Draft(id=2**63 - 1, message_id=ORDER, date=NOW))) or ""
     assert len(address.partition("@")[0]) == 64
 
