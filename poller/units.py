@@ -20,6 +20,7 @@ _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _SIZE = re.compile(r"(\d+)\s*(B|KB|MB|GB)?")
 _BYTES = {None: 1, "B": 1, "KB": 1000, "MB": 1000**2, "GB": 1000**3}
 _RATE = re.compile(r"(\d{1,12})/(\d{0,8})([smhd])", re.ASCII)
+_LONGEST_S = 36500 * 86400.0  # a hundred years; a time beyond the year 9999 can't be written down
 _WHOLE_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -30,7 +31,10 @@ def parse_duration(value: object) -> float:
     """
     if not isinstance(value, str) or not re.fullmatch(rf"(?:{_DURATION.pattern})+", value):
         raise ValueError('not a duration; write it like "500ms", "5s", "10m", "2h" or "5d"')
-    return sum(float(number) * _SECONDS[unit] for number, unit in _DURATION.findall(value))
+    seconds = sum(float(number) * _SECONDS[unit] for number, unit in _DURATION.findall(value))
+    if seconds > _LONGEST_S:
+        raise ValueError("too large; at most 36500d")
+    return seconds
 
 
 def format_duration(seconds: float) -> str:
@@ -158,11 +162,9 @@ class Checked:
         return {"type": "function-after", "function": function, "schema": handler(source)}
 
 
-_LONGEST_S = 36500 * 86400.0  # a hundred years; a time beyond the year 9999 can't be written down
-
-Seconds = Annotated[float, _Parsed(parse_duration, least=0.001, most=_LONGEST_S, write=format_duration)]
+Seconds = Annotated[float, _Parsed(parse_duration, least=0.001, write=format_duration)]
 """A duration above zero."""
-SecondsOrZero = Annotated[float, _Parsed(parse_duration, most=_LONGEST_S, write=format_duration)]
+SecondsOrZero = Annotated[float, _Parsed(parse_duration, write=format_duration)]
 Bytes = Annotated[int, _Parsed(parse_size, least=1)]
 Port = Annotated[int, _Parsed(least=1, most=65535)]
 Count = Annotated[int, _Parsed(least=1, most=1_000_000_000)]

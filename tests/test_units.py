@@ -49,6 +49,12 @@ def test_every_unit_counts(number: int, unit: str) -> None:
     assert parse_duration(f"{number}{unit}") == pytest.approx(number * UNITS[unit])
 
 
+@pytest.mark.parametrize("text", ["36501d", "99999999d", "9" * 400 + "s"])
+def test_a_duration_that_no_time_can_be_away_is_refused_wherever_it_is_read(text: str) -> None:
+    with pytest.raises(ValueError, match="at most 36500d"):
+        parse_duration(text)
+
+
 @pytest.mark.parametrize(
     "value", ["", "5", "s", "5 s", "5S", "5sec", "-5s", "+5s", "1e3s", "5s\n", ".5s", 5, 5.0, True, None]
 )

@@ -343,3 +343,22 @@ def test_a_database_that_is_away_is_said_so(database: DatabaseSettings) -> None:
         answer = visitor.get("/doubts")
         assert (answer.code, "The database is not available" in answer.words) == (503, True)
         assert visitor.get("/readyz").code == 503
+
+
+@pytest.mark.parametrize(
+    ("path", "code"),
+    [
+        ("/find?q=%00", 200),
+        ("/find?q=%ff%fe", 200),
+        ("/find?q=" + "x" * 5000, 200),
+        ("/batch?name=%00", 404),
+        ("/batch?name=%ed%a0%80", 404),
+        ("/row/99999999999999999999", 404),
+        ("/failures?batch=%00", 200),
+        ("/failures?since=99999999d", 400),
+        ("/failures?by=nonsense", 400),
+    ],
+    ids=lambda part: str(part)[:30],
+)
+def test_whatever_is_asked_for_is_answered(bob: Visitor, path: str, code: int) -> None:
+    assert bob.get(path).code == code
