@@ -1,6 +1,6 @@
 """Facts: `dataclass` for what is made anew for each message, and `Unreadable` for what is no fact.
 
-What is declared frozen is frozen for whoever checks types, as in `dataclasses`. At run time it is not guarded: with the
+What is declared frozen is frozen for the type checker, as in `dataclasses`. At run time it is not guarded: with the
 guard it takes four times as long to make an object, and there are some twenty of them for each message.
 """
 

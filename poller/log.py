@@ -116,7 +116,7 @@ class Logger(structlog.BoundLoggerBase):
     """What `get_logger` gives: a method for each level. An event that is not on the list is refused at every level."""
 
     def debug(self, event: str, **fields: object) -> None:
-        """For whoever looks for a fault."""
+        """For anyone who looks for a fault."""
         self._say(logging.DEBUG, event, fields)
 
     def info(self, event: str, **fields: object) -> None:

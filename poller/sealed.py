@@ -40,7 +40,7 @@ class UnusableKey(ValueError):  # noqa: N818 - named by what is to blame
 
 
 class BadToken(ValueError):  # noqa: N818 - named by what is to blame
-    """Not to be trusted. The text says why, in words that may be shown to whoever brought it."""
+    """Not to be trusted. The text says why, in words that may be shown to the one who brought it."""
 
 
 class Malformed(BadToken):

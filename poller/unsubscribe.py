@@ -98,7 +98,7 @@ def verify(
     age = (time.time() if now is None else now.timestamp()) - issued_at
     if max_age is not None and age > max_age.total_seconds():
         raise Expired("the link is too old")
-    end = content[0] + 1  # whoever could sign it has written it as we do
+    end = content[0] + 1  # the one who could sign it has written it as we do
     return Unsubscription(content[1:end].decode(), content[end:].decode(), datetime.fromtimestamp(issued_at, UTC))
 
 

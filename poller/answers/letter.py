@@ -51,7 +51,7 @@ def letter_of(config: Config, engine: Engine, told: Story) -> Letter:
 
 
 def composer_to_show(config: Config) -> tuple[Composer, tuple[str, ...]]:
-    """What makes messages here. Whoever may not read the keys sees them unsigned, and why."""
+    """What makes messages here. Anyone who may not read the keys sees them unsigned, and why."""
     composer = composer_of(config)
     unsigned = tuple(composer.signing.problems)
     return (composer_of(replace(config, dkim={})) if unsigned else composer), unsigned

@@ -50,7 +50,7 @@ class Reasons:
 
     def _not_waiting(self) -> str:
         row = self._row
-        again = f"start it afresh with: poller retry {row['id']}"
+        again = f"start it again with: poller retry {row['id']}"
         ended = f"it is {row['status']}: {row['error'] or 'by an operator'}; {again}"
         return {
             "sending": f"{row['claimed_by']} has it since {moment(row['claimed_at'])} UTC",

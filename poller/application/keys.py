@@ -68,7 +68,7 @@ def tables(database: Database, schema: str | None) -> Tables:
 
 
 def code_of(error: Exception) -> object:
-    """The number that MariaDB and MySQL give an error, whoever wraps it."""
+    """The number that MariaDB and MySQL give an error, no matter who wraps it."""
     cause = getattr(error, "orig", None) or error
     return cause.args[0] if cause.args else None
 

@@ -12,7 +12,7 @@ from poller.units import SETTINGS, Checked, Count, Misfit, Seconds
 
 @dataclass(frozen=True, kw_only=True)
 class BatchSettings:
-    """Whoever has a batch of `least` messages hears of its end in the log; others as they are named here."""
+    """Anyone who has a batch of `least` messages hears of its end in the log; others as they are named here."""
 
     __pydantic_config__: ClassVar = SETTINGS
 

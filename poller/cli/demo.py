@@ -179,7 +179,7 @@ def _ctrl_c(service: Service, watch: Watch) -> Iterator[None]:
 
 
 def _stay(config: Config, console: Console, address: str) -> None:
-    """Go on until Ctrl-C: whoever reads on the page may act there, or INSERT a row, and see it go."""
+    """Go on until Ctrl-C: anyone who reads on the page may act there, or INSERT a row, and see it go."""
     say(console, f"The page stays at {address}, and the service goes on, until Ctrl-C.", style="bold")
     service = Service(config, mode="forever")
     before = signal.signal(signal.SIGINT, lambda *_: service.stop())
@@ -215,7 +215,7 @@ def _conclude(run: Run, connection: sqlite3.Connection, console: Console, place:
 def _surprises(run: Run, connection: sqlite3.Connection, caught: int) -> list[str]:
     """In what the outcome differs from the plan; empty when it does not."""
     if run.was_stopped and run.last.left:
-        return [f"Stopped with {run.last.left} messages left: they wait in the outbox. A new demo starts afresh."]
+        return [f"Stopped with {run.last.left} messages left: they wait in the outbox. A new demo starts anew."]
     found = []
     planned = Counter(PLANNED) + Counter({"sent": run.last.total - sum(PLANNED.values())})
     if run.finished.crashed:

@@ -71,9 +71,9 @@ _IN_HAND = {
 @click.pass_context
 @in_words
 def retry(context: click.Context, /, *, now: bool, **chosen: Any) -> None:
-    """Start rows afresh that ended failed, partial, expired, suppressed or cancelled; or hurry what waits.
+    """Start rows again that ended failed, partial, expired, suppressed or cancelled; or hurry what waits.
 
-    With --now nothing starts afresh: rows that wait for another try are due at once, and the pause of the destination,
+    With --now nothing starts again: rows that wait for another try are due at once, and the pause of the destination,
     or the rest of the relay, that is chosen ends. Without a choice, of all of them.
     """
     if now:
@@ -94,7 +94,7 @@ def cancel(context: click.Context, /, **chosen: Any) -> None:
 @click.command()
 @_selecting
 @click.option("--all", "everything", is_flag=True, help="Switch the whole outbox off, for every worker.")
-@click.option("--why", default="poller pause --all", help="With --all: what to tell whoever looks.")
+@click.option("--why", default="poller pause --all", help="With --all: what to tell anyone who looks.")
 @click.pass_context
 @in_words
 def pause(context: click.Context, /, *, everything: bool, why: str, **chosen: Any) -> None:

@@ -60,7 +60,7 @@ def listening(config: Config, service: Service | None) -> Listening:
 
 
 def where_it_is(config: Config) -> list[str]:
-    """What to tell whoever started it."""
+    """What to tell the one who started it."""
     from poller.web.server import has_page  # noqa: PLC0415 - few want it
 
     address = f"http://{config.http.listen}/"

@@ -1,7 +1,7 @@
 """`poller suppress | suppressions | unsuppress`: who is sent no mail, or none of one list.
 
 A worker looks at the list before each message: what is said here holds for rows that wait already. Rows that ended
-`suppressed` stay so; `poller retry` starts them afresh.
+`suppressed` stay so; `poller retry` starts them again.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _LIST = click.option("--list", "list_name", help="Only mail of this list.")
 @click.command()
 @click.argument("addresses", nargs=-1, required=True, metavar="ADDRESS|@DOMAIN...")
 @_LIST
-@click.option("--reason", default="", help="Why, for whoever looks.")
+@click.option("--reason", default="", help="Why, for anyone who looks.")
 @click.option("--for", "seconds", type=Duration(), help="For so long, such as 90d.")
 @click.option("--until", type=When(), help="Until then, such as 2027-01-31.")
 @click.pass_context

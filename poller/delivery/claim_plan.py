@@ -7,8 +7,8 @@ Rule 1. A message takes a slot in every scope that it falls under: the outbox, i
         domain and provider. Without a slot in one of them it is not claimed, and stays as it is.
 Rule 2. A destination, a sender or a named relay that may not go now is left out of the general walk, so that it stands
         in nobody's way. While anything is paced every row is asked for its slots, also where no scope has one.
-Rule 3. Slots are taken at most AHEAD_S ahead. Whoever waits longer is not claimed yet. None is taken for the time that
-        a claim needs (`lead`), nor more of one scope than were used of late (`at_most`): it would be over before its
+Rule 3. Slots are taken at most AHEAD_S ahead. Who waits longer is not claimed yet. None is taken for the time that a
+        claim needs (`lead`), nor more of one scope than were used of late (`at_most`): it would be over before its
         row could go.
 Rule 4. A destination that complains is its provider's if that is known, else the domain's.
 Rule 5. Where a relay names a message's sender or domain, only such relays take it; else those that name nothing. Lower

@@ -27,7 +27,7 @@ MOST_KEPT: Final = 32 * 1024 * 1024
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _FILE: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _ABSENT: Final = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EMLINK, errno.ENAMETOOLONG, errno.EACCES)
-"""Said of a path: the row's, or whoever has put the file there, is to blame."""
+"""Said of a path: the row is to blame, or who put the file there."""
 _NONE: Final = AttachmentSettings()
 
 

@@ -1,7 +1,7 @@
 """Rows in hand that were not begun: by relay, and of each relay's the one whose slot has come before those without.
 
 Rule 1. A row that came back from a session first of all; then the earliest slot that has come; then those that need no
-        slot, in the order in which they came. Whoever has a slot would lose it behind them.
+        slot, in the order in which they came. Anyone who has a slot would lose it behind them.
 Rule 2. Forgets no row: each is had by `take`, `remove` or `clear`.
 
 Belongs to the delivering thread.

@@ -2,7 +2,7 @@
 
 Rule 1. At most a batch and a half is claimed and not begun: the next batch is claimed when half of one has left.
 Rule 2. Whatever was claimed ahead is had by `rows` or by `rest`; nobody forgets a claim.
-Rule 3. A database that is away ends the batch, and is waited for by whoever writes next.
+Rule 3. A database that is away ends the batch, and is waited for by the next one who writes.
 """
 
 from __future__ import annotations

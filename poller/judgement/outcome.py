@@ -60,7 +60,7 @@ class Rulebook:
     table: tuple[ReplyPattern, ...] = SHIPPED
     """The first line that matches decides."""
     provider_of: Callable[[str], str | None] = Providers.of({}).provider_of
-    """The group that a domain belongs to; whoever knows its mail exchangers may look there too."""
+    """The group that a domain belongs to; anyone who knows its mail exchangers may look there too."""
     paced: bool = False
     """Whether what is heard is written into outbox_throttle: then no row is moved for it."""
 

@@ -77,7 +77,7 @@ class Refusals(Generic[T]):
     """By destination, in the order in which they began."""
     _held: int = 0
     _streak: str = ""
-    """The signature that all refusals since the last difference have, whoever said it."""
+    """The signature that all refusals since the last difference have, no matter who said it."""
     _streak_of: str = ""
     """Who said it first."""
     _streak_is_wide: bool = False

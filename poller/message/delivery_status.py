@@ -2,7 +2,7 @@
 
     {"mail": "RET=HDRS ENVID=x", "rcpt": {"a@example.com": "NOTIFY=SUCCESS,FAILURE ORCPT=rfc822;a@example.com"}}
 
-Rule 1. What is said to a relay is of this grammar and nothing else: whoever writes the column can't write a command.
+Rule 1. What is said to a relay is of this grammar and nothing else: nobody who writes the column can write a command.
 
 Raises `Unsendable("dsn", ...)`; `parameters` raises ValueError.
 """

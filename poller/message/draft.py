@@ -1,6 +1,6 @@
 """What composing takes in and gives back.
 
-A `Draft` is a row as its application wrote it; a `Composed` is finished bytes. Whoever sits between them raises
+A `Draft` is a row as its application wrote it; a `Composed` is finished bytes. Anyone who sits between them raises
 `Unsendable`: the row is to blame, and its words name the column and the remedy.
 """
 

@@ -133,7 +133,7 @@ def _links(draft: Draft, composed: Composed) -> Iterator[Finding]:
 
 
 def _unsubscribe(composed: Composed) -> Iterator[Finding]:
-    """RFC 8058: what large providers ask of bulk mail. Looked for in the message, whoever has put it there."""
+    """RFC 8058: what large providers ask of bulk mail. Looked for in the message, no matter who put it there."""
     head = composed.content.partition(b"\r\n\r\n")[0].decode("utf-8", "replace")
     fields = HeaderParser().parsestr(head)
     if not fields["List-Unsubscribe"]:

@@ -5,7 +5,7 @@ Rule 2. What cannot be a key of DKIM is refused with a remedy before any mail go
         write, a public key, a passphrase, an RSA key that is too weak (RFC 8301) or too long for verifiers.
 Rule 3. Nothing of a private key is in an error or a repr.
 
-Raises `KeyTrouble`. Needs cryptography, the extra `dkim`, which is imported by whoever has a key.
+Raises `KeyTrouble`. Needs cryptography, the extra `dkim`, which is imported by anyone who has a key.
 """
 
 from __future__ import annotations

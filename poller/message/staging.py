@@ -39,7 +39,7 @@ class Staging:
             self.problems.append("[message] redirect_to is not among only_to, so nothing would be sent; add it there")
 
     def must_be_readable(self) -> None:
-        """Rule 3: Unsendable unless it is; whoever makes anything of a row asks first."""
+        """Rule 3: Unsendable unless it is; anyone who makes anything of a row asks first."""
         if self._unreadable:
             raise Unsendable("recipients", f"{self.problems[0]}; the configuration is at fault, not this row")
 

@@ -1,6 +1,6 @@
 """Files that several messages carry: stored once, named by the hash of their content.
 
-A blob that no row names goes a day after it came, with the next purge; before, whoever shares it again finds it there.
+A blob that no row names goes a day after it came, with the next purge; before that, who shares it again finds it there.
 """
 
 from __future__ import annotations

@@ -77,7 +77,7 @@ def lock_scopes(connection: Connection, scopes: Sequence[ScopeKey]) -> dict[Scop
 
 
 def candidates(page: Page) -> list[Candidate]:
-    """What is shown to whoever chooses."""
+    """What is shown to the one who chooses."""
     return [candidate(row) for row in page.rows]
 
 

@@ -2,7 +2,7 @@
 
 Rule 1. It is written in the transaction that records the outcome, and only for rows where something changes.
 Rule 2. It goes with its row, earlier where `[retention] kept` says so, and what a template gave when the row ends, or
-        when a person starts it afresh.
+        when a person starts it again.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ from poller.judgement.retry import fold
 from poller.outbox.content import forget_renderings
 from poller.outbox.database import transaction
 from poller.outbox.dialects import dialect_of
-from poller.outbox.selection import Selection as Selection  # noqa: PLC0414, TC001 - whoever acts names rows by it
+from poller.outbox.selection import Selection as Selection  # noqa: PLC0414, TC001 - those who act name rows by it
 from poller.outbox.tables import attempt, meta, outbox, recipient
 from poller.outbox.upsert import upsert
 from poller.statuses import TERMINAL, Action, open_to

@@ -1,4 +1,4 @@
-"""How it goes, for whoever watches: the rate, what ended last, batches and destinations. Reads only, by index."""
+"""How it goes, for anyone who watches: the rate, what ended last, batches and destinations. Reads only, by index."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 Rule 1. The same news about a recipient is written once, however often it comes.
 Rule 2. What names a row must fit it: the fingerprint of its Message-ID, or the Message-ID and a recipient.
-Rule 3. Whoever is to be suppressed is entered in the same transaction.
+Rule 3. Anyone who is to be suppressed is entered in the same transaction.
 
 Raises DatabaseUnavailable.
 """

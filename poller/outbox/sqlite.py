@@ -245,7 +245,7 @@ def _window(
     after: Key,
     limit: int,
     *,
-    lock: bool = True,  # noqa: ARG001 - whoever writes is alone
+    lock: bool = True,  # noqa: ARG001 - the one who writes is alone
 ) -> list[Any]:
     values = {**_lists_as_json(filters(gate)), **behind(after), "look": LOOK, "limit": limit}
     return list(connection.execute(_WINDOW_SQL, values))
@@ -274,7 +274,7 @@ def _heads(
     gate: Gate,
     wanted: Sequence[tuple[Pair, int]],
     *,
-    lock: bool = True,  # noqa: ARG001 - whoever writes is alone
+    lock: bool = True,  # noqa: ARG001 - the one who writes is alone
 ) -> list[Any]:
     same = {**_lists_as_json(filters(gate)), "look": LOOKS[by]}
     found: list[Any] = []

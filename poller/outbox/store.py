@@ -354,7 +354,7 @@ class Store:
         return Found(row=replace(claimed, holder=self.worker, first_attempt_at=first, claimed_at=last), is_held=is_held)
 
     def deaths(self, row_id: int) -> int:
-        """How often composing this row has killed a worker, since it was last started afresh."""
+        """How often composing this row has killed a worker, since it was last started again."""
         query = sa.select(attempt.c.outcome).where(attempt.c.outbox_id == row_id).order_by(attempt.c.id)
         outcomes = self._read(lambda c: list(c.execute(query).scalars()))
         since = max((n for n, outcome in enumerate(outcomes) if outcome == "retry"), default=-1)

@@ -1,6 +1,6 @@
 """The table outbox_throttle: what is known of each scope, shared by all workers.
 
-Rule 1. Whoever changes a scope has its row locked. Locks are taken in one order: outbox, relays, then the others by
+Rule 1. Anyone who changes a scope has its row locked. Locks are taken in one order: outbox, relays, then the others by
         kind and name. A claim, which needs many, waits for none of those others.
 Rule 2. What a hand or an accident did to a row raises nothing here. Values are given as they stand: he who reads them
         has them repaired.
@@ -162,7 +162,7 @@ class Throttles:
 def enter(connection: Connection, keys: Iterable[ScopeKey]) -> None:
     """Insert the rows of these scopes, unless they are there.
 
-    Looked for first: on MariaDB an INSERT IGNORE waits for whoever has the row locked.
+    Looked for first: on MariaDB an INSERT IGNORE waits for the one who has the row locked.
     """
     wanted = in_order(keys)
     there = {key for part in _parts(wanted) for key in _chosen(connection, part, "")}

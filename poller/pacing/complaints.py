@@ -43,7 +43,7 @@ one, and then this."""
 HOLD = 4
 LONGEST_HOLD_S = 86400.0
 FASTEST = Rate(count=100, period=1)
-"""Whoever takes so much is not paced any more for a rate that was seen."""
+"""Anyone who takes so much is not paced any more for a rate that was seen."""
 
 
 @dataclass(frozen=True, kw_only=True)

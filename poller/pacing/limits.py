@@ -1,7 +1,7 @@
 """Pure: limits that hold, over all who share their state.
 
 A `Limit` says how much may go; a `Scope` is what is known of one thing that is limited (the outbox, a relay, a sender,
-a domain, a provider): a few numbers that go into a database row. Whoever wants to send locks the row, calls `take`,
+a domain, a provider): a few numbers that go into a database row. Anyone who wants to send locks the row, calls `take`,
 writes the new state, and sends each message at its slot. `poller.pacing.state_row` reads and writes rows.
 
 Rule 1. The shortest rate is the pace: its slots are spaced evenly, `burst` of them may be used at once, and a slot not
@@ -183,7 +183,7 @@ def next_at(limit: Limit, state: Scope, now: datetime, weight: int = 1) -> Slot:
 def take(limit: Limit, state: Scope, weights: Sequence[int], now: datetime, *, ahead: float = 0.0) -> Taken:
     """Take a slot for each message in order, as far as they begin within `ahead` seconds (at most AHEAD) from `now`.
 
-    With 0 only what may leave at once is taken. With more, whoever takes waits for each slot before the wire.
+    With 0 only what may leave at once is taken. With more, anyone who takes waits for each slot before the wire.
     """
     until = now + min(timedelta(seconds=ahead), AHEAD)
     slots: list[datetime] = []
@@ -280,7 +280,7 @@ def _spacing(limit: Limit, state: Scope) -> timedelta | None:
 
 
 def _burst(limit: Limit, state: Scope) -> int:
-    """Whoever was asked to slow down does not come in bursts."""
+    """Anyone who was asked to slow down does not come in bursts."""
     return limit.burst if state.pace >= 1 else 1
 
 

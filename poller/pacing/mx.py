@@ -4,7 +4,7 @@ Where many domains keep their mail with one provider, the provider counts for al
 DNS tells. Needs dnspython, the extra `dns`; without it nothing is known of any domain.
 
 Rule 1. `MailExchangers.of` answers at once, from memory. What is not known yet a thread of its own looks up, one
-        domain at a time; at most MOST_WANTED wait for it, the others are asked for again by whoever comes next.
+        domain at a time; at most MOST_WANTED wait for it, the others are asked for again by the next one who comes.
 Rule 2. An answer holds as long as the DNS says, but at least SHORTEST_S and at most LONGEST_S. What is over is given
         all the same, while it is looked up anew.
 Rule 3. A look-up that fails leaves what was known, else nothing, for FAILED_S.
@@ -66,7 +66,7 @@ class Resolver:
 
     def __call__(self, domain: str, seconds: float) -> Found:
         """Rule 4."""
-        # Imported by whoever asks first, which is not the thread that delivers: it takes a tenth of a second.
+        # Imported by the first one who asks, which is not the thread that delivers: it takes a tenth of a second.
         import dns.exception  # noqa: PLC0415 - see above
         import dns.resolver  # noqa: PLC0415
 

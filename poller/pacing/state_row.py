@@ -207,7 +207,7 @@ def _used(quota: Rate, value: Any, now: datetime, faults: list[str]) -> Used | N
     counts = value.get("used") if isinstance(value, dict) else None
     since = _time(value.get("since"), quota.span, []) if isinstance(value, dict) else None
     if since is None or not isinstance(counts, list) or not all(_is_count(count) for count in counts):
-        faults.append(f"what was used of {quota} can't be read: begun afresh")
+        faults.append(f"what was used of {quota} can't be read: begun anew")
         return None
     end = since + len(counts[:_MOST_PARTS]) * part_of(quota)
     if len(counts) >= _MOST_PARTS or end > now + AHEAD + 2 * part_of(quota):

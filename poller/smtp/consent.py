@@ -8,7 +8,7 @@ Rule 1. Every wait ends: the code's own time for a device, LOOPBACK_S for a brow
 Rule 2. A visitor of the port who does not bring our `state` is turned away, and waited on.
 Rule 3. No secret is in a word that comes out of here.
 
-Raises NoToken, with the remedy. It writes nothing: that is for whoever asked.
+Raises NoToken, with the remedy. It writes nothing: that is for the one who asked.
 """
 
 from __future__ import annotations

@@ -86,7 +86,7 @@ class Call:
         )
 
     def cancel(self) -> None:
-        """End the question: whoever asked has waited long enough."""
+        """End the question: the one who asked has waited long enough."""
         self._is_cancelled = True
         sock = self._connection.sock
         if sock is not None:

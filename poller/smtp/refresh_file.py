@@ -1,6 +1,6 @@
 """The file that holds a refresh token: read for each renewal, and replaced as a whole when the provider gives another.
 
-Rule 1. Whoever reads it sees the old one or the new one, also after a power cut: it is written beside it, synced, and
+Rule 1. Every reader sees the old one or the new one, also after a power cut: it is written beside it, synced, and
         renamed. Nobody but its owner may read what is written. A symbolic link is followed, and stays.
 
 Raises NoToken, with the remedy.

@@ -5,7 +5,7 @@ puts a number into it, AADSTS7000215, which means one thing only; the bare words
 LOGIN_REFUSALS is for the relay: its reply to AUTH, or to a message of an account that may not send it.
 
 Rule 1. The first line that fits is the remedy; the more particular one stands first.
-Rule 2. `[smtp]` stands for the relay's table; whoever raises the words puts in the right one.
+Rule 2. `[smtp]` stands for the relay's table; the one who raises the words puts in the right one.
 
 The numbers are those of "Microsoft Entra authentication and authorization error codes", "Fix issues with printers,
 scanners, and LOB applications that send email using Microsoft 365" and "Email non-delivery reports in Exchange Online"

@@ -118,7 +118,7 @@ def token_of_text(text: str, who: str, *, now: float, wall: float, assumed: floa
     if life <= 0:
         ago = f"{format_duration(-life)} ago" if life < 0 else "just now"
         raise NoToken(
-            f"the token of {who} ended {ago} by this machine's clock; whoever makes it has stopped, or that is wrong"
+            f"the token of {who} ended {ago} by this machine's clock; its maker has stopped, or the clock is wrong"
         )
     return _token(value, now, life, who)
 

@@ -229,7 +229,7 @@ class Tokens:
             with Path(path).open("rb") as stream:
                 text = stream.read(MOST_BYTES).decode("ascii", "replace")
         except OSError as error:
-            raise NoToken(f"{self._who}: {error.strerror}; whoever makes the token has to write it there") from None
+            raise NoToken(f"{self._who}: {error.strerror}; the one who makes the token has to write it there") from None
         return token_of_text(text, self._who, now=self._clock(), wall=self._wall(), assumed=LONGEST_LIFE_S)
 
     def _from_command(self) -> Token:

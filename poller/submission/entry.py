@@ -3,7 +3,7 @@
 Rule 1. The message is kept as it came, in `raw`; composing adds what it lacks (`poller.message.whole`). Here only
         addresses without a domain are completed, in the envelope and in the header (RFC 6409 section 4.2).
 Rule 2. The envelope's recipients stand in `recipients`, whatever To and Cc say, and the message names none of them.
-Rule 3. What could never be sent is refused now, in words: whoever hands it over is still there to hear them.
+Rule 3. What could never be sent is refused now, in words: the one who hands it over is still there to hear them.
 Rule 4. With `dedupe` the same Message-ID for the same recipients is one row. For other recipients it is another one:
         some programs hand a message over once for each.
 
@@ -43,7 +43,7 @@ _SHOWN_MOST: Final = 200
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Envelope:
-    """From whom and to whom. `mail_from` "" is the null reverse-path; None: whoever the message says it is from."""
+    """From whom and to whom. `mail_from` "" is the null reverse-path; None: the one whom the message names."""
 
     mail_from: str | None
     recipients: Sequence[str]

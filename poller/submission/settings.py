@@ -11,7 +11,7 @@ from poller.domains import in_ascii
 from poller.units import SETTINGS, Checked, Count, Misfit
 
 PASSWORD_LEAST: Final = 8
-"""Characters: whoever knows one may write to anybody."""
+"""Characters: anyone who knows one may write to anybody."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -86,7 +86,7 @@ class Access:
         return any(address in network for network in self._proxies)
 
     def enter(self, token: str) -> str:
-        """A cookie for whoever has this token; "" for nobody."""
+        """A cookie for anyone who has this token; "" for nobody."""
         name = self._owner(token)
         if not name:
             return ""
@@ -116,7 +116,7 @@ class Access:
         return Visitor(name=name, may_act=bool({name, EVERYBODY} & {*self._operators}), ground="proxy")
 
     def _guest(self, asking: Asking) -> Visitor | None:
-        """Whoever sits at this machine; a foreign name that leads here is some page's trick (DNS rebinding)."""
+        """Anyone who sits at this machine; a foreign name that leads here is some page's trick (DNS rebinding)."""
         name = asking.headers.get("host", "").rpartition(":")[0].strip("[]")
         return self._host if name in HERE else None
 

@@ -28,7 +28,7 @@ Verb = Action | str
 SWITCHES: Final = ("switch-off", "switch-on")
 
 WORDS: Final[dict[str, tuple[str, str]]] = {
-    "retry": ("Start afresh", "started afresh"),
+    "retry": ("Start again", "started again"),
     "pause": ("Hold back", "held back"),
     "resume": ("Let go", "let go"),
     "cancel": ("Give up", "given up"),

@@ -2,7 +2,7 @@
 
 Rule 1. What took long to ask is asked again less often: all questions together take a tenth of one database connection
         at most. While nobody looks, nothing is asked.
-Rule 2. Whoever asks waits for PATIENCE_S at most. Then there is the last answer with its age, or none yet.
+Rule 2. Anyone who asks waits for PATIENCE_S at most. Then there is the last answer with its age, or none yet.
 Rule 3. After an act the next one who looks gets an answer from after it, or none yet.
 """
 

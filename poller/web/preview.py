@@ -28,7 +28,7 @@ PREVIEW_POLICY = (
     "frame-ancestors 'self'; sandbox"
 )
 SHOWN_MOST = 200_000
-"""Characters of a text or source; whoever wants more takes the file."""
+"""Characters of a text or source; anyone who wants more takes the file."""
 FIELDS = ("From", "To", "Cc", "Reply-To", "Subject", "Date", "Message-ID", "List-Unsubscribe")
 PICTURES = frozenset({"image/png", "image/jpeg", "image/gif", "image/webp"})
 

@@ -52,7 +52,7 @@ class _Left:
 
 @dataclass(kw_only=True, slots=True)
 class Life:
-    """`unsure` is set by whoever finds that the database was away; `lease.length` is what it is renewed for.
+    """`unsure` is set by anyone who finds that the database was away; `lease.length` is what it is renewed for.
 
     There is a heartbeat every `beat_every` seconds.
     """

@@ -3,7 +3,7 @@
 -- Optional. Run it after `poller migrate`, as an administrator, in the outbox's database:  mariadb DATABASE < roles.sql
 -- It may be repeated. Grant the roles to users, such as
 --   GRANT outbox_app TO webshop@'%';  SET DEFAULT ROLE outbox_app FOR webshop@'%';   (MySQL: SET DEFAULT ROLE ... TO)
--- The views read with the rights of whoever ran `poller migrate`: keep that account.
+-- The views read with the rights of the account that ran `poller migrate`: keep that account.
 --
 --   outbox_app     an application: INSERTs what it may write, reads what became of it, cancels or replaces what still waits;
 --                  no addresses, no bodies, no other application's rows

@@ -304,7 +304,7 @@ CREATE TABLE outbox_suppression (
     PRIMARY KEY (address, list, source, created_by),
     CONSTRAINT outbox_suppression_source_is_known CHECK
         (source IN ('operator', 'bounce', 'complaint', 'unsubscribe', 'application')),
-    -- Whoever has unsubscribed is written to again when they subscribe again, not when a time is over.
+    -- Anyone who has unsubscribed is written to again when they subscribe again, not when a time is over.
     CONSTRAINT outbox_suppression_unsubscribe_has_no_end CHECK (source <> 'unsubscribe' OR expires_at IS NULL),
     CONSTRAINT outbox_suppression_expires_at_is_a_time CHECK (expires_at BETWEEN '1000-01-01Z' AND '9999-12-30Z'),
     CONSTRAINT outbox_suppression_address_is_lower_case CHECK (address = lower(address)),
@@ -554,7 +554,7 @@ CREATE VIEW outbox_batches AS
 SELECT batch, state, messages, open, sent, not_sent, held, first_attempt_at, last_finished_at, looked_at, done_at, taken_until, verdict, version
 FROM outbox_batch;
 
--- What may an application see of its rows? No bodies, no addresses, nobody else's. Whoever may read the table sees all rows.
+-- What may an application see of its rows? No bodies, no addresses, nobody else's. Anyone who may read the table sees all rows.
 CREATE VIEW outbox_state AS
 SELECT id, status, domain, batch, dedupe_key, priority, due_at, attempts, doubts, reply_code, reply_status,
        regexp_replace(error, '[^[:space:]<>(),;"]+@[^[:space:]<>(),;"]+', '<address>', 'g') AS error,

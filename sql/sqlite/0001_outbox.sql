@@ -323,7 +323,7 @@ CREATE TABLE outbox_suppression (
     PRIMARY KEY (address, list, source, created_by),
     CONSTRAINT outbox_suppression_source_is_known CHECK
         (source IN ('operator', 'bounce', 'complaint', 'unsubscribe', 'application')),
-    -- Whoever has unsubscribed is written to again when they subscribe again, not when a time is over.
+    -- Anyone who has unsubscribed is written to again when they subscribe again, not when a time is over.
     CONSTRAINT outbox_suppression_unsubscribe_has_no_end CHECK (source <> 'unsubscribe' OR expires_at IS NULL),
     CONSTRAINT outbox_suppression_expires_at_is_a_time CHECK (expires_at IS NULL OR (expires_at GLOB '[1-9][0-9][0-9][0-9]-[0-1][0-9]-[0-3][0-9] [0-2][0-9]:[0-5][0-9]:[0-5][0-9]*'
         AND (length(expires_at) = 19 OR (expires_at GLOB '*.[0-9]*' AND ltrim(substr(expires_at, 20, 1), '.') = '' AND ltrim(substr(expires_at, 21), '0123456789') = ''))

@@ -6,7 +6,7 @@
 Rule 1. Only time is added: neither rate nor concurrency is limited. What arrives together leaves together.
 Rule 2. It costs little beside what it measures: one thread, one system call to wait, one to read and one to write for
         each piece; no copying but the kernel's. Its own ceiling is measured with `smtp-source` and published.
-Rule 3. It lives no longer than whoever started it: the end of its standard input is its end, and there it prints its
+Rule 3. It lives no longer than who started it: the end of its standard input is its end, and there it prints its
         counts as one line of JSON.
 
 A round trip is a change of direction: the far end answers after the near end spoke. Run as a program of its own

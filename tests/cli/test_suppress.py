@@ -64,7 +64,7 @@ def test_for_counts_from_now(tmp_path: Path) -> None:
     assert str(line["expires_at"])[:16].replace("T", " ") in said
 
 
-def test_whoever_has_unsubscribed_is_not_taken_off_unasked(tmp_path: Path) -> None:
+def test_anyone_who_has_unsubscribed_is_not_taken_off_unasked(tmp_path: Path) -> None:
     engine = connect(DatabaseSettings(url=f"sqlite:///{tmp_path}/outbox.db"))
     transaction(engine, lambda c: poller.suppress(c, "bob@example.com", list_name="news"))
     refused = typed(tmp_path, "unsuppress", "bob@example.com")

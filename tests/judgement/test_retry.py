@@ -719,7 +719,7 @@ def test_a_row_whose_recipients_do_not_fit_a_transaction_goes_on_once_with_each_
 
 
 @given(st.lists(st.sampled_from([LESS, LESS_PACED, SENT, DEFERRED, FAILED]), min_size=1, max_size=3), A_FEW_SETTINGS)
-def test_whoever_else_is_in_the_row_a_destinations_wish_charges_nobody(
+def test_no_matter_who_else_is_in_the_row_a_destinations_wish_charges_nobody(
     outcomes: list[Outcome], settings: RetrySettings
 ) -> None:
     states = [RecipientState(address=f"r@d{number}.example") for number in range(len(outcomes))]

@@ -38,7 +38,7 @@ IN_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 STOP_S = 30.0
 ASK_EVERY_S = 0.05
 ENDING = threading.Event()
-"""Set, it ends every wait: whoever ends the measuring sets it, since threads can't be interrupted."""
+"""Set, it ends every wait: anyone who ends the measuring sets it, since threads can't be interrupted."""
 _STARTING = threading.Lock()  # several crews may work at once, and there is one zygote
 
 
@@ -98,7 +98,7 @@ class Crew:
         self._processes[name].wait(STOP_S)
 
     def stop(self) -> None:
-        """SIGTERM to all, and SIGKILL to whoever does not go."""
+        """SIGTERM to all, and SIGKILL to those that do not go."""
         for process in self._processes.values():
             process.send_signal(signal.SIGTERM)
         for process in self._processes.values():

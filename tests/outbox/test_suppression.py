@@ -81,7 +81,7 @@ def test_what_is_entered_twice_is_changed_by_operators(engine: Engine) -> None:
     assert (line.reason, line.expires_at, line.has_ended) == ("second", None, False)
 
 
-def test_whoever_subscribes_again_is_written_to_again(store: Store) -> None:
+def test_anyone_who_subscribes_again_is_written_to_again(store: Store) -> None:
     for list_name in ("news", "offers"):
         left(store.engine, ANNA, list_name)
     assert transaction(store.engine, lambda c: poller.unsuppress(c, ANNA.title(), list_name="news")) == 1

@@ -1,4 +1,4 @@
-"""A provider with a limit that it does not tell, and blocks for whoever breaks it: how soon we live within it.
+"""A provider with a limit that it does not tell, and blocks for anyone who breaks it: how soon we live within it.
 
 Discrete time, no configured limit, full speed at first; what we know is what is heard and seen.
 """

@@ -453,7 +453,7 @@ class _Session:
         self.taken += 1
         self._forget()
         self._say(b"250 2.0.0 Ok: queued as F%06d\r\n" % number)
-        # Whoever has taken a message says so before anything else (RFC 2920 section 3.2). With Nagle's algorithm, as
+        # Anyone who has taken a message says so before anything else (RFC 2920 section 3.2). With Nagle's algorithm, as
         # here, the replies behind it then wait for the client's ACK.
         self._flush()
         if self._enough(self.faults.close_at_once_after):

@@ -13,7 +13,7 @@ Rule 4. Time is monotonic, and taken once for each message. `most_within` is exa
         holds more than it says.
 
 Beside the providers there is what a relay does: so many messages on a connection, so many connections at a time, and
-moods, which whoever tests may change at any moment: refused logins, dropped lines.
+moods, which anyone who tests may change at any moment: refused logins, dropped lines.
 
 One thread and one event loop serve all lines: the books need no lock, and thousands of messages pass in a second.
 """
@@ -330,7 +330,7 @@ class _Session(asyncio.Protocol):
         self.transport.write(output)
         if is_last:
             self.transport.close()
-            self._count_out()  # whoever reads the end of the line may open another one at once
+            self._count_out()  # anyone who reads the end of the line may open another one at once
 
     def _end(self, reply: bytes) -> None:
         self._output += reply
@@ -510,7 +510,7 @@ class _Session(asyncio.Protocol):
         self.book.taken += 1
         server.accepted.append(entry)
         self._output += b"250 2.0.0 Ok: queued as P%06d\r\n" % len(server.accepted)
-        self._flush()  # whoever has taken a message says so before anything else (RFC 2920 section 3.2)
+        self._flush()  # anyone who has taken a message says so before anything else (RFC 2920 section 3.2)
         if server.on_accepted:
             server.on_accepted(entry)
 

@@ -111,7 +111,7 @@ def agree(page: Page, act: str) -> str:
 
 
 class Canary:
-    """Whoever fetches anything from it is counted; `page` is what it serves."""
+    """Anyone who fetches anything from it is counted; `page` is what it serves."""
 
     def __init__(self, page: str = "") -> None:
         heard = self.heard = []
@@ -207,9 +207,9 @@ def test_everything_an_operator_does_works_without_any_script(browser: Browser, 
             page.get_by_text("it is due in").wait_for()
             page.goto(f"{address}/failures")
             page.get_by_role("button", name="Retry these").click()
-            page.get_by_text("3 rows will be started afresh").wait_for()
-            page.get_by_role("button", name="Start afresh").click()
-            assert "3 rows were started afresh" in page.get_by_role("status").first.inner_text()
+            page.get_by_text("3 rows will be started again").wait_for()
+            page.get_by_role("button", name="Start again").click()
+            assert "3 rows were started again" in page.get_by_role("status").first.inner_text()
             page.goto(f"{address}/batch?name=news")
             assert agree(page, "Hold back") == "4 rows were held back."
             assert {bench.row(row).status for row in held} == {"paused"}

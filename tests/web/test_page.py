@@ -225,7 +225,7 @@ def test_failures_of_one_reason_start_afresh_and_no_others(engine: Engine, anna:
     assert done.headers["location"] == "/failures?done=retry&rows=3&hand=0"
     assert [row_of(engine, row).status for row in (*mine, other)] == ["queued"] * 3 + ["failed"]
     assert history(engine, mine[0]) == [("operator anna", "retry")]
-    assert "3 rows were started afresh" in anna.get(done.headers["location"]).words
+    assert "3 rows were started again" in anna.get(done.headers["location"]).words
 
 
 def test_a_batch_is_held_back_and_let_go(engine: Engine, anna: Visitor) -> None:

@@ -1,4 +1,4 @@
-"""The demo's page. Whoever sits at this machine may look and act there, without a token: the mail is made up."""
+"""The demo's page. Anyone who sits at this machine may look and act there, without a token: the mail is made up."""
 
 from __future__ import annotations
 

@@ -106,7 +106,7 @@ class Watch:
     console: Console
     live: Live | None
     stop_asked: bool = False
-    """Set by whoever stops the service."""
+    """Set by the one who stops the service."""
     since: float = field(default_factory=time.monotonic)
     _told: int = 0
     _stop_told: bool = False

@@ -62,5 +62,5 @@ class EmailBackend(BaseEmailBackend):
 
     @property
     def _is_silent(self) -> bool:
-        """Django 6.1 warns whoever asks for `fail_silently`, and has it under another name."""
+        """Django 6.1 warns anyone who asks for `fail_silently`, and has it under another name."""
         return bool(vars(self).get("fail_silently", vars(self).get("_fail_silently", False)))

@@ -2,7 +2,7 @@
 
 Rule 1. Every criterion that a line gives must match; codes match by their beginning (4 is any 4xx), the enhanced status
         as a whole, the text anywhere, both whatever the case.
-Rule 2. Addresses are taken out of the text first: whoever chose an address must not choose what follows.
+Rule 2. Addresses are taken out of the text first: who chose an address must not choose what follows.
 Rule 3. A reply that no line knows but that names a time to wait is deferred for that long; the rest follow their class.
 Rule 4. A time that the reply itself names comes before the line's.
 Rule 5. A line that would match everything is refused when it is made, and so is one that does not compile.
@@ -97,7 +97,7 @@ class ReplyPattern:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Advice:
-    """What a reply asks for. `wait` is in seconds; None: as long as whoever follows it thinks fit."""
+    """What a reply asks for. `wait` is in seconds; None: the one who follows it decides."""
 
     action: Action
     about: About

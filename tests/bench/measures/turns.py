@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 SENDERS = (1, 10, 100)
 SINGLES = 200
 EVERY_S = 0.05
-"""Between two single mails, whoever writes them."""
+"""Between two single mails, no matter who writes them."""
 BEHIND = "newsletter"
 SHAPES = ("one batch", "100,000 batches", "scheduled")
 
