@@ -22,7 +22,7 @@ from poller.outbox.database import transaction
 from poller.outbox.tables import outbox, recipient
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from datetime import datetime
 
     from sqlalchemy.engine import Connection, Engine
@@ -77,6 +77,18 @@ def find(engine: Engine, text: str, *, most: int = MOST, among: Selection | None
     if not words or "\0" in words:
         return []
     return transaction(engine, lambda c: _find(c, words, most, among), reading=True)
+
+
+def by_message_id(connection: Connection, names: Sequence[str]) -> int | None:
+    """The latest row that has one of these Message-IDs, by index."""
+    if connection.dialect.name == "postgresql":
+        query: Any = sa.text(_BY_KEY).bindparams(words=list(names), addresses=[], most=MOST)
+    else:
+        query = sa.select(outbox.c.id).where(outbox.c.message_id.in_(names)).order_by(outbox.c.id.desc()).limit(MOST)
+    found = connection.execute(query).scalars().all()  # a queue id may be the same word
+    named = sa.select(sa.func.max(outbox.c.id)).where(outbox.c.id.in_(found), outbox.c.message_id.in_(names))
+    row_id: int | None = connection.execute(named).scalar() if found else None
+    return row_id
 
 
 def chosen(engine: Engine, selection: Selection, *, most: int = MOST) -> list[Found]:

@@ -18,12 +18,12 @@ import sqlalchemy as sa
 from poller.domains import compared
 from poller.outbox.clock import now_of
 from poller.outbox.database import transaction
+from poller.outbox.find import by_message_id
 from poller.outbox.suppression import put
 from poller.outbox.tables import attempt, outbox, recipient
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
-    from datetime import datetime
 
     from sqlalchemy.engine import Connection, Engine
 
@@ -70,45 +70,24 @@ def write(
     """
 
     def work(connection: Connection) -> Written:
-        row = _row(connection, row_id, fits, message_ids)
+        named = row_id if row_id is not None else by_message_id(connection, message_ids) if message_ids else None
+        row = _row(connection, named, fits)
         if row is None:
             return Written()
-        now = now_of(connection)
         theirs = _recipients(connection, row)
-        strict = row_id is None
-        found = [placed for one in news if (placed := _placed(one, theirs, strict=strict)) is not None]
-        fresh = tuple(one for one in dict.fromkeys(found) if not _is_known(connection, row.id, one))
-        _enter(connection, row, fresh, now)
-        until = now + timedelta(seconds=suppress_for) if suppress_for is not None else None
-        for one in fresh:
-            if one.suppress is not None:
-                of_list = row.list or "" if one.suppress == "complaint" else ""
-                words = one.text[:REASON_MOST]
-                put(
-                    connection,
-                    one.address,
-                    list_name=of_list,
-                    source=one.suppress,
-                    reason=words,
-                    at=now,
-                    expires_at=until,
-                )
-        return Written(row_id=row.id if found else None, new=fresh)
+        placed = (_placed(one, theirs, strict=row_id is None) for one in news)
+        found = dict.fromkeys(one for one in placed if one is not None)
+        new = tuple(one for one in found if not _is_known(connection, row.id, one))
+        _enter(connection, row, new, suppress_for)
+        return Written(row_id=row.id if found else None, new=new)
 
     return transaction(engine, work)
 
 
-def _row(
-    connection: Connection, row_id: int | None, fits: Callable[[str], bool], message_ids: Sequence[str]
-) -> Any | None:
+def _row(connection: Connection, row_id: int | None, fits: Callable[[str], bool]) -> Any | None:
     columns = (outbox.c.id, outbox.c.claim_seq, outbox.c.message_id, outbox.c.list, *(outbox.c[n] for n in _LISTS))
-    if row_id is not None:
-        row = connection.execute(sa.select(*columns).where(outbox.c.id == row_id).with_for_update()).first()
-        return row if row is not None and row.message_id and fits(row.message_id) else None
-    if not message_ids:
-        return None
-    query = sa.select(*columns).where(outbox.c.message_id.in_(list(message_ids))).order_by(outbox.c.id).limit(1)
-    return connection.execute(query.with_for_update()).first()
+    row = connection.execute(sa.select(*columns).where(outbox.c.id == row_id).with_for_update()).first()
+    return row if row is not None and row.message_id and fits(row.message_id) else None
 
 
 def _recipients(connection: Connection, row: Any) -> dict[str, str]:
@@ -142,9 +121,11 @@ def _is_known(connection: Connection, row_id: int, news: News) -> bool:
     return connection.execute(sa.select(attempt.c.id).where(*same).limit(1)).first() is not None
 
 
-def _enter(connection: Connection, row: Any, news: Iterable[News], now: datetime) -> None:
-    rows = [
-        {
+def _enter(connection: Connection, row: Any, news: Iterable[News], suppress_for: float | None) -> None:
+    now = now_of(connection)
+    until = now + timedelta(seconds=suppress_for) if suppress_for is not None else None
+    for one in news:
+        line = {
             "outbox_id": row.id,
             "claim_seq": row.claim_seq,
             "at": now,
@@ -154,7 +135,16 @@ def _enter(connection: Connection, row: Any, news: Iterable[News], now: datetime
             "reply_status": one.status or None,
             "error": one.text or None,
         }
-        for one in news
-    ]
-    if rows:
-        connection.execute(sa.insert(attempt), rows)
+        connection.execute(sa.insert(attempt).values(line))
+        if one.suppress is not None:
+            of_list = row.list or "" if one.suppress == "complaint" else ""
+            said = one.text[:REASON_MOST]
+            put(
+                connection,
+                one.address,
+                list_name=of_list,
+                source=one.suppress,
+                reason=said,
+                at=now,
+                expires_at=until,
+            )

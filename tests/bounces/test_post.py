@@ -22,6 +22,7 @@ from poller.message.bounce_settings import BounceSettings, contradictions
 from poller.message.draft import Draft
 from poller.message.return_path import ReturnPaths
 from poller.outbox.database import connect
+from poller.outbox.find import _BY_KEY, by_message_id
 from poller.outbox.tables import attempt, outbox, recipient, suppression
 from poller.units import Misfit
 
@@ -160,6 +161,18 @@ def refusing(engine: Engine, row_id: int) -> list[str]:
             says = "SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'no'"
             when = f"IF NEW.outbox_id = {row_id} THEN {says}; END IF"
             return [f"CREATE TRIGGER no BEFORE INSERT ON outbox_attempt FOR EACH ROW {when}"]
+
+
+@pytest.mark.parametrize("kind", ["postgresql"])
+def test_a_message_id_is_looked_for_by_index(engine: Engine) -> None:
+    sent(engine, GONE)
+    with engine.connect() as connection:
+        connection.exec_driver_sql("SET enable_seqscan = off")  # a table of one row is scanned, whatever there is
+        query = sa.text(f"EXPLAIN {_BY_KEY}").bindparams(words=[ORDER], addresses=[], most=50)
+        plan = "\n".join(connection.execute(query).scalars())
+        assert by_message_id(connection, [ORDER, "<x@y.z>"]) == 1
+    assert "outbox_by_key" in plan
+    assert "Seq Scan on outbox" not in plan
 
 
 def test_of_several_recipients_the_one_that_it_is_about(engine: Engine) -> None:
