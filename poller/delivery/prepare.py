@@ -73,9 +73,7 @@ def prepare(
     Raises Unsendable. Recipients whose wire address is in `not_now` stay open. `raw` is a whole message and its DSN
     parameters.
     """
-    if row.relay is not None and row.relay not in relays:
-        known = ", ".join(sorted(relays))
-        raise Unsendable("relay", f"there is no relay {row.relay!r}; name one of {known}, or none, then: poller retry")
+    _require_relay(row, relays)
     draft = _draft(row, attachments, raw)
     recipients = _purely(composer.recipients, draft)
     standing = standing_of(row, [recipient.address for recipient in recipients])
@@ -90,9 +88,7 @@ def prepare(
         _require_a_few(recipients)
         address, (reader, *_) = next(iter(wire.items()))
         wire, others = {address: (reader,)}, tuple([r.wire for r in may_go])
-    if row.kept is not None:
-        draft = replace(draft, rendered=rendering_of(row, reader))
-    composed = _purely(lambda whole: composer.compose(whole, reader), draft) if wire else None
+    composed = _composed(row, draft, composer, reader) if wire else None
     return Prepared(
         row=row,
         standing=standing,
@@ -103,6 +99,18 @@ def prepare(
         rendered=composed.rendered if composed else None,
         reader=reader,
     )
+
+
+def _require_relay(row: ClaimedRow, relays: Collection[str]) -> None:
+    if row.relay is not None and row.relay not in relays:
+        known = ", ".join(sorted(relays))
+        raise Unsendable("relay", f"there is no relay {row.relay!r}; name one of {known}, or none, then: poller retry")
+
+
+def _composed(row: ClaimedRow, draft: Draft, composer: Composer, reader: str | None) -> Composed:
+    if row.kept is not None:
+        draft = replace(draft, rendered=rendering_of(row, reader))
+    return _purely(lambda whole: composer.compose(whole, reader), draft)
 
 
 def recipients_of(row: ClaimedRow, composer: Composer) -> tuple[Recipient, ...]:

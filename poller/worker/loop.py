@@ -23,7 +23,7 @@ from poller.outbox import report
 from poller.outbox.guard import home_of, stranger
 from poller.pacing.gate import Gate
 from poller.worker.lease import Lease, boot_clock
-from poller.worker.wiring import Asks, parts_of
+from poller.worker.wiring import Asks, Ground, parts_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from poller.outbox.database import DatabaseUnavailable, Engine
     from poller.outbox.rows import ClaimedRow
     from poller.worker.state import StateDirectory
-    from poller.worker.wiring import Flags
+    from poller.worker.wiring import Flags, Parts
 
 Mode = Literal["forever", "once", "drain"]
 
@@ -88,8 +88,8 @@ class Tick:
             database_lost=self.database_lost,
             progressed=self._progressed,
         )
-        parts = parts_of(
-            config,
+        ground = Ground(
+            config=config,
             name=name,
             engine=engine,
             state=state,
@@ -100,6 +100,9 @@ class Tick:
             log=log,
             say=self._say,
         )
+        self._take(parts_of(ground))
+
+    def _take(self, parts: Parts) -> None:
         self.store, self.journal, self.exchangers = parts.store, parts.journal, parts.exchangers
         self.delivery, self.recorder, self.shared_limits = parts.delivery, parts.recorder, parts.shared_limits
         self.recovery, self.life = parts.recovery, parts.life

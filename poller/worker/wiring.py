@@ -82,6 +82,23 @@ class Asks:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Ground:
+    """What a worker stands on, before it has any part."""
+
+    config: Config
+    name: str
+    engine: Engine
+    state: StateDirectory
+    bookkeeper: Executor
+    flags: Flags
+    lease: Lease
+    asks: Asks
+    log: Logger
+    say: OnChange
+    clock: Callable[[], float] = time.monotonic
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Parts:
     """What one worker is made of."""
 
@@ -96,94 +113,24 @@ class Parts:
     life: Life
 
 
-def parts_of(
-    config: Config,
-    *,
-    name: str,
-    engine: Engine,
-    state: StateDirectory,
-    bookkeeper: Executor,
-    flags: Flags,
-    lease: Lease,
-    asks: Asks,
-    log: Logger,
-    say: OnChange,
-) -> Parts:
+def parts_of(ground: Ground) -> Parts:
     """Put a worker together: the one place that knows all of its rooms."""
-    clock = time.monotonic
-    store, composer = _store_and_composer(config, engine, name)
+    config, clock, log = ground.config, ground.clock, ground.log
+    store, composer = _store_and_composer(config, ground.engine, ground.name)
     exchangers = MailExchangers(resolver_of_this_machine() if config.throttle.look_up_mx else None)
-    limits = _shared_limits(config, engine, store, exchangers, clock=clock, log=log)
-    journal = _journal(state.path, config)
-    lines = lines_of(config, limits, clock=clock, log=log)
-    recorder = Recorder(
-        store,
-        bookkeeper=bookkeeper,
-        clock=clock,
-        journal=journal,
-        abandon=flags.abandon,
-        unsure=flags.unsure,
-        progressed=asks.progressed,
-        log=log,
-    )
+    limits = _shared_limits(config, ground.engine, store, exchangers, clock=clock, log=log)
+    journal = _journal(ground.state.path, config)
+    recorder = _recorder(ground, store, journal)
     claiming = Claiming(
-        store=store, shared_limits=limits, lines=lines, batch=config.poll.batch_size, clock=clock, say=say
-    )
-    relays = relays_of(config.smtp, config.relays)
-    rulebook = Rulebook(table=config.throttle.table, provider_of=limits.pacing.provider_of, paced=True)
-    delivery = Delivery(
-        weigh=Weigh(lines=lines, shared_limits=limits, rulebook=rulebook, refusals=_refusals(config), clock=clock),
-        outcomes=Outcomes(
-            recorder=recorder, composer=composer, retry=config.retry, log=log, keep_sent=config.message.keep_sent
-        ),
-        composing=Compose(
-            store=store,
-            journal=journal,
-            composer=composer,
-            relays=relays,
-            clock=clock,
-            files=files_of(config, engine),
-        ),
-        ahead=Prefetch(
-            bookkeeper=bookkeeper,
-            claiming=claiming,
-            may_claim=asks.may_claim_ahead,
-            unavailable=asks.database_lost,
-        ),
-        returns=Returns(store=store, journal=journal, bookkeeper=bookkeeper, log=log),
-        journal=journal,
-        bounds=Bounds(
-            stop=flags.stop,
-            may_begin=lambda: lease.allows_another and asks.is_same_claim() and not flags.unsure.is_set(),
-            may_finish=lambda: not lease.ended and asks.is_same_claim(),
-            progressed=asks.progressed,
-            called=flags.woken.is_set,
-        ),
-        log=log,
-        time=DatabaseTime(clock),
-    )
-    recovery = Recovery(
         store=store,
-        journal=journal,
-        recorder=recorder,
-        delivery=delivery,
-        watch=Watch(boot_clock, config.worker.takeover),
-        takeover=config.worker.takeover,
-        progressed=asks.progressed,
-        log=log,
+        shared_limits=limits,
+        lines=lines_of(config, limits, clock=clock, log=log),
+        batch=config.poll.batch_size,
+        clock=clock,
+        say=ground.say,
     )
-    life = Life(
-        store=store,
-        state=state,
-        journal=journal,
-        lease=lease,
-        beat_every=config.worker.heartbeat,
-        recovery=recovery,
-        delivery=delivery,
-        unsure=flags.unsure,
-        log=log,
-        say=say,
-    )
+    delivery = _delivery(ground, composer, journal, recorder, claiming)
+    recovery = _recovery(ground, journal, delivery)
     return Parts(
         store=store,
         exchangers=exchangers,
@@ -193,7 +140,89 @@ def parts_of(
         claiming=claiming,
         delivery=delivery,
         recovery=recovery,
-        life=life,
+        life=_life(ground, recovery),
+    )
+
+
+def _recorder(ground: Ground, store: Store, journal: Journal) -> Recorder:
+    return Recorder(
+        store,
+        bookkeeper=ground.bookkeeper,
+        clock=ground.clock,
+        journal=journal,
+        abandon=ground.flags.abandon,
+        unsure=ground.flags.unsure,
+        progressed=ground.asks.progressed,
+        log=ground.log,
+    )
+
+
+def _delivery(ground: Ground, composer: Composer, journal: Journal, recorder: Recorder, claiming: Claiming) -> Delivery:
+    config, clock, log, asks, store = ground.config, ground.clock, ground.log, ground.asks, claiming.store
+    lines, limits, keep_sent = claiming.lines, claiming.shared_limits, config.message.keep_sent
+    rulebook = Rulebook(table=config.throttle.table, provider_of=limits.pacing.provider_of, paced=True)
+    return Delivery(
+        weigh=Weigh(lines=lines, shared_limits=limits, rulebook=rulebook, refusals=_refusals(config), clock=clock),
+        outcomes=Outcomes(recorder=recorder, composer=composer, retry=config.retry, log=log, keep_sent=keep_sent),
+        composing=Compose(
+            store=store,
+            journal=journal,
+            composer=composer,
+            relays=relays_of(config.smtp, config.relays),
+            clock=clock,
+            files=files_of(config, ground.engine),
+        ),
+        ahead=Prefetch(
+            bookkeeper=ground.bookkeeper,
+            claiming=claiming,
+            may_claim=asks.may_claim_ahead,
+            unavailable=asks.database_lost,
+        ),
+        returns=Returns(store=store, journal=journal, bookkeeper=ground.bookkeeper, log=log),
+        journal=journal,
+        bounds=_bounds(ground),
+        log=log,
+        time=DatabaseTime(clock),
+    )
+
+
+def _bounds(ground: Ground) -> Bounds:
+    flags, lease, asks = ground.flags, ground.lease, ground.asks
+    return Bounds(
+        stop=flags.stop,
+        may_begin=lambda: lease.allows_another and asks.is_same_claim() and not flags.unsure.is_set(),
+        may_finish=lambda: not lease.ended and asks.is_same_claim(),
+        progressed=asks.progressed,
+        called=flags.woken.is_set,
+    )
+
+
+def _recovery(ground: Ground, journal: Journal, delivery: Delivery) -> Recovery:
+    takeover = ground.config.worker.takeover
+    return Recovery(
+        store=delivery.returns.store,
+        journal=journal,
+        recorder=delivery.outcomes.recorder,
+        delivery=delivery,
+        watch=Watch(boot_clock, takeover),
+        takeover=takeover,
+        progressed=ground.asks.progressed,
+        log=ground.log,
+    )
+
+
+def _life(ground: Ground, recovery: Recovery) -> Life:
+    return Life(
+        store=recovery.store,
+        state=ground.state,
+        journal=recovery.journal,
+        lease=ground.lease,
+        beat_every=ground.config.worker.heartbeat,
+        recovery=recovery,
+        delivery=recovery.delivery,
+        unsure=ground.flags.unsure,
+        log=ground.log,
+        say=ground.say,
     )
 
 
